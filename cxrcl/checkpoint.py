@@ -1,0 +1,131 @@
+"""One file that holds everything: weights, training state, and the config that rebuilds the model without a network.
+
+Written to a temporary file and moved into place, so a reader sees the old file or the new one. Loaded with
+`weights_only=True` after the checksums of the archive have been verified (torch itself loads flipped bytes).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cxrcl.errors import CheckpointError
+
+SCHEMA = 1
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write tensors and plain containers atomically.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; an earlier file at `path` is left as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"schema": SCHEMA, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _verify(path: Path) -> None:
+    """Every byte against the archive's checksums."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: checkpoint not found")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a checkpoint file, found a folder")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: a git-lfs pointer, not a checkpoint: run `git lfs pull`")
+    if head.lstrip()[:1] == b"<":
+        raise CheckpointError(f"{path}: a web page, not a checkpoint: download it again")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise CheckpointError(f"{path}: truncated, or not a cxrcl checkpoint ({error})") from None
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged (wrong checksum in {damaged}): use an earlier checkpoint")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU.
+
+    Raises:
+        CheckpointError: missing, truncated, damaged, of a newer schema, or holding more than tensors and plain values.
+    """
+    _verify(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's message advises weights_only=False: re-worded
+        reason = type(error).__name__
+        raise CheckpointError(
+            f"{path}: holds objects other than tensors and plain values, refused ({reason})"
+        ) from None
+    if not isinstance(state, dict) or "schema" not in state:
+        raise CheckpointError(f"{path}: not written by cxrcl")
+    if state["schema"] > SCHEMA:
+        raise CheckpointError(f"{path}: written with schema {state['schema']}, this cxrcl reads up to {SCHEMA}: update")
+    return state
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, atomically."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What came of laying weights into a module."""
+
+    matched: int
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+    def __str__(self) -> str:
+        parts = [f"{self.matched} tensors matched"]
+        for name in ("missing", "unexpected", "mismatched"):
+            keys = getattr(self, name)
+            if keys:
+                parts.append(f"{len(keys)} {name} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
+        return ", ".join(parts)
+
+
+def lay_in(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
+    """Copy the weights whose name and shape agree; everything else is reported."""
+    own = module.state_dict()
+    clean = {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in weights.items()}
+    good = {key: value for key, value in clean.items() if key in own and own[key].shape == value.shape}
+    mismatched = [
+        f"{key} {list(value.shape)} for {list(own[key].shape)}"
+        for key, value in clean.items()
+        if key in own and own[key].shape != value.shape
+    ]
+    report = LoadReport(
+        matched=len(good),
+        missing=sorted(set(own) - set(clean)),
+        unexpected=sorted(set(clean) - set(own)),
+        mismatched=mismatched,
+    )
+    module.load_state_dict(good, strict=False)
+    return report

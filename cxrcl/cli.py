@@ -1,0 +1,255 @@
+"""The entry points: Hydra and argparse in front of `cxrcl.app`, every mistake of the user in one line.
+
+torch is imported only after the config has been composed, so a misspelt key is answered at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from cxrcl.errors import ConfigError, UserError
+
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+
+
+def config_folder() -> Path:
+    """configs/ beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def train() -> None:
+    guarded(lambda: _hydra("train", _train))
+
+
+def finetune() -> None:
+    guarded(lambda: _hydra("finetune", _train))
+
+
+def evaluate() -> None:
+    guarded(lambda: _hydra("evaluate", _evaluate))
+
+
+def inference() -> None:
+    from cxrcl import inference as command
+
+    guarded(command.main)
+
+
+def guarded(command: Callable[[], None]) -> None:
+    """Run a command; a mistake of the user is one line and exit status 2."""
+    try:
+        command()
+    except UserError as error:
+        _fail(str(error), MISTAKE)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if type(error).__module__ == "cxrcl.trainer":  # not imported here: it would import torch
+            _fail(str(error), FAILED)
+        raise
+
+
+def _fail(message: str, status: int) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+# ------------------------------------------------------------------------------------------------- Hydra
+
+
+def _take_packages(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Split `--allow-package NAME` (repeatable) off the command line."""
+    rest: list[str] = []
+    packages: list[str] = []
+    iterator = iter(arguments)
+    for argument in iterator:
+        if argument == "--allow-package":
+            packages.append(next(iterator, ""))
+        elif argument.startswith("--allow-package="):
+            packages.append(argument.partition("=")[2])
+        else:
+            rest.append(argument)
+    if any(not re.fullmatch(r"[A-Za-z_][\w.]*", name) for name in packages):
+        raise ConfigError("--allow-package needs the name of a Python package")
+    return rest, tuple(packages)
+
+
+def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, ...]], None]) -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing a stack trace and exiting with 1
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    rest, packages = _take_packages(sys.argv[1:])
+    sys.argv[1:] = rest
+    failures: list[BaseException] = []
+
+    def run_one(cfg: DictConfig) -> None:
+        try:
+            values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(_omegaconf_line(error)) from None
+        values = {str(key): value for key, value in dict(values).items()}  # type: ignore[arg-type]
+        overrides = list(HydraConfig.get().overrides.task)
+        _check_data_choices(name, overrides, values)
+        command(values, overrides, packages)
+
+    def task(cfg: DictConfig) -> None:
+        # Kept and raised below: Hydra would print a hint about stack traces, and end a sweep at its first failure.
+        try:
+            run_one(cfg)
+        except Exception as error:
+            failures.append(error)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_hydra_line(name, error)) from None
+    if failures:
+        raise failures[0]
+
+
+def _train(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
+    from cxrcl import app, config
+
+    asked = any(re.match(r"[+~]*evals[=.]", override) for override in overrides)
+    done = app.train(values, evals_asked=asked, packages=(*config.OWN_PACKAGES, *packages))
+    if os.environ.get("RANK", "0") == "0":
+        print(f"checkpoint: {done.checkpoint}\nTensorBoard: tensorboard --logdir {_quoted(done.folder)}")
+        print(f"next: python evaluate.py checkpoint={_quoted(done.checkpoint)}")
+    if not done.finished:
+        sys.exit(INTERRUPTED)
+
+
+def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
+    from cxrcl import app, config
+    from cxrcl.evaluation import report
+
+    asked = any(re.match(r"[+~]*evals[=.]", override) for override in overrides)
+    scored = app.evaluate(values, packages=(*config.OWN_PACKAGES, *packages), asked=asked)
+    if os.environ.get("RANK", "0") == "0":
+        print("\n" + report.tables(scored.results) + "\n")
+        out = values.get("out") or Path(values["checkpoint"]).parent.parent / ("evaluate_" + "_".join(values["splits"]))
+        print(f"report: {write_report(Path(out), scored.facts, scored.results)}")
+
+
+def write_report(folder: Path, facts: dict[str, str], results: dict[str, dict[str, float]]) -> Path:
+    """report.md and results.json in `folder`."""
+    import json
+
+    from cxrcl.evaluation import report
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps({**report.nested(results), "facts": facts}, indent=1) + "\n")
+        path = folder / "report.md"
+        path.write_text(report.markdown("Evaluation", facts, results), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"out={folder}: cannot write there ({error.strerror})") from None
+    return path
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+# ------------------------------------------------------------------------------------------ Hydra's errors
+
+
+def compose(name: str, overrides: list[str]) -> dict[str, Any]:
+    """The config that a command line gives, as plain containers."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = hydra_compose(name, overrides)
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def _dotted(values: Any, prefix: str = "") -> Iterable[str]:
+    for key, value in values.items() if isinstance(values, dict) else ():
+        yield prefix + str(key)
+        yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _near(key: str, known: Iterable[str]) -> str:
+    names = sorted(set(known))
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    if not close:  # the right key in the wrong section
+        close = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]][:1]
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def _known_keys(name: str) -> list[str]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return list(_dotted(OmegaConf.to_container(hydra_compose(name), resolve=False)))
+
+
+def _hydra_line(name: str, error: Exception) -> str:
+    text = str(error)
+    if match := re.match(r"Could not override '([^']+)'", text):
+        key = match[1]
+        groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
+        hint = _near(key, [*_known_keys(name), *groups])
+        return f"{key}: no such setting{hint or f'; python {name}.py --cfg job shows all settings'}"
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        group, option = match[1], match[2]
+        options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        return f"{group}={option}: no such option{_near(option, options)}; options: {', '.join(options)}"
+    if match := re.search(r"Error parsing override '([^']*)'|LexerNoViableAltException: (\S+)", text):
+        return (
+            f"{match[1] or match[2]!r} is not an override: write key=value, and quote the whole for lists: 'key=[a,b]'"
+        )
+    return text.splitlines()[0]
+
+
+def _omegaconf_line(error: Exception) -> str:
+    key = str(getattr(error, "full_key", "") or "")
+    first = str(error).splitlines()[0]
+    if "Missing mandatory value" in first:
+        return f"{key}: has to be set: {key}=..."
+    return f"{key}: {first}" if key else first
+
+
+def _check_data_choices(name: str, overrides: list[str], values: dict[str, Any]) -> None:
+    """data=[a,b]: each file must fill a key of its own, else Hydra merges them into one without a word."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    loader = GlobalHydra.instance().config_loader()
+    chosen = [
+        entry.config_path.removeprefix("data/")
+        for entry in loader.compute_defaults_list(name, overrides, RunMode.RUN).defaults
+        if entry.config_path and entry.config_path.startswith("data/")
+    ]
+    named = [o.partition("=")[2].strip("[]").split(",") for o in overrides if o.startswith("data=")]
+    twice = [option for options in named for option in options if options.count(option) > 1]
+    if twice:
+        raise ConfigError(f"data=[...]: {twice[0]} stands twice: name each source once")
+    sources = (values.get("data") or {}).get("sources") or {}
+    for option in chosen:
+        if len(chosen) > 1 and option not in sources:
+            raise ConfigError(
+                f"configs/data/{option}.yaml does not fill data.sources.{option}: "
+                "with several sources each file needs a key of its own, equal to its name"
+            )

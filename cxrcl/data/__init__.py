@@ -1,0 +1,1 @@
+"""Manifests, texts, images and the order in which they come. Knows neither models nor processes."""

@@ -1,0 +1,206 @@
+"""Samples: which images and texts make one, as a pure function of (seed, epoch, row, view).
+
+No sample depends on the worker or process that makes it, nor on samples made before it: resuming needs no loader
+state, and any number of workers and processes gives the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxrcl.data.image_io import ImageError, read_gray
+from cxrcl.data.manifest import Manifest
+from cxrcl.data.prompts import PromptSampler
+from cxrcl.data.reports import ReportSampler
+from cxrcl.data.transforms import RadiographTransform
+from cxrcl.errors import DataError
+
+_VIEWS, _IMAGE, _TEXT, _ORDER = range(4)  # what a random stream is for
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """The random numbers that belong to a key."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key])))
+
+
+@dataclass(slots=True)
+class Sample:
+    images: np.ndarray | None  # uint8 [V, 1, S, S]
+    augment: np.ndarray | None  # float32 [V, P]
+    texts: list[str]
+    labels: np.ndarray  # float32 [C]
+    index: int
+
+
+class Texts:
+    """The text of each row: its report, or sentences for its labels.
+
+    Args:
+        mode: `report`, `prompts`, or `auto` (the report where there is one, else prompts where there are labels).
+    """
+
+    def __init__(self, manifest: Manifest, mode: str, reports: ReportSampler, prompts: PromptSampler) -> None:
+        self.reports = reports
+        self.prompts = prompts
+        self.labels = manifest.labels
+        self.values = manifest.values
+        if mode != "prompts":
+            columns = [c for c in ("text", *reports.sections) if c in manifest.rows]
+            records = zip(*(manifest.rows[c] for c in columns)) if columns else ([()] * len(manifest))
+            self._report = [reports.read(dict(zip(columns, record))) for record in records]
+        else:
+            self._report = [[]] * len(manifest)
+        self._speaks = mode != "report" and bool(manifest.labels)
+        if self._speaks and not all(self._report):
+            prompts.check(manifest.labels)
+
+    def _named(self, row: int) -> dict[str, float]:
+        return dict(zip(self.labels, self.values[row].tolist(), strict=True))
+
+    def exists(self, row: int) -> bool:
+        return bool(self._report[row]) or (self._speaks and self.prompts.can_speak(self._named(row)))
+
+    def make(self, row: int, rng: np.random.Generator | None) -> str:
+        """A random text, or the fixed one of evaluation when `rng` is None; '' where the row has none."""
+        if self._report[row]:
+            return self.reports.sample(self._report[row], rng)
+        return self.prompts.sample(self._named(row), rng) if self._speaks else ""
+
+
+class TrainSet:
+    """Studies (or single images) of the training split, with random views, crops and texts.
+
+    Args:
+        unit: `study` draws views among the images of a study; `image` makes each image a sample of its own.
+        num_views: V. A study with fewer images gives one twice, augmented independently.
+        num_texts: T independent draws of a text; samples without any text are dropped and counted in `dropped`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        transform: RadiographTransform,
+        texts: Texts | None,
+        unit: str,
+        num_views: int,
+        num_texts: int,
+        seed: int,
+    ) -> None:
+        self.transform = transform
+        self.texts = texts
+        self.num_views = num_views
+        self.num_texts = num_texts if texts is not None else 0
+        self.seed = seed
+        self.paths = manifest.rows["path"].to_numpy(dtype=str)
+        self.values = manifest.values
+        groups = manifest.rows.groupby("study", sort=False).indices.values() if unit == "study" else None
+        items = [np.sort(g) for g in groups] if groups is not None else [np.array([k]) for k in range(len(manifest))]
+        kept = [rows for rows in items if not self.num_texts or (texts is not None and texts.exists(int(rows[0])))]
+        self.dropped = len(items) - len(kept)
+        if not kept:
+            raise DataError(
+                f"none of {len(items)} training samples has a text: the data needs findings, impression or text, "
+                "or labels with data.text=prompts"
+            )
+        self.items: list[np.ndarray] = kept
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, item = key
+        rows = self.items[item]
+        first = int(rows[0])
+        chosen = stream(self.seed, _VIEWS, epoch, first).permutation(rows)
+        chosen = np.resize(chosen, self.num_views)  # repeats when the study has too few
+        images, numbers = [], []
+        for view, row in enumerate(chosen):
+            rng = stream(self.seed, _IMAGE, epoch, first, view)
+            film = _read(self.paths[row], int(row), self.transform.needed_side_px())
+            images.append(self.transform.geometry(film, rng)[None])
+            numbers.append(self.transform.draw(rng))
+        texts = []
+        for k in range(self.num_texts):
+            assert self.texts is not None
+            texts.append(self.texts.make(first, stream(self.seed, _TEXT, epoch, first, k)))
+        return Sample(np.stack(images), np.stack(numbers), texts, self.values[first], first)
+
+
+class EvalSet:
+    """Every image of a split, fitted without augmentation, with the fixed text of its study where asked."""
+
+    def __init__(self, manifest: Manifest, transform: RadiographTransform, texts: Texts | None) -> None:
+        self.transform = transform
+        self.texts = texts
+        self.paths = manifest.rows["path"].to_numpy(dtype=str)
+        self.values = manifest.values
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        _, row = key
+        film = _read(self.paths[row], row, self.transform.spec.size)
+        image = self.transform.geometry(film, None)[None, None]
+        texts = [self.texts.make(row, None)] if self.texts is not None else []
+        return Sample(image, None, texts, self.values[row], row)
+
+
+def _read(path: str, row: int, side_px: int) -> np.ndarray:
+    try:
+        return read_gray(path, side_px)
+    except ImageError as error:
+        raise DataError(f"image of row {row}: {error}") from None
+
+
+def probe_images(manifest: Manifest, count: int = 16) -> None:
+    """Open a few files spread over the manifest, so that a wrong folder is noticed before any work starts."""
+    for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
+        _read(manifest.rows["path"].iloc[row], int(row), 16)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of the items: the same for any number of workers and processes."""
+    return stream(seed, _ORDER, epoch).permutation(count)
+
+
+class GlobalBatches:
+    """Keys of this process's share of each global batch, from `start_step` to `total_steps`.
+
+    The global batch of step k is the same for any number of processes: it is cut out of the epoch's order, and each
+    process takes a contiguous share. The incomplete batch at the end of an epoch is left out.
+
+    Args:
+        share: (index of the share, number of shares).
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, start_step: int, total_steps: int, share: tuple[int, int]
+    ) -> None:
+        which, shares = share
+        if batch_size % shares:
+            raise ValueError(f"trainer.batch_size={batch_size} is not divisible by {shares} processes")
+        if count < batch_size:
+            raise ValueError(f"trainer.batch_size={batch_size} is larger than the {count} training samples: lower it")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.start_step, self.total_steps = start_step, total_steps
+        self.local = slice(which * batch_size // shares, (which + 1) * batch_size // shares)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.count // self.batch_size
+
+    def __len__(self) -> int:
+        return self.total_steps - self.start_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order: tuple[int, Sequence[int]] = (-1, [])
+        for step in range(self.start_step, self.total_steps):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if order[0] != epoch:
+                order = (epoch, epoch_order(self.count, self.seed, epoch).tolist())
+            batch = order[1][position * self.batch_size : (position + 1) * self.batch_size]
+            yield [(epoch, item) for item in batch[self.local]]

@@ -1,0 +1,99 @@
+"""Samples -> batches."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from cxrcl.data.dataset import Sample
+from cxrcl.types import Batch, Text, Tokenizer
+
+
+def tokenize(texts: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Text:
+    """B lists of T texts -> Text [B, T, L], padded to the longest of the batch."""
+    rows, columns = len(texts), len(texts[0])
+    tokens = tokenizer([text for row in texts for text in row])
+    return Text(*(torch.tensor(part, dtype=torch.int64).view(rows, columns, -1) for part in tokens))
+
+
+class Collate:
+    """Stacks samples and tokenises all their texts in one call. `tokenizer` is None when no text is asked for."""
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        first = samples[0]
+        images = np.stack([s.images for s in samples if s.images is not None])
+        augment = None if first.augment is None else np.stack([s.augment for s in samples if s.augment is not None])
+        text = None
+        if self.tokenizer is not None and first.texts:
+            text = tokenize([s.texts for s in samples], self.tokenizer)
+        return Batch(
+            images=torch.from_numpy(images),
+            augment=None if augment is None else torch.from_numpy(augment),
+            text=text,
+            labels=torch.from_numpy(np.stack([s.labels for s in samples])),
+            index=torch.tensor([s.index for s in samples], dtype=torch.int64),
+        )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # one worker, one core
+    # The main process decides when to stop; a worker that obeys Ctrl-C or SIGTERM by itself only prints a traceback.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+
+
+class Feed:
+    """Reads batches in worker processes, and ends those processes whatever happens.
+
+    Args:
+        num_workers: 0 reads in this process.
+        pin_memory: page-locked memory, for copies to CUDA that do not wait.
+    """
+
+    def __init__(self, num_workers: int, pin_memory: bool = False) -> None:
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self._open: list[Generator[Batch, None, None]] = []
+
+    def batches(self, dataset: Any, keys: Any, collate: Collate) -> Iterator[Batch]:
+        """Batches of the samples named by lists of keys: order and content are decided by these and `dataset`."""
+        # A handful of batches is read sooner than workers start.
+        workers = self.num_workers if len(keys) > 8 else 0
+        loader = DataLoader(
+            dataset,
+            batch_sampler=keys,
+            collate_fn=collate,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            pin_memory=self.pin_memory,
+            prefetch_factor=4 if workers else None,
+        )
+        generator = self._read(loader)
+        self._open.append(generator)
+        return generator
+
+    @staticmethod
+    def _read(loader: DataLoader[Any]) -> Generator[Batch, None, None]:
+        iterator = iter(loader)
+        try:
+            yield from iterator
+        finally:
+            # The workers ignore SIGTERM: an iterator kept alive by a traceback would leave them for ever.
+            shutdown = getattr(iterator, "_shutdown_workers", None)
+            if shutdown is not None:
+                shutdown()
+
+    def close(self) -> None:
+        """End the workers of loops that were left early."""
+        for generator in self._open:
+            generator.close()
+        self._open.clear()

@@ -1,0 +1,219 @@
+"""The one table that every data set is turned into: a CSV with one image a row.
+
+Columns: `image` (path relative to the manifest's folder), `patient`, `study`, `view`, `split` (train, valid, test);
+optional `findings`, `impression`, `text`, `sex`, `age`, `source`; every other column is a label with the values 1
+(present), 0 (absent), -1 (uncertain) or blank (the source does not say).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrcl.errors import DataError
+
+REQUIRED = ("image", "patient", "study", "view", "split")
+OPTIONAL = ("findings", "impression", "text", "sex", "age", "source")
+SPLITS = ("train", "valid", "test")
+FILE_NAME = "manifest.csv"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Checked rows of one or several sources.
+
+    Attributes:
+        rows: one image a row, all columns str with '' for blank; `path` holds the image's absolute path.
+        labels: label names, the columns of `values`.
+        values: float32 [rows, C] of 1, 0, -1, nan.
+    """
+
+    rows: pd.DataFrame
+    labels: tuple[str, ...]
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, keep: np.ndarray) -> Manifest:
+        """The rows where the boolean array `keep` is true, or at the integer positions it holds."""
+        positions = np.flatnonzero(keep) if keep.dtype == bool else keep
+        return Manifest(self.rows.iloc[positions].reset_index(drop=True), self.labels, self.values[positions])
+
+    def split(self, name: str) -> Manifest:
+        return self.take((self.rows["split"] == name).to_numpy())
+
+    def with_labels(self, labels: Sequence[str]) -> Manifest:
+        """Exactly these labels in this order, nan where there is no such column."""
+        values = np.full((len(self), len(labels)), np.nan, dtype=np.float32)
+        for column, name in enumerate(labels):
+            if name in self.labels:
+                values[:, column] = self.values[:, self.labels.index(name)]
+        return Manifest(self.rows, tuple(labels), values)
+
+    def fingerprint(self) -> str:
+        """Changes when images, patients, splits, texts or labels change."""
+        digest = hashlib.sha256(",".join(self.labels).encode())
+        columns = [c for c in (*REQUIRED, "findings", "impression", "text") if c in self.rows]
+        for value in pd.util.hash_pandas_object(self.rows[columns], index=False).to_numpy():
+            digest.update(value.tobytes())
+        digest.update(self.values.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        hint = " (a folder with manifest.csv is expected; scripts/prepare.py makes one)"
+        raise DataError(f"{file}: not found{hint}")
+    try:
+        # Blank cells stay '' and ids stay strings: '007' is not 7 and an empty label is not 'nan'.
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{file}: the file is empty") from None
+    except pd.errors.ParserError as error:
+        raise DataError(f"{file}: not a readable CSV: {str(error).splitlines()[0]}") from None
+    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in (";", "\t", "|")):
+        raise DataError(f"{file}: one single column {table.columns[0]!r}: separate the columns by commas")
+    missing = [name for name in REQUIRED if name not in table]
+    if missing:
+        found = ", ".join(map(str, table.columns))
+        raise DataError(f"{file}: no column {', '.join(missing)}; found: {found}. Rename or add the column")
+    if table.empty:
+        raise DataError(f"{file}: 0 rows")
+    return table
+
+
+def _rows_named(mask: np.ndarray) -> str:
+    """'3 rows, first at line 2': lines as an editor counts them (the header is line 1, quoted line breaks aside)."""
+    positions = np.flatnonzero(mask)
+    return f"{len(positions)} row{'s' if len(positions) > 1 else ''}, first at row {positions[0] + 2}"
+
+
+def _check_ids(table: pd.DataFrame, file: Path) -> None:
+    for name in ("image", "patient", "study"):
+        blank = table[name].str.strip().str.lower().isin(["", "nan", "none", "null"]).to_numpy()
+        if blank.any():
+            raise DataError(f"{file}: blank {name} in {_rows_named(blank)}: every image needs one")
+    wrong = ~table["split"].isin(SPLITS).to_numpy()
+    if wrong.any():
+        value = table["split"].to_numpy()[wrong][0]
+        raise DataError(f"{file}: split {value!r} in {_rows_named(wrong)}: use {', '.join(SPLITS)}")
+    twice = table["image"].duplicated().to_numpy()
+    if twice.any():
+        raise DataError(f"{file}: the same image stands in {_rows_named(twice)} again: keep one row an image")
+
+
+def check_patients(table: pd.DataFrame, where: str) -> None:
+    """A patient in two splits lets a model be tested on a person it was trained on: an error."""
+    splits = table.groupby("patient", sort=True)["split"].nunique()
+    shared = splits[splits > 1].index
+    if len(shared):
+        # Patient ids are not written to logs: short hashes let their owner find them.
+        hashed = [hashlib.sha256(str(p).encode()).hexdigest()[:8] for p in shared[:3]]
+        raise DataError(
+            f"{where}: {len(shared)} patients stand in more than one split (sha256 of the first ids: "
+            f"{', '.join(hashed)}): give each patient one split, or set data.check_patients=false"
+        )
+
+
+def _label_values(table: pd.DataFrame, labels: Sequence[str], file: Path) -> np.ndarray:
+    values = np.full((len(table), len(labels)), np.nan, dtype=np.float32)
+    for column, name in enumerate(labels):
+        if name not in table:
+            continue
+        text = table[name].str.strip()
+        numbers = pd.to_numeric(text.mask(text == ""), errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
+        bad = (text != "").to_numpy() & ~np.isin(numbers, (-1, 0, 1))
+        if bad.any():
+            value = text.to_numpy()[bad][0]
+            raise DataError(
+                f"{file}: label {name!r} is {value!r} in {_rows_named(bad)}: labels are 1, 0, -1 or blank; "
+                "if the column is not a label, name the labels with data.labels=[...]"
+            )
+        values[:, column] = numbers
+    return values
+
+
+def load(
+    root: Path, labels: Sequence[str] | None = None, allow_outside_root: bool = False, check: bool = True
+) -> Manifest:
+    """Read and check `root`/manifest.csv.
+
+    Args:
+        labels: the label columns to use, in this order, as far as they are there; None takes every column that has
+            no other meaning.
+        allow_outside_root: accept image paths that lead out of `root`.
+        check: refuse a patient in two splits.
+
+    Raises:
+        DataError: one line with the row, the value and the remedy.
+    """
+    file = root / FILE_NAME
+    table = _read_table(file)
+    _check_ids(table, file)
+    if check:
+        check_patients(table, str(file))
+    if labels is None:
+        labels = [str(c) for c in table.columns if c not in (*REQUIRED, *OPTIONAL)]
+    else:
+        labels = [name for name in labels if name in table]
+    values = _label_values(table, labels, file)
+    rows = table[[c for c in (*REQUIRED, *OPTIONAL) if c in table]].copy()
+    rows["path"] = _image_paths(root, rows["image"], file, allow_outside_root)
+    return Manifest(rows, tuple(labels), values)
+
+
+def _image_paths(root: Path, images: pd.Series, file: Path, allow_outside_root: bool) -> list[str]:
+    base = root.resolve()
+    outside = images.str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]|^[A-Za-z]:|\0", regex=True).to_numpy()
+    if outside.any() and not allow_outside_root:
+        raise DataError(
+            f"{file}: image paths lead out of the folder in {_rows_named(outside)}: "
+            "make them relative to it, or set data.allow_outside_root=true"
+        )
+    return [str(base / name) for name in images.str.replace("\\", "/", regex=False)]
+
+
+def merge(parts: Mapping[str, Manifest]) -> Manifest:
+    """Rows of several sources one after another; labels are the union, nan where a source does not have one.
+
+    Patients and studies are told apart by source.
+    """
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    labels = tuple(dict.fromkeys(name for part in parts.values() for name in part.labels))
+    tables, values = [], []
+    for key, part in parts.items():
+        rows = part.rows.copy()
+        for column in ("patient", "study"):
+            rows[column] = f"{key}/" + rows[column]
+        tables.append(rows)
+        block = np.full((len(part), len(labels)), np.nan, dtype=np.float32)
+        block[:, [labels.index(name) for name in part.labels]] = part.values
+        values.append(block)
+    return Manifest(pd.concat(tables, ignore_index=True).fillna(""), labels, np.concatenate(values))
+
+
+def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str, Sequence[str]]) -> Manifest:
+    """Keep rows by view and by the values of other columns."""
+    wanted = {**({"view": views} if views else {}), **filters}
+    keep = np.ones(len(manifest), dtype=bool)
+    for column, allowed in wanted.items():
+        if column not in manifest.rows:
+            known = ", ".join(c for c in manifest.rows.columns if c != "path")
+            raise DataError(f"data.filter.{column}: no such column (known: {known})")
+        present = set(manifest.rows[column])
+        absent = [value for value in allowed if value not in present]
+        if absent:
+            raise DataError(f"{column} {absent[0]!r} does not occur in the data: it has {', '.join(sorted(present))}")
+        keep &= manifest.rows[column].isin(list(allowed)).to_numpy()
+    if not keep.any():
+        raise DataError(f"no image is left after filtering by {', '.join(wanted)}")
+    return manifest.take(keep)

@@ -1,0 +1,242 @@
+"""Reports whose labels are right by construction: every sentence carries the label values it states.
+
+A label is 1 when a sentence affirms it, 0 when one denies it, -1 when one hedges and blank when none speaks of it:
+
+* findings that are drawn and certain are affirmed, faint ones are hedged;
+* only what is not drawn may be denied. "The lungs are clear" denies Lung Opacity and Consolidation, so it is not said
+  beside any lung disease; consolidation and pneumonia are not denied beside another airspace disease;
+* patchy pneumonia also states Lung Opacity, lobar pneumonia also states Consolidation; a lone opacity or consolidation
+  may be followed by the opinion that pneumonia is possible (-1). Edema, atelectasis, nodules and lone consolidations
+  leave Lung Opacity blank;
+* No Finding is 1 when a study without any pathology (devices allowed) is called normal, 0 with an affirmed pathology,
+  blank with hedged ones only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import phrases, phrases_normal
+from .lesions import nodule_radius
+from .study import Finding, Study
+
+_FILM_CM = 40.0
+_BLOCKS = {  # label -> drawn kinds beside which it is not denied, apart from itself
+    "Lung Opacity": {"Consolidation", "Pneumonia", "Edema", "Lung Lesion", "Atelectasis"},
+    "Consolidation": {"Lung Opacity", "Pneumonia"},
+    "Pneumonia": {"Lung Opacity", "Consolidation"},
+}
+_RANK = {"Support Devices": 0, "Cardiomegaly": 2, "Enlarged Cardiomediastinum": 3, "Fracture": 9}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Text, the label values it states and its place in the report (small first)."""
+
+    text: str
+    states: dict[str, int]
+    rank: float = 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Sentences of the two sections."""
+
+    findings: tuple[Sentence, ...]
+    impression: tuple[Sentence, ...]
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Union of what the sentences state; raises if two of them disagree."""
+        labels: dict[str, int] = {}
+        for sentence in self.findings + self.impression:
+            for label, value in sentence.states.items():
+                if labels.setdefault(label, value) != value:
+                    raise ValueError(f"report contradicts itself on {label}: {sentence.text}")
+        return labels
+
+
+def text_of(sentences: tuple[Sentence, ...]) -> str:
+    """Section as one string."""
+    return " ".join(s.text for s in sentences)
+
+
+def write_report(study: Study, rng: np.random.Generator) -> Report:
+    """Report of 3-8 findings sentences and 1-4 impression sentences."""
+    positive = [_sentence(f, rng) for f in study.findings]
+    drawn = {f.kind for f in study.findings}
+    stated = {label for s in positive for label in s.states}
+    room = 8 - len(positive)
+    remarks = _remarks(study, rng)[: max(room - 2, 0)]
+    wanted = int(rng.integers(4, 8)) - len(positive) - len(remarks)
+    findings = positive + remarks + _negations(drawn | stated, min(max(wanted, 1), room - len(remarks)), rng)
+    impression = _impression(study, rng)
+    findings.sort(key=lambda s: s.rank + rng.uniform(0, 1.5))
+    return Report(tuple(findings), tuple(impression))
+
+
+def expand(template: str, rng: np.random.Generator) -> str:
+    """Resolve every [a|b|...] by a random choice."""
+    while match := re.search(r"\[([^\[\]]*)\]", template):
+        options = match[1].split("|")
+        template = template[: match.start()] + options[rng.integers(len(options))] + template[match.end() :]
+    return template
+
+
+def _pick(templates: tuple[str, ...], rng: np.random.Generator) -> str:
+    return expand(templates[rng.integers(len(templates))], rng)
+
+
+def _tidy(text: str) -> str:
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+    return text[0].upper() + text[1:]
+
+
+def states_of(f: Finding) -> dict[str, int]:
+    """Label values stated by the sentence about a finding."""
+    value = 1 if f.certain else -1
+    states = {f.kind: value}
+    if f.kind == "Pneumonia":
+        states["Lung Opacity" if f.form == "patchy" or not f.certain else "Consolidation"] = value
+    if f.kind != "Support Devices" and f.certain:
+        states["No Finding"] = 0
+    return states
+
+
+def _key(f: Finding, table: dict[str, tuple[str, ...]]) -> str:
+    form = "multiple" if f.kind == "Lung Lesion" and f.count > 1 else f.form
+    return f"{f.kind}/{form}" if f"{f.kind}/{form}" in table else f.kind
+
+
+def _slots(f: Finding, rng: np.random.Generator) -> dict[str, str]:
+    # of scattered nodules the largest is placed, and that one is drawn on the first side
+    side = "right" if f.kind == "Lung Lesion" and f.side == "bilateral" else f.side
+    both = side == "bilateral"
+    level = 0 if f.severity < 0.55 else 1 if f.severity < 0.78 else 2
+    zone = f.zone if f.zone in {"upper", "mid", "lower"} else "upper" if f.zone == "apical" else "mid"
+    lobe = f"{zone} lobe" if zone != "mid" else "middle lobe" if side == "right" else "lingula"
+    area = f"{side} " + _pick((f"{zone} lung zone", f"{zone} lung", lobe), rng)
+    diameter = 2 * _FILM_CM * nodule_radius(f)
+    grade = ("[mild|mild|minor|slight]", "moderate", "[severe|marked|extensive]")[level]
+    size = ("small", "[moderate|moderate-sized]", "large")[level]
+    if rng.random() < 0.25:  # reports do not always grade
+        grade = size = ""
+    slots = {
+        "a": "" if both else "a ",
+        "s": "s" if both else "",
+        "is": "are" if both else "is",
+        "grade": grade,
+        "gradely": ("[mildly|slightly]", "moderately", "[severely|markedly]")[level],
+        "size": size,
+        "side": f.side,
+        "Side": f.side.capitalize(),
+        "sides": "both sides" if both else f"the {f.side}",
+        "loc": f"bilateral {zone} lung" if both else area,
+        "place": f"[both|the bilateral] {zone} lung zones" if both else f"the {area}",
+        "base": "[both bases|both lung bases|the bilateral bases]" if both else f"the {f.side} [lung base|base]",
+        "wall": "both chest walls" if both else f"the {f.side} [chest wall|lateral chest wall]",
+        "apex": "both apices" if both else f"the {f.side} apex",
+        "is_place": "are" if both else "is",
+        "cm": f"{diameter:.0f}" if rng.random() < 0.4 else f"{diameter:.1f}",
+        "nodule": "mass" if diameter > 4.2 else "[nodule|pulmonary nodule|lung nodule]",
+        "lump": "mass" if diameter > 4.2 else "nodule",
+        "several": {2: "two"}.get(f.count, "[several|multiple]"),
+        "number": {1: "a", 2: "two", 3: "three", 4: "four"}.get(f.count, "several"),
+    }
+    slots["Place"] = slots["place"]
+    return slots
+
+
+def _noun(template: str, f: Finding, rng: np.random.Generator) -> tuple[str, str, bool]:
+    """Noun phrase without article, its article and whether it is plural."""
+    both = f.side == "bilateral"
+    plural = both and ("{s}" in template or "{plural:ies}" in template)
+    plural |= f.count > 1 and f.kind in {"Lung Lesion", "Fracture"}
+    plural |= re.search(r"plaques|opacities|\[bands", template) is not None
+    template = template.replace("y{plural:ies}", "ies" if both else "y")
+    article = "a " if "{a}" in template and not plural else ""
+    text = expand(expand(template.replace("{a}", ""), rng).format(**_slots(f, rng)), rng)
+    return text, article, plural
+
+
+def _sentence(f: Finding, rng: np.random.Generator, impression: bool = False) -> Sentence:
+    """Affirmation or hedge of one finding."""
+    rank = _RANK.get(f.kind, 4 if f.kind not in {"Pneumothorax", "Pleural Effusion", "Pleural Other"} else 7.5)
+    if not f.certain:
+        bare = expand(_pick(phrases.HEDGED[f.kind], rng).format(**_slots(f, rng)), rng)
+        text = _pick(phrases.HEDGE_FRAMES, rng).format(bare=bare, Bare=bare)
+        return Sentence(_tidy(text), states_of(f), rank)
+    whole = phrases.AFFIRM.get(_key(f, phrases.AFFIRM), ())
+    nouns = phrases.NOUNS.get(_key(f, phrases.NOUNS), ())
+    if whole and (not nouns or rng.random() < (0.25 if impression else 0.5)):
+        text = expand(_pick(whole, rng).format(**_slots(f, rng)), rng)
+    else:
+        frames = phrases.IMPRESSION_FRAMES if impression else phrases.AFFIRM_FRAMES
+        bare, article, plural = _noun(nouns[rng.integers(len(nouns))], f, rng)
+        slots = {"np": article + bare, "Np": bare, "bare": bare, "is": "are" if plural else "is"}
+        text = _pick(frames, rng).format(**slots)
+    if f.trend and not impression and rng.random() < 0.75:
+        text = f"{text[:-1]}, {_pick(phrases.TRENDS[f.trend], rng)}."
+    return Sentence(_tidy(text), states_of(f), rank)
+
+
+def _negations(mentioned: set[str], room: int, rng: np.random.Generator) -> list[Sentence]:
+    """Up to `room` denials of what is neither drawn nor stated otherwise."""
+    chosen: list[Sentence] = []
+    denied: set[str] = set()
+    order = rng.permutation(len(phrases_normal.NEGATIONS))
+    # in the order of a draw weighted by how often each is used
+    keys = [rng.random() ** (1 / phrases_normal.NEGATIONS[i][2]) for i in order]
+    for index in order[np.argsort(keys)[::-1]]:
+        labels, rank, _, texts = phrases_normal.NEGATIONS[index]
+        blocked = any(label in mentioned or _BLOCKS.get(label, set()) & mentioned for label in labels)
+        if len(chosen) >= room or blocked or set(labels) & denied:
+            continue
+        text = _pick(texts, rng)
+        text = text[1:] if text.startswith("*") else _pick(phrases_normal.NEGATION_FRAMES, rng).format(nn=text)
+        chosen.append(Sentence(_tidy(text), dict.fromkeys(labels, 0), rank))
+        denied |= set(labels)
+    return chosen
+
+
+def _remarks(study: Study, rng: np.random.Generator) -> list[Sentence]:
+    """Statements on technique and anatomy that can be seen on the film but carry no label."""
+    body, lines = study.body, []
+    frontal = study.views[0]
+    technique = "both" if "Lateral" in study.views[1:] else frontal
+    if rng.random() < 0.25:
+        lines.append((_pick(phrases_normal.TECHNIQUE[technique], rng), -1))
+    if study.breath < -0.5 and rng.random() < 0.6:
+        lines.append((_pick(phrases_normal.LOW_VOLUMES, rng), 1))
+    elif study.breath > 0.6 and rng.random() < 0.4:
+        lines.append((_pick(phrases_normal.FULL_VOLUMES, rng), 1))
+    if body.aorta > 1.2 and rng.random() < 0.4:
+        lines.append((_pick(phrases_normal.TORTUOUS, rng), 3))
+    if abs(body.scoliosis) > 0.02 and rng.random() < 0.5:
+        lines.append((_pick(phrases_normal.SCOLIOSIS, rng).format(bow="left" if body.scoliosis > 0 else "right"), 9))
+    if body.habitus > 0.55 and rng.random() < 0.3:
+        lines.append((_pick(phrases_normal.LARGE, rng), -1))
+    if body.age > 65 and rng.random() < 0.15:
+        lines.append((_pick(phrases_normal.DEGENERATION, rng), 9))
+    return [Sentence(_tidy(text), {}, rank) for text, rank in lines]
+
+
+def _impression(study: Study, rng: np.random.Generator) -> list[Sentence]:
+    disease = [f for f in study.findings if f.kind != "Support Devices"]
+    if not disease:
+        templates = phrases_normal.NO_FINDING_DEVICES if study.findings else phrases_normal.NO_FINDING
+        return [Sentence(_tidy(_pick(templates, rng)), {"No Finding": 1})]
+    disease.sort(key=lambda f: -f.severity)
+    sentences = [_sentence(f, rng, impression=True) for f in disease[:3]]
+    devices = study.of("Support Devices")
+    if devices and rng.random() < 0.5:
+        text = _pick(phrases.DEVICES_IMPRESSION, rng)
+        sentences.append(Sentence(_tidy(text), {"Support Devices": 1}))
+    airspace = [f for f in disease if f.kind in {"Lung Opacity", "Consolidation"} and f.certain]
+    if airspace and len(sentences) < 4 and rng.random() < 0.25:
+        sentences.append(Sentence(_tidy(_pick(phrases.PNEUMONIA_OPINIONS, rng)), {"Pneumonia": -1}))
+    return sentences

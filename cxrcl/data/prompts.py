@@ -1,0 +1,139 @@
+"""Sentences for labels: prompt files, and the report of a data set that has labels only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+KINDS = ("pos", "neg", "unc")
+Prompts = dict[str, dict[str, list[str]]]
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} stands twice")
+    return dict(pairs)
+
+
+def find_file(name: str) -> Path:
+    """A path as it is, else one of the prompt files that come with the package."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("cxrcl.data"))) / "prompt_files"
+    if path.name == name and (shipped / name).is_file():
+        return shipped / name
+    raise ValueError(
+        f"prompts file {name} not found; shipped ones: {', '.join(sorted(p.name for p in shipped.iterdir()))}"
+    )
+
+
+def load(name: str) -> Prompts:
+    """Read {label: {"pos": [...], "neg": [...], "unc": [...]}}; `neg` and `unc` may be absent.
+
+    Raises:
+        ValueError: the file and the place in it, what was found and what is expected.
+    """
+    path = find_file(name)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_duplicates)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    shape = '{label: {"pos": [sentence, ...], "neg": [...], "unc": [...]}}'
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path}: expected {shape}, found {type(content).__name__}")
+    for label, kinds in content.items():
+        if not isinstance(kinds, dict) or not kinds.get("pos"):
+            raise ValueError(f"{path}: /{label} needs at least one sentence in `pos`; expected {shape}")
+        for kind, forms in kinds.items():
+            if kind not in KINDS:
+                raise ValueError(f"{path}: /{label}/{kind}: unknown kind, use {', '.join(KINDS)}")
+            if not isinstance(forms, list):
+                raise ValueError(f"{path}: /{label}/{kind}: expected a list of sentences, found {forms!r}")
+            for k, sentence in enumerate(forms):
+                if not isinstance(sentence, str) or not sentence.strip():
+                    raise ValueError(f"{path}: /{label}/{kind}/{k}: expected a sentence, found {sentence!r}")
+    return content
+
+
+class PromptSampler:
+    """Draws the report of a label-only sample (after CXR-CLIP, You et al. 2023, section 3.1).
+
+    One sentence for each positive label (`No Finding` is one: a normal film says so), one for `num_negatives` random
+    negative labels, one for each uncertain label when `uncertain`; shuffled and joined by a space.
+
+    Args:
+        file: a prompt file (see `load`), or its content.
+        num_negatives: how many negative labels are mentioned; all when there are fewer.
+        negatives_from: `zero` takes labels with the value 0; `zero_and_blank` takes blank ones too (for label lists
+            that name positives only).
+        uncertain: mention labels with the value -1.
+    """
+
+    def __init__(
+        self,
+        file: str | Prompts,
+        num_negatives: int = 0,
+        negatives_from: Literal["zero", "zero_and_blank"] = "zero",
+        uncertain: bool = False,
+    ) -> None:
+        if num_negatives < 0:
+            raise ValueError(f"num_negatives={num_negatives}: expected 0 or more")
+        self.prompts = load(file) if isinstance(file, str) else file
+        self.file = file if isinstance(file, str) else "the prompts of the checkpoint"
+        self.num_negatives = num_negatives
+        self.negatives_from = negatives_from
+        self.uncertain = uncertain
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Every label of the data needs sentences for each value that will be asked for."""
+        absent = [name for name in labels if name not in self.prompts]
+        if absent:
+            raise ValueError(
+                f"{self.file} has no sentences for {', '.join(absent)}; it has {', '.join(self.prompts)}: "
+                "add them, or name the labels to use with data.labels=[...]"
+            )
+        for kind, asked in (("neg", self.num_negatives > 0), ("unc", self.uncertain)):
+            empty = [name for name in labels if asked and not self.prompts[name].get(kind)]
+            if empty:
+                raise ValueError(f"{self.file} has no `{kind}` sentences for {', '.join(empty)}")
+
+    def _candidates(self, values: Mapping[str, float]) -> tuple[list[str], list[str], list[str]]:
+        positive = [name for name, value in values.items() if value == 1]
+        blank_too = self.negatives_from == "zero_and_blank"
+        negative = [name for name, value in values.items() if value == 0 or (blank_too and np.isnan(value))]
+        uncertain = [name for name, value in values.items() if value == -1]
+        return positive, negative if self.num_negatives else [], uncertain if self.uncertain else []
+
+    def can_speak(self, values: Mapping[str, float]) -> bool:
+        """Whether a sample with these labels gets a sentence; one that gets none is dropped by the data set."""
+        return any(self._candidates(values))
+
+    def sample(self, values: Mapping[str, float], rng: np.random.Generator | None) -> str:
+        """A text for label values 1, 0, -1, nan by name.
+
+        Without `rng` (evaluation): the first form of each positive label, else of the labels training would speak of.
+        """
+        positive, negative, uncertain = self._candidates(values)
+        if rng is None:
+            if positive:
+                return " ".join(self.prompts[name]["pos"][0] for name in positive)
+            first = [self.prompts[name]["neg"][0] for name in negative[: self.num_negatives]]
+            return " ".join(first + [self.prompts[name]["unc"][0] for name in uncertain])
+        drawn = [negative[k] for k in rng.permutation(len(negative))[: self.num_negatives]]
+        chosen = [(name, "pos") for name in positive] + [(name, "neg") for name in drawn]
+        chosen += [(name, "unc") for name in uncertain]
+        spoken = []
+        for name, kind in chosen:
+            forms = self.prompts[name][kind]
+            spoken.append(forms[int(rng.integers(len(forms)))])
+        return " ".join(spoken[k] for k in rng.permutation(len(spoken)))

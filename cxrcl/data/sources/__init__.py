@@ -1,0 +1,1 @@
+"""Where a manifest comes from: one module a data set."""

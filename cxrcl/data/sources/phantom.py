@@ -1,0 +1,28 @@
+"""The phantom set as a source: drawn on first use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cxrcl.data.phantom import PhantomSettings, generate
+from cxrcl.data.sources.base import Source
+
+
+class Phantom(Source):
+    """Synthetic films with reports (see `cxrcl.data.phantom`).
+
+    Args:
+        root: folder; each combination of settings gets its own sub-folder.
+        num_studies: patients' studies to draw.
+        size_px: side of the square films.
+        seed: of the whole set.
+    """
+
+    def __init__(self, root: str, num_studies: int = 3000, size_px: int = 96, seed: int = 0) -> None:
+        super().__init__(root)
+        self.settings = PhantomSettings(num_studies=num_studies, size_px=size_px, seed=seed)
+        self.root = self.root / f"{num_studies}-studies-{size_px}px-seed{seed}"
+
+    def prepare(self) -> Path:
+        return generate(self.root, self.settings, num_workers=os.cpu_count() or 1)

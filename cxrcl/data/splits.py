@@ -1,0 +1,60 @@
+"""Manifest rows as evaluators see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from cxrcl.data.dataset import EvalSet, Texts
+from cxrcl.data.loader import Collate, Feed
+from cxrcl.data.manifest import Manifest
+from cxrcl.data.transforms import RadiographTransform
+from cxrcl.types import Batch, Tokenizer
+
+
+class Splits:
+    """The splits of a manifest: fixed order, no augmentation (implements `cxrcl.types.EvalData`).
+
+    Args:
+        make_texts: manifest -> its texts.
+        prepare: host batch -> device-ready batch.
+        tokenizer: None where the model reads no text.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        transform: RadiographTransform,
+        make_texts: Callable[[Manifest], Texts],
+        tokenizer: Tokenizer | None,
+        prepare: Callable[[Batch], Batch],
+        feed: Feed,
+    ) -> None:
+        self.manifest, self.transform, self.make_texts = manifest, transform, make_texts
+        self.tokenizer, self.prepare, self.feed = tokenizer, prepare, feed
+        self.labels = manifest.labels
+        self._parts: dict[str, tuple[Manifest, Texts]] = {}
+
+    def _part(self, split: str) -> tuple[Manifest, Texts]:
+        if split not in self._parts:
+            part = self.manifest.split(split)
+            self._parts[split] = (part, self.make_texts(part))
+        return self._parts[split]
+
+    def size(self, split: str) -> int:
+        return len(self._part(split)[0])
+
+    def column(self, split: str, name: str) -> list[str]:
+        return self._part(split)[0].rows[name].tolist()
+
+    def texts(self, split: str) -> list[str]:
+        part, texts = self._part(split)
+        return [texts.make(row, None) for row in range(len(part))]
+
+    def batches(self, split: str, positions: Sequence[int], batch_size: int, texts: bool) -> Iterable[Batch]:
+        part, made = self._part(split)
+        keys = [
+            [(0, position) for position in positions[start : start + batch_size]]
+            for start in range(0, len(positions), batch_size)
+        ]
+        dataset = EvalSet(part, self.transform, made if texts else None)
+        return map(self.prepare, self.feed.batches(dataset, keys, Collate(self.tokenizer if texts else None)))

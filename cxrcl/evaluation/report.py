@@ -1,0 +1,95 @@
+"""Figures -> a table for the terminal and a Markdown report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Figures = Mapping[str, float]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def auroc_table(results: Mapping[str, Figures]) -> str:
+    """One row a label, one column for each evaluator that gives `auroc/<label>`; intervals where there are any."""
+    givers = {name: figures for name, figures in results.items() if "mean_auroc" in figures}
+    if not givers:
+        return ""
+    labels = list(
+        dict.fromkeys(key.removeprefix("auroc/") for figures in givers.values() for key in figures if "auroc/" in key)
+    )
+    first = next(iter(givers.values()))
+    rows = [["AUROC", "positives", "negatives", *givers]]
+    for label in labels:
+        counts = [number(first.get(f"{kind}/{label}"), 0) for kind in ("positives", "negatives")]
+        rows.append([label, *counts, *(_with_interval(f, f"auroc/{label}", f"/{label}") for f in givers.values())])
+    means = [_with_interval(f, "mean_auroc", None) for f in givers.values()]
+    rows.append(["mean", "", "", *means])
+    return _aligned(rows)
+
+
+def _with_interval(figures: Figures, key: str, suffix: str | None) -> str:
+    low, high = ("mean_low", "mean_high") if suffix is None else (f"low{suffix}", f"high{suffix}")
+    text = number(figures.get(key))
+    return f"{text} [{number(figures[low])}, {number(figures[high])}]" if low in figures else text
+
+
+def retrieval_table(results: Mapping[str, Figures]) -> str:
+    """Recall with the chance level beside it, one row a direction."""
+    rows: list[list[str]] = []
+    for name, figures in results.items():
+        for way in dict.fromkeys(key.split("/")[0] for key in figures if "/r" in key):
+            at = sorted(int(key.split("/r")[1]) for key in figures if key.startswith(f"{way}/r"))
+            if not rows:
+                rows.append(["retrieval", *(f"R@{k} (chance)" for k in at), "median rank", "of"])
+            recalls = [f"{number(figures[f'{way}/r{k}'])} ({number(figures[f'{way}/chance_r{k}'])})" for k in at]
+            label = way.replace("_", " ").replace(" to ", " -> ")
+            label = label if name == "retrieval" else f"{name}: {label}"
+            rows.append(
+                [label, *recalls, number(figures[f"{way}/median_rank"], 1), number(figures[f"{way}/gallery"], 0)]
+            )
+    return _aligned(rows) if rows else ""
+
+
+def other_figures(results: Mapping[str, Figures]) -> str:
+    """What no table shows."""
+    shown = {name for name, f in results.items() if "mean_auroc" in f or any("/r" in key for key in f)}
+    rows = [
+        [f"{name}/{key}", number(value, 4)]
+        for name, f in results.items()
+        if name not in shown
+        for key, value in f.items()
+    ]
+    return _aligned([["figure", "value"], *rows]) if rows else ""
+
+
+def tables(results: Mapping[str, Figures]) -> str:
+    return "\n\n".join(
+        part for part in (auroc_table(results), retrieval_table(results), other_figures(results)) if part
+    )
+
+
+def markdown(title: str, facts: Mapping[str, str], results: Mapping[str, Figures]) -> str:
+    """A report: what was evaluated, on what, by which rule, and the tables."""
+    lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in facts.items()), "", tables(results), ""]
+    return "\n".join([*lines, "Research use only; not for diagnosis.", ""])
+
+
+def nested(results: Mapping[str, Figures]) -> dict[str, object]:
+    """{evaluator: {figure: {label: value}}}: names split at '/', nan as None, for JSON."""
+    tree: dict[str, object] = {}
+    for name, figures in results.items():
+        for key, value in figures.items():
+            place = tree
+            *path, last = [name, *key.split("/", 1)] if "/" in key else [name, key]
+            for part in path:
+                place = place.setdefault(part, {})  # type: ignore[assignment]
+            place[last] = value if value == value else None
+    return tree

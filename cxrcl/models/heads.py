@@ -1,0 +1,47 @@
+"""Projections from a tower's width to the shared space."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """Base of all heads: [B, in_dim] -> [B, out_dim]."""
+
+    out_dim: int
+
+
+class Linear(Head):
+    """One linear map.
+
+    Args:
+        bias: CXR-CLIP's projection has one, OpenAI's CLIP has none.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int = 512, bias: bool = True) -> None:
+        super().__init__()
+        self.out_dim = out_dim
+        self.layer = nn.Linear(in_dim, out_dim, bias=bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layer(features)
+
+
+class MLP(Head):
+    """Linear, ReLU, Linear (ConVIRT, Zhang et al. 2020, eq. 1; SimCLR's g).
+
+    Args:
+        hidden_dim: width of the hidden layer; None takes `in_dim`.
+        dropout: on the hidden layer.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int = 512, hidden_dim: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.out_dim = out_dim
+        hidden_dim = hidden_dim or in_dim
+        self.layers = nn.Sequential(
+            nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, out_dim)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)

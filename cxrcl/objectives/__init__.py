@@ -1,0 +1,1 @@
+"""What is optimised: one file an objective, towers and loss in one module."""

@@ -1,0 +1,112 @@
+"""Parameter groups, and learning-rate schedules as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels decay; biases, gains of normalisation layers and scalars do not.
+
+    A parameter decays when it has two dimensions or more, which is the rule that timm and open_clip use. Embedding
+    tables therefore decay. Frozen parameters are left out.
+    """
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            (decay if parameter.ndim >= 2 else plain).append(parameter)
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+class Schedule:
+    """Base of all schedules: `factor(step)` multiplies every group's learning rate.
+
+    Args:
+        total_steps: optimizer steps of the whole run.
+        warmup_steps: steps of linear warm-up; the factor is 1/warmup at step 0 and 1 at step `warmup_steps` - 1.
+    """
+
+    def __init__(self, total_steps: int, warmup_steps: int = 0) -> None:
+        if not 0 <= warmup_steps < max(total_steps, 1):
+            raise ValueError(
+                f"warm-up of {warmup_steps} steps does not fit into {total_steps} steps: "
+                "lower schedule.warmup_epochs / schedule.warmup_steps or train longer"
+            )
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+
+    def factor(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return self.after_warmup(step)
+
+    def after_warmup(self, step: int) -> float:
+        return 1.0
+
+    def observe(self, value: float, higher_is_better: bool) -> None:
+        """The selection metric, after each evaluation. Only schedules with a state use it."""
+
+    def state_dict(self) -> dict[str, float]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, found {sorted(state)}")
+
+
+class Constant(Schedule):
+    """Warm-up, then 1."""
+
+
+class Cosine(Schedule):
+    """Warm-up, then half a cosine from 1 to `final` (Loshchilov & Hutter 2017, eq. 5, one period)."""
+
+    def __init__(self, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> None:
+        super().__init__(total_steps, warmup_steps)
+        self.final = final
+
+    def after_warmup(self, step: int) -> float:
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class Plateau(Schedule):
+    """Warm-up, then 1, multiplied by `decay` after `patience` evaluations without an improvement of `threshold`."""
+
+    def __init__(
+        self,
+        total_steps: int,
+        warmup_steps: int = 0,
+        decay: float = 0.5,
+        patience: int = 5,
+        threshold: float = 1e-4,
+        minimum: float = 1e-3,
+    ) -> None:
+        super().__init__(total_steps, warmup_steps)
+        self.decay, self.patience, self.threshold, self.minimum = decay, patience, threshold, minimum
+        self.current = 1.0
+        self.best = -math.inf
+        self.waited = 0
+
+    def after_warmup(self, step: int) -> float:
+        return self.current
+
+    def observe(self, value: float, higher_is_better: bool) -> None:
+        value = value if higher_is_better else -value
+        if value > self.best + self.threshold:
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited > self.patience:
+            self.current, self.waited = max(self.current * self.decay, self.minimum), 0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"current": self.current, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.current, self.best, self.waited = state["current"], state["best"], int(state["waited"])

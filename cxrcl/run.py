@@ -1,0 +1,98 @@
+"""The folder of a run: its choice, its checkpoints, and whether a run goes on there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrcl import checkpoint
+from cxrcl.config import differences
+from cxrcl.errors import ConfigError
+
+# Settings that do not change what is trained: a run may go on with other values.
+FREE = ("data.num_workers", "device", "run_dir", "timeout_minutes", "trainer.keep_best", "trainer.log_every")
+
+
+def choose_folder(run_dir: str | None, name: str) -> Path:
+    """`run_dir`, or a new folder outputs/<name>/<time>."""
+    if run_dir is not None:
+        folder = Path(run_dir).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"run_dir={run_dir}: a file stands there: name a folder")
+    else:
+        base = Path("outputs") / name
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        folder = next(
+            candidate
+            for candidate in (base / stamp, *(base / f"{stamp}_{k}" for k in range(1, 1000)))
+            if not candidate.exists()
+        )
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        probe = folder / "checkpoints" / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"run_dir={folder}: cannot write there ({error.strerror})") from None
+    return folder
+
+
+def earlier_state(folder: Path, config: Mapping[str, Any], fingerprint: str) -> dict[str, Any] | None:
+    """The state of the run that was begun in `folder`, or None.
+
+    Raises:
+        ConfigError: another run (other settings, other data) stands there.
+        CheckpointError: its checkpoint cannot be read.
+    """
+    last = folder / "checkpoints" / "last.pt"
+    if not last.exists():
+        return None
+    state = checkpoint.load(last)
+    changed = [key for key in differences(state["config"]["settings"], config) if not key.startswith(FREE)]
+    if changed:
+        raise ConfigError(
+            f"run_dir={folder} holds a run with other settings ({', '.join(changed[:8])}): "
+            "use the same ones to go on with it, or another run_dir"
+        )
+    if state["config"]["fingerprint"] != fingerprint:
+        raise ConfigError(f"run_dir={folder} holds a run on other data (the manifest changed): use another run_dir")
+    return state
+
+
+class RunStore:
+    """Keeps last.pt, best.pt and, with `keep_best` above 1, best_step_<n>.pt of each of the best.
+
+    Args:
+        best: (score, step) of the best so far, as an earlier sitting left them.
+    """
+
+    def __init__(self, folder: Path, keep_best: int, best: Sequence[tuple[float, int]] = ()) -> None:
+        self.folder = folder / "checkpoints"
+        self.keep_best = keep_best
+        self.best = [(float(score), int(step)) for score, step in best]
+
+    def save(self, state: Mapping[str, Any], score: float | None) -> None:
+        step = int(state["progress"]["step"])
+        before = self.best
+        if score is not None and score == score and self.keep_best:
+            # The earlier one wins a tie.
+            self.best = sorted([*before, (score, step)], key=lambda entry: (-entry[0], entry[1]))[: self.keep_best]
+        last = self.folder / "last.pt"
+        checkpoint.save({**state, "best": [list(entry) for entry in self.best]}, last)
+        if (score, step) in self.best:
+            if self.keep_best > 1:
+                checkpoint.link_or_copy(last, self._named(step))
+            if self.best[0] == (score, step):
+                checkpoint.link_or_copy(last, self.folder / "best.pt")
+        for _, dropped in set(before) - set(self.best):
+            self._named(dropped).unlink(missing_ok=True)
+
+    def _named(self, step: int) -> Path:
+        return self.folder / f"best_step_{step:08d}.pt"
+
+    def chosen(self) -> Path:
+        """The best checkpoint where something chose one, else the last."""
+        best = self.folder / "best.pt"
+        return best if best.exists() else self.folder / "last.pt"

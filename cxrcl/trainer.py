@@ -1,0 +1,269 @@
+"""The loop. It knows no objective, data set or metric by name."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cxrcl.distributed import Runtime
+from cxrcl.optim import Schedule
+from cxrcl.tracking import Tracker
+from cxrcl.types import Batch, Evaluator, Objective, StepOutput
+
+
+class Store(Protocol):
+    """Where checkpoints go."""
+
+    def save(self, state: Mapping[str, Any], score: float | None) -> None:
+        """Keep `state` as the last checkpoint, and among the best if `score` (higher is better) says so."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The run in steps: every duration was converted once, before it began."""
+
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int  # over all processes
+    evaluate_every: int | None
+    save_every: int | None
+    log_every: int
+    accumulate: int
+    clip_norm: float | None
+    select: str | None
+    higher_is_better: bool
+    seed: int
+
+
+class NonFinite(RuntimeError):
+    """The loss or the gradient is not a number. No update was applied."""
+
+
+class _StopRequest:
+    """SIGTERM, SIGUSR1, SIGUSR2 and the first Ctrl-C ask for a stop after the step; a second Ctrl-C stops at once."""
+
+    NAMES = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT and self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    @contextmanager
+    def installed(self) -> Iterator[_StopRequest]:
+        before = {name: signal.signal(name, self) for name in self.NAMES}
+        try:
+            yield self
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+
+class Precision:
+    """Autocast and loss scaling. `name` is fp32, bf16 or fp16."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> Any:
+        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
+
+
+class Trainer:
+    """Runs an objective to the end of its plan.
+
+    Args:
+        objective: on its device.
+        prepare: host batch -> device-ready batch.
+        evaluators: by name; their figures are logged as <name>/<figure>.
+        context: plain values stored in every checkpoint (the config that rebuilds the model, labels, ...).
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        plan: Plan,
+        precision: Precision,
+        runtime: Runtime,
+        tracker: Tracker,
+        store: Store,
+        prepare: Callable[[Batch], Batch],
+        evaluators: Mapping[str, Evaluator],
+        context: Mapping[str, Any],
+    ) -> None:
+        self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
+        self.plan, self.precision, self.runtime = plan, precision, runtime
+        self.tracker, self.store, self.prepare = tracker, store, prepare
+        self.evaluators, self.context = evaluators, context
+        self.ddp = runtime.wrap(objective)
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.done = 0  # updates applied or skipped by the loss scaler
+        self.seconds = 0.0  # of training, over all sittings
+        self._bad_gradient = torch.zeros((), device=runtime.device)
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    def fit(self, batches: Iterator[Batch]) -> bool:
+        """Train on host batches (`accumulate` of them a step) until the plan's end; False when asked to stop before."""
+        plan = self.plan
+        self.tracker.begin(self.done, plan.total_steps, plan.batch_size)
+        with _StopRequest().installed() as request:
+            while self.done < plan.total_steps:
+                started = time.monotonic()
+                logs = self._step([next(batches) for _ in range(plan.accumulate)])
+                self.done += 1
+                self.seconds += time.monotonic() - started
+                if self.done % plan.log_every == 0 or self.done == plan.total_steps:
+                    self._log(logs)
+                self.tracker.step(self.done)
+                score = self._evaluate() if self._due(plan.evaluate_every) else None
+                (stop,) = self.runtime.any(request.asked)
+                if score is not None or stop or self._due(plan.save_every) or self.done == plan.total_steps:
+                    self._save(score)
+                if stop and self.done < plan.total_steps:
+                    self.tracker.say(f"stopped after step {self.done}: saved; the same command goes on from there")
+                    return False
+        return True
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and (self.done % every == 0 or self.done == self.plan.total_steps)
+
+    def _step(self, batches: list[Batch]) -> dict[str, Tensor]:
+        self.objective.train()
+        # Dropout is a function of (seed, step, rank): resuming needs no generator state.
+        torch.manual_seed(hash((self.plan.seed, self.done, self.runtime.rank)) & 0x7FFF_FFFF_FFFF)
+        factor = self.schedule.factor(self.done)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        for k, batch in enumerate(batches):
+            last = k == len(batches) - 1
+            sync = nullcontext() if last or self.runtime.world == 1 else self.ddp.no_sync()  # type: ignore[operator]
+            with sync:
+                output = self._forward_backward(batch, 1 / len(batches))
+        self.precision.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.plan.clip_norm or math.inf)
+        if not self.precision.scaler.is_enabled():  # with a scaler, an overflow is its business
+            self._bad_gradient += ~torch.isfinite(norm)
+        before = self.precision.scaler.get_scale()
+        self.precision.scaler.step(self.optimizer)
+        self.precision.scaler.update()
+        if self.precision.scaler.get_scale() >= before:  # else the update was skipped
+            self.objective.after_step(output, self.done, self.plan.total_steps)
+        return {**output.logs, "gradient_norm": norm.detach()}
+
+    def _forward_backward(self, host: Batch, weight: float) -> StepOutput:
+        batch = self.prepare(host)
+        with self.precision.autocast():
+            output: StepOutput = self.ddp(batch)
+        # The flag leaves the device while the backward pass runs: the check costs no pipeline bubble.
+        finite = torch.isfinite(output.loss.detach()).to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event() if self.runtime.device.type == "cuda" else None
+        if arrived is not None:
+            arrived.record()
+        self.precision.scaler.scale(output.loss * weight).backward()
+        if arrived is not None:
+            arrived.synchronize()
+        (bad,) = self.runtime.any(not bool(finite))
+        if bad:
+            rows = [row for part in self.runtime.gather_objects(host.index.tolist()) for row in part]
+            shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
+            raise NonFinite(
+                f"the loss is not finite at step {self.done + 1} (rows {shown}); no update was applied. "
+                "Look at these rows, lower optimizer.lr, or set trainer.precision=fp32"
+            )
+        return output
+
+    # --------------------------------------------------------------------------------- figures and files
+
+    def _check_gradients(self) -> None:
+        (bad,) = self.runtime.any(bool(self._bad_gradient > 0))
+        if bad:
+            raise NonFinite(
+                f"the gradient became non-finite within the {self.plan.log_every} steps before step {self.done + 1}; "
+                "the last checkpoint was written before. Lower optimizer.lr or set trainer.precision=fp32"
+            )
+
+    def _log(self, logs: Mapping[str, Tensor]) -> None:
+        self._check_gradients()
+        values = {name: float(self.runtime.mean(value.float())) for name, value in logs.items()}
+        chance = self.objective.chance(self.plan.batch_size)
+        if chance is not None:
+            values["chance"] = chance
+        values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        values["epoch"] = self.done / self.plan.steps_per_epoch
+        against = f" (chance {chance:.3f})" if chance is not None else ""
+        named = {f"train/{name}": value for name, value in values.items()}
+        self.tracker.figures(self.done, named, show=f"loss {values['loss']:.3f}{against}")
+
+    def _evaluate(self) -> float | None:
+        """Run all evaluators; returns the selecting figure, higher is better."""
+        found: dict[str, float] = {}
+        with self.runtime.averaged_statistics(self.objective):
+            for name, evaluator in self.evaluators.items():
+                figures = evaluate(self.objective, evaluator, self.runtime, self.precision)
+                found |= {f"{name}/{figure}": value for figure, value in figures.items()}
+        self.tracker.figures(self.done, found)
+        brief = {name: value for name, value in found.items() if name.count("/") == 1}
+        self.tracker.say(f"step {self.done}  " + "  ".join(f"{name} {value:.4g}" for name, value in brief.items()))
+        if self.plan.select is None:
+            return None
+        if self.plan.select not in found:
+            raise ValueError(
+                f"trainer.select={self.plan.select}: no evaluator gives this figure (they give {', '.join(found)})"
+            )
+        value = found[self.plan.select]
+        self.schedule.observe(value, self.plan.higher_is_better)
+        return value if self.plan.higher_is_better else -value
+
+    def _save(self, score: float | None) -> None:
+        self._check_gradients()
+        with self.runtime.averaged_statistics(self.objective):
+            state = self.state()
+            self.runtime.main_decides(lambda: self.store.save(state, score))
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs. Order, augmentation, texts and dropout are functions of the step."""
+        return {
+            **self.context,
+            "model": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "progress": {"step": self.done, "total": self.plan.total_steps, "seconds": self.seconds},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.objective.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        self.done = state["progress"]["step"]
+        self.seconds = state["progress"]["seconds"]
+
+
+def evaluate(model: nn.Module, evaluator: Evaluator, runtime: Runtime, precision: Precision) -> dict[str, float]:
+    """One evaluator's figures, in evaluation mode and without gradients."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), precision.autocast():
+            return evaluator.run(model, runtime)
+    finally:
+        model.train(was_training)

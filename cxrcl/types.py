@@ -1,0 +1,207 @@
+"""What passes through the doors between rooms.
+
+Shape legend, used in every docstring: B batch, V views of a study, T texts of a study, L word pieces, C labels,
+N local image features (patches or grid cells), D embedding, H and W pixels, S side of the model's square input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+class Text(NamedTuple):
+    """Word pieces of every text. All int64 [B, T, L]."""
+
+    ids: Tensor
+    mask: Tensor  # 1 on real pieces, 0 on padding
+    words: Tensor  # index of the word a piece belongs to; -1 on special tokens and padding
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch. The host half carries uint8 images; `to` and the transform's device half make floats of them."""
+
+    images: Tensor | None  # uint8 [B, V, 1, S, S] on the host, float32 [B, V, 3, S, S] for the model
+    augment: Tensor | None  # float32 [B, V, P]: the random numbers of the device half; None in evaluation
+    text: Text | None
+    labels: Tensor  # float32 [B, C]: 1, 0, nan = unknown; -1 = uncertain under the policy `keep`
+    index: Tensor  # int64 [B]: row of the manifest
+    features: Tensor | None = None  # float32 [B, D] in place of images when a probe runs on cached features
+
+    def to(self, device: torch.device) -> Batch:
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Text):
+                value = Text(*(part.to(device, non_blocking=True) for part in value))
+            elif value is not None:
+                value = value.to(device, non_blocking=True)
+            moved[field.name] = value
+        return Batch(**moved)
+
+
+class Features(NamedTuple):
+    pooled: Tensor  # [B, dim]
+    local: Tensor  # [B, N, local_dim]
+
+
+class StepOutput(NamedTuple):
+    loss: Tensor  # scalar with gradient
+    logs: dict[str, Tensor]  # scalars, detached
+    state: dict[str, Tensor]  # what `after_step` needs, detached
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What an image encoder expects: a square of `size` pixels, values in [0, 1] normalised by mean and std."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Tokens(NamedTuple):
+    """Tokenised texts before collation, each a list of lists of int, padded to the longest."""
+
+    ids: list[list[int]]
+    mask: list[list[int]]
+    words: list[list[int]]
+
+
+Tokenizer = Callable[[Sequence[str]], Tokens]
+
+
+class Corpus(Protocol):
+    """The training texts, for encoders that learn a vocabulary from them."""
+
+    def learn(self, fit: Callable[[Iterable[str]], str]) -> str:
+        """`fit(texts)`, computed once and the same in every process."""
+
+
+class ImageEncoder(nn.Module):
+    """Base of all image encoders: images float32 [B, 3, S, S] -> Features."""
+
+    spec: ImageSpec
+    dim: int
+    local_dim: int
+
+    def node(self) -> dict[str, Any]:
+        """The config node that rebuilds this architecture without weights and without a network."""
+        raise TypeError(f"{type(self).__name__} does not define node()")
+
+
+class TextEncoder(nn.Module):
+    """Base of all text encoders: (ids, mask) int64 [B, L] -> Features."""
+
+    tokenizer: Any  # a Tokenizer
+    dim: int
+    local_dim: int
+
+    def node(self) -> dict[str, Any]:
+        """The config node that rebuilds this architecture without weights and without a network."""
+        raise TypeError(f"{type(self).__name__} does not define node()")
+
+
+class Objective(nn.Module):
+    """A task: towers, loss and the training forward in one module, so that DDP wraps exactly one thing.
+
+    `targets`: no gradient, once per step, may be collective. `embed`: differentiable and sample-wise, so that it can
+    run in micro-batches. `loss`: couples samples; gathers over processes through `cxrcl.distributed.gather`.
+    """
+
+    num_views: ClassVar[int] = 1
+    num_texts: ClassVar[int] = 0
+    per_sample: ClassVar[bool] = False  # True: the loss is a mean over samples, so gradients may be accumulated
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        raise TypeError(f"{type(self).__name__} does not define embed()")
+
+    def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        raise TypeError(f"{type(self).__name__} does not define loss()")
+
+    def forward(self, batch: Batch) -> StepOutput:
+        return self.loss(self.embed(batch), self.targets(batch))
+
+    def after_step(self, output: StepOutput, step: int, total: int) -> None:
+        """Called after each applied update: clamps, moving averages, queues."""
+
+    def chance(self, global_batch: int) -> float | None:
+        """The loss of a model that knows nothing, or None where that has no meaning."""
+        return None
+
+
+@runtime_checkable
+class EmbedsImages(Protocol):
+    def embed_images(self, images: Tensor) -> Tensor:
+        """float32 [B, 3, S, S] -> unit vectors float32 [B, D]."""
+
+
+@runtime_checkable
+class EmbedsText(Protocol):
+    tokenizer: Tokenizer
+
+    def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """int64 [B, L] each -> unit vectors float32 [B, D]."""
+
+
+@runtime_checkable
+class ScalesSimilarity(Protocol):
+    def similarity_scale(self) -> float:
+        """The factor that turns cosines into logits."""
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    def classify(self, images: Tensor) -> Tensor:
+        """float32 [B, 3, S, S] -> logits float32 [B, C], columns in the order of the data's labels."""
+
+
+class Gathers(Protocol):
+    """What evaluation needs of the processes that share its work (see `cxrcl.distributed.Runtime`)."""
+
+    @property
+    def world(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def shard(self, count: int) -> range: ...
+
+    def gather_rows(self, rows: Tensor) -> Tensor: ...
+
+    def mean(self, value: Tensor) -> Tensor: ...
+
+
+class EvalData(Protocol):
+    """Data as evaluators see it: named splits, no augmentation, a fixed order."""
+
+    labels: tuple[str, ...]
+
+    def size(self, split: str) -> int:
+        """Number of images of the split; 0 when it has none."""
+
+    def batches(self, split: str, positions: Sequence[int], batch_size: int, texts: bool) -> Iterable[Batch]:
+        """Device-ready batches of the images at these positions of the split, in order."""
+
+    def column(self, split: str, name: str) -> list[str]:
+        """A manifest column of the split, one string an image, '' where blank."""
+
+    def texts(self, split: str) -> list[str]:
+        """The text of each image's study, '' where it has none."""
+
+
+class Evaluator(Protocol):
+    needs: ClassVar[tuple[type, ...]]  # protocols that the model must meet
+    selects: ClassVar[str]  # the figure that chooses the best checkpoint where the user names none
+    higher_is_better: ClassVar[bool]
+
+    def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
+        """Named figures, the same in every process."""
