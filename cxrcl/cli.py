@@ -97,10 +97,9 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
 
     def run_one(cfg: DictConfig) -> None:
         try:
-            values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+            values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             raise ConfigError(_omegaconf_line(error)) from None
-        values = {str(key): value for key, value in dict(values).items()}  # type: ignore[arg-type]
         overrides = list(HydraConfig.get().overrides.task)
         _check_data_choices(name, overrides, values)
         command(values, overrides, packages)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from cxrcl.errors import ConfigError
+
 T = TypeVar("T")
 
 
@@ -191,6 +193,8 @@ def start(device: str = "auto", timeout_minutes: float = 10.0) -> Iterator[Runti
         device: auto (CUDA when present), cpu or cuda.
         timeout_minutes: a process that waits longer for the others ends with an error.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: PyTorch finds no CUDA device; use device=auto or device=cpu")
     use_cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

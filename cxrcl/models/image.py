@@ -61,7 +61,7 @@ class TimmEncoder(ImageEncoder):
         self.spec = ImageSpec(size, mean, std)
         extra = dict(options or {})
         try:
-            self.model: Any = timm.create_model(
+            model: Any = timm.create_model(
                 name,
                 pretrained=pretrained or weights is not None,
                 pretrained_cfg_overlay=overlay,
@@ -71,9 +71,10 @@ class TimmEncoder(ImageEncoder):
         except (TypeError, RuntimeError, OSError) as error:
             raise ValueError(f"timm cannot make {name} with {extra}: {str(error).splitlines()[0]}") from error
         # Pooled features may be wider than the map (timm's head_hidden_size: MobileNetV3 and its kin).
-        self.dim = int(getattr(self.model, "head_hidden_size", self.model.num_features))
-        self.local_dim = int(self.model.num_features)
-        self._prefix = int(getattr(self.model, "num_prefix_tokens", 0))
+        self.dim = int(getattr(model, "head_hidden_size", model.num_features))
+        self.local_dim = int(model.num_features)
+        self._prefix = int(getattr(model, "num_prefix_tokens", 0))
+        self.model: Any = model
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self._layout)
 

@@ -149,7 +149,7 @@ class TinyText(BertText):
         vocabulary_size: int = 2000,
         max_length: int = 96,
         pooling: Pooling = "mean",
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ) -> None:
         if width % heads:
             raise ValueError(f"width={width} is not divisible by heads={heads}")
