@@ -76,10 +76,10 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
         if trainer.deterministic:
             torch.use_deterministic_algorithms(True)
+        start_from = checkpoint.load(Path(cfg.init_from).expanduser()) if cfg.init_from else None
         data = assemble.load_data(cfg.data, runtime, packages)
         reports = assemble.report_sampler(cfg.data.reports)
         prompts = build(cfg.prompts, PromptSampler, "prompts", packages=packages)
-        start_from = checkpoint.load(Path(cfg.init_from).expanduser()) if cfg.init_from else None
 
         def make_texts(part: Manifest) -> Texts:
             return Texts(part, cfg.data.text, reports, prompts)
@@ -105,7 +105,7 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
         dataset = TrainSet(
             training, transform, texts, cfg.data.unit, objective.num_views, objective.num_texts, cfg.seed
         )
-        plan = assemble.make_plan(cfg.trainer, cfg.seed, objective, len(dataset))
+        plan = assemble.make_plan(trainer, cfg.seed, objective, len(dataset), runtime.world)
         schedule = assemble.build_schedule(cfg.schedule, trainer, plan, packages)
         optimizer = assemble.build_optimizer(cfg.optimizer, objective, packages)
         prepare = assemble.prepare(transform, runtime)
@@ -164,7 +164,9 @@ def evaluate(values: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES
             data = data.with_labels(stored["labels"])
         transform = assemble.build_transform(stored["transform"], model, packages)
         reports = assemble.report_sampler(data_cfg.reports)
-        prompts = build({**stored["prompts"], "file": stored["prompt_sentences"]}, PromptSampler, "prompts")
+        prompts = build(
+            {**stored["prompts"], "file": stored["prompt_sentences"]}, PromptSampler, "prompts", packages=packages
+        )
         feed = Feed(data_cfg.num_workers)
         splits = Splits(
             data,
@@ -286,7 +288,7 @@ def _check_nodes(cfg: config.Train, packages: Packages) -> None:
         ("image_encoder", cfg.image_encoder, ImageEncoder, (), packages),
         ("text_encoder", cfg.text_encoder, TextEncoder, ("corpus",), packages),
         ("objective", cfg.objective, Objective, ("image_encoder", "text_encoder", "labels"), packages),
-        ("optimizer", cfg.optimizer, torch.optim.Optimizer, ("params",), (*config.OPTIMIZER_PACKAGES, *packages)),
+        ("optimizer", cfg.optimizer, torch.optim.Optimizer, ("params",), (*packages, *config.OPTIMIZER_PACKAGES)),
         ("schedule", cfg.schedule, Schedule, ("total_steps", "warmup_steps"), packages),
     ]
     offered = assemble.GIVEN_TO_EVALUATORS
@@ -317,12 +319,24 @@ def _describe(
         "fingerprint": data.fingerprint(),
         "model": {"objective": dict(cfg.objective), **towers},
         "labels": list(data.labels),
-        "data": cfg.data.model_dump(),
+        "data": _with_absolute_roots(cfg.data.model_dump()),
         "transform": dict(cfg.transform),
         "prompts": dict(cfg.prompts),
         "prompt_sentences": prompts.prompts,
         "precision": cfg.trainer.precision,
     }
+
+
+def _with_absolute_roots(data: dict[str, Any]) -> dict[str, Any]:
+    """So that a checkpoint finds its data from any working directory."""
+
+    def absolute(node: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        if node is None or not isinstance(node.get("root"), str):
+            return None if node is None else dict(node)
+        return {**node, "root": str(Path(node["root"]).expanduser().absolute())}
+
+    sources = {name: absolute(node) for name, node in data["sources"].items()}
+    return {**(absolute(data) or data), "sources": sources}
 
 
 def _versions() -> dict[str, str]:

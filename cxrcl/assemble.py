@@ -111,7 +111,8 @@ def build_model(
         if name not in asked:
             continue
         if nodes.get(name) is None:
-            raise ConfigError(f"{name}: the objective needs one; choose it with {name}=<name>")
+            hint = ", or take that of a checkpoint with init_from=FILE" if name == "image_encoder" else ""
+            raise ConfigError(f"{name}: the objective needs one; choose it with {name}=<name>{hint}")
         given[name] = build(nodes[name], base, name, {"corpus": corpus}, packages)
     return build(nodes["objective"], Objective, "objective", given, packages)
 
@@ -138,7 +139,7 @@ def init_from(objective: Objective, state: Mapping[str, Any], name: str, runtime
 
 def build_optimizer(node: config.Node, objective: Objective, packages: Packages) -> torch.optim.Optimizer:
     groups = parameter_groups(objective, float(node.get("weight_decay") or 0.0))
-    allowed = (*config.OPTIMIZER_PACKAGES, *packages)
+    allowed = (*packages, *config.OPTIMIZER_PACKAGES)
     return build(node, torch.optim.Optimizer, "optimizer", {"params": groups}, allowed)
 
 
@@ -148,7 +149,7 @@ def build_schedule(node: config.Node, t: config.Trainer, plan: Plan, packages: P
     return build(node, Schedule, "schedule", durations, packages)
 
 
-def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int) -> Plan:
+def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int, processes: int = 1) -> Plan:
     """The run in steps.
 
     Raises:
@@ -161,6 +162,8 @@ def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int) 
             f"trainer.accumulate={t.accumulate}: averaging gradients of small batches is not the gradient of a "
             "contrastive loss over the large one; raise trainer.batch_size instead"
         )
+    if t.batch_size % processes:
+        raise ConfigError(f"trainer.batch_size={t.batch_size} is not divisible by {processes} processes")
     if samples < t.batch_size * t.accumulate:
         raise ConfigError(
             f"trainer.batch_size={t.batch_size} x accumulate={t.accumulate} is larger than the {samples} training "

@@ -16,6 +16,11 @@ from typing import Any
 from cxrcl.errors import ConfigError, UserError
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+HYDRA_OPTIONS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
+    *("--config-path", "--config-name", "--config-dir", "--shell-completion", "--experimental-rerun"),
+    *("-h", "-c", "-p", "-r", "-m", "-i", "-cp", "-cn", "-cd", "-sc"),
+)
 
 
 def config_folder() -> Path:
@@ -45,6 +50,8 @@ def inference() -> None:
 
 def guarded(command: Callable[[], None]) -> None:
     """Run a command; a mistake of the user is one line and exit status 2."""
+    # Tokenisers run in forked workers, where their own threads do not survive.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         command()
     except UserError as error:
@@ -83,6 +90,14 @@ def _take_packages(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
     return rest, tuple(packages)
 
 
+def _options_first(arguments: list[str]) -> list[str]:
+    """Hydra's own options before the overrides: its parser takes no overrides after an option in their middle."""
+    for argument in arguments:
+        if argument.startswith("-") and argument.partition("=")[0] not in HYDRA_OPTIONS:
+            raise ConfigError(f"{argument}: no such option; settings are written key=value, without dashes")
+    return sorted(arguments, key=lambda argument: re.match(r"~|[+]*[\w.@/]+=", argument) is not None)
+
+
 def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, ...]], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing a stack trace and exiting with 1
     import hydra
@@ -92,7 +107,7 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
     from omegaconf.errors import OmegaConfBaseException
 
     rest, packages = _take_packages(sys.argv[1:])
-    sys.argv[1:] = rest
+    sys.argv[1:] = _options_first(rest)
     failures: list[BaseException] = []
 
     def run_one(cfg: DictConfig) -> None:
@@ -113,7 +128,7 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
 
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_hydra_line(name, error)) from None
     if failures:
         raise failures[0]
@@ -211,14 +226,19 @@ def _hydra_line(name: str, error: Exception) -> str:
         groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
         hint = _near(key, [*_known_keys(name), *groups])
         return f"{key}: no such setting{hint or f'; python {name}.py --cfg job shows all settings'}"
-    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, option = match[1], match[2]
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         return f"{group}={option}: no such option{_near(option, options)}; options: {', '.join(options)}"
-    if match := re.search(r"Error parsing override '([^']*)'|LexerNoViableAltException: (\S+)", text):
-        return (
-            f"{match[1] or match[2]!r} is not an override: write key=value, and quote the whole for lists: 'key=[a,b]'"
-        )
+    if text.startswith("Config group override must be"):
+        return "a group takes the name of one of its files, such as objective=clip, and ~group leaves it out"
+    grammar = (
+        r"(?:Error parsing override|Ambiguous value for argument|no viable alternative at input"
+        r"|mismatched input|extraneous input|token recognition error at:) '([^']*)'|LexerNoViableAltException: (\S+)"
+    )
+    if match := re.search(grammar, text):
+        found = match[1] or match[2]
+        return f"{found!r} is not an override: write key=value, and quote the whole for lists: 'key=[a,b]'"
     return text.splitlines()[0]
 
 

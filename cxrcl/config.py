@@ -27,7 +27,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Node = dict[str, Any]
 OWN_PACKAGES = ("cxrcl",)
-OPTIMIZER_PACKAGES = ("cxrcl", "torch.optim", "timm.optim")
+OPTIMIZER_PACKAGES = ("torch.optim", "timm.optim")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -201,6 +201,8 @@ def locate(node: Mapping[str, Any], base: type, where: str, packages: Sequence[s
         )
         raise ConfigError(f"{where}._target_={target}: only {', '.join(packages)} may be named here{hint}")
     module_name, _, name = target.rpartition(".")
+    if not module_name:
+        raise ConfigError(f"{where}._target_={target}: expected package.module.Class")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import sys
 import time
@@ -22,8 +21,6 @@ FOLDER = "outputs/demo"
 
 
 def main() -> None:
-    # Two of the demo's processes would each take all cores: see docs/training.md on threads.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     values = cli.compose("train", ["experiment=demo", f"run_dir={FOLDER}", *sys.argv[1:]])
     folder = Path(values["run_dir"])
     recipe = hashlib.sha256(json.dumps([cxrcl.__version__, values], sort_keys=True).encode()).hexdigest()[:16]

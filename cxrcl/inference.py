@@ -57,6 +57,11 @@ def main() -> None:
     target = given.out / "results.json" if given.out else None
     if target is not None and target.exists() and not given.overwrite:
         raise UserError(f"{target} exists: add --overwrite, or name another folder with --out")
+    if target is not None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {given.out}: cannot write there ({error.strerror})") from None
 
     from cxrcl import app
 
@@ -70,7 +75,6 @@ def main() -> None:
     )
     content = {"rule": read.rule, "note": RESEARCH_ONLY, "checkpoint": str(given.checkpoint), "images": read.images}
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if given.json:
         print(json.dumps(content, indent=1, ensure_ascii=False))

@@ -22,14 +22,10 @@ def choose_folder(run_dir: str | None, name: str) -> Path:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"run_dir={run_dir}: a file stands there: name a folder")
     else:
-        base = Path("outputs") / name
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder = next(
-            candidate
-            for candidate in (base / stamp, *(base / f"{stamp}_{k}" for k in range(1, 1000)))
-            if not candidate.exists()
-        )
+        folder = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
     try:
+        if run_dir is None:
+            folder = _make_new(folder)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         probe = folder / "checkpoints" / ".writable"
         probe.touch()
@@ -37,6 +33,19 @@ def choose_folder(run_dir: str | None, name: str) -> Path:
     except OSError as error:
         raise ConfigError(f"run_dir={folder}: cannot write there ({error.strerror})") from None
     return folder
+
+
+def _make_new(folder: Path) -> Path:
+    """Make `folder`, or the first of folder_1, folder_2, ... that nobody else has made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    candidate, k = folder, 0
+    while True:
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            k += 1
+            candidate = folder.with_name(f"{folder.name}_{k}")
 
 
 def earlier_state(folder: Path, config: Mapping[str, Any], fingerprint: str) -> dict[str, Any] | None:

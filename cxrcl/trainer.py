@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.distributed import Runtime
+from cxrcl.errors import ConfigError
 from cxrcl.optim import Schedule
 from cxrcl.tracking import Tracker
 from cxrcl.types import Batch, Evaluator, Objective, StepOutput
@@ -225,7 +226,7 @@ class Trainer:
         if self.plan.select is None:
             return None
         if self.plan.select not in found:
-            raise ValueError(
+            raise ConfigError(
                 f"trainer.select={self.plan.select}: no evaluator gives this figure (they give {', '.join(found)})"
             )
         value = found[self.plan.select]

@@ -16,7 +16,7 @@ from cxrcl.data.manifest import Manifest
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.transforms import RadiographTransform
-from cxrcl.errors import DataError
+from cxrcl.errors import ConfigError, DataError
 
 _VIEWS, _IMAGE, _TEXT, _ORDER = range(4)  # what a random stream is for
 
@@ -96,7 +96,8 @@ class TrainSet:
         self.seed = seed
         self.paths = manifest.rows["path"].to_numpy(dtype=str)
         self.values = manifest.values
-        groups = manifest.rows.groupby("study", sort=False).indices.values() if unit == "study" else None
+        # Study ids may be unique within a patient only.
+        groups = manifest.rows.groupby(["patient", "study"], sort=False).indices.values() if unit == "study" else None
         items = [np.sort(g) for g in groups] if groups is not None else [np.array([k]) for k in range(len(manifest))]
         kept = [rows for rows in items if not self.num_texts or (texts is not None and texts.exists(int(rows[0])))]
         self.dropped = len(items) - len(kept)
@@ -182,9 +183,9 @@ class GlobalBatches:
     ) -> None:
         which, shares = share
         if batch_size % shares:
-            raise ValueError(f"trainer.batch_size={batch_size} is not divisible by {shares} processes")
+            raise ConfigError(f"trainer.batch_size={batch_size} is not divisible by {shares} processes")
         if count < batch_size:
-            raise ValueError(f"trainer.batch_size={batch_size} is larger than the {count} training samples: lower it")
+            raise ConfigError(f"trainer.batch_size={batch_size} is larger than the {count} training samples: lower it")
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.start_step, self.total_steps = start_step, total_steps
         self.local = slice(which * batch_size // shares, (which + 1) * batch_size // shares)

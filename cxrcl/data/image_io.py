@@ -82,7 +82,7 @@ def read_gray(path: str | Path, smallest_side_px: int | None = None) -> np.ndarr
         raise ImageError("not a regular file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # what matters is an error below; damaged EXIF and the like does not
             with Image.open(path) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:

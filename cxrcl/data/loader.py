@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cxrcl.data.dataset import Sample
+from cxrcl.errors import UserError
 from cxrcl.types import Batch, Text, Tokenizer
 
 
@@ -86,6 +87,10 @@ class Feed:
         iterator = iter(loader)
         try:
             yield from iterator
+        except UserError as error:
+            # A worker's error arrives with its traceback in the message, the error itself in the last line.
+            reason = str(error).strip().splitlines()[-1]
+            raise type(error)(reason.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None
         finally:
             # The workers ignore SIGTERM: an iterator kept alive by a traceback would leave them for ever.
             shutdown = getattr(iterator, "_shutdown_workers", None)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cxrcl.errors import ConfigError
+
 KINDS = ("pos", "neg", "unc")
 Prompts = dict[str, dict[str, list[str]]]
 
@@ -98,14 +100,14 @@ class PromptSampler:
         """Every label of the data needs sentences for each value that will be asked for."""
         absent = [name for name in labels if name not in self.prompts]
         if absent:
-            raise ValueError(
-                f"{self.file} has no sentences for {', '.join(absent)}; it has {', '.join(self.prompts)}: "
+            raise ConfigError(
+                f"prompts: {self.file} has no sentences for {', '.join(absent)}; it has {', '.join(self.prompts)}: "
                 "add them, or name the labels to use with data.labels=[...]"
             )
         for kind, asked in (("neg", self.num_negatives > 0), ("unc", self.uncertain)):
             empty = [name for name in labels if asked and not self.prompts[name].get(kind)]
             if empty:
-                raise ValueError(f"{self.file} has no `{kind}` sentences for {', '.join(empty)}")
+                raise ConfigError(f"prompts: {self.file} has no `{kind}` sentences for {', '.join(empty)}")
 
     def _candidates(self, values: Mapping[str, float]) -> tuple[list[str], list[str], list[str]]:
         positive = [name for name, value in values.items() if value == 1]

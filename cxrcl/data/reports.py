@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 _MASKED = re.compile(r"\b[Xx]{2,}\b|_{2,}")  # de-identification marks of Open-i and MIMIC-CXR
-_NUMBERING = re.compile(r"(?:(?<=^)|(?<=\s))\d{1,2}\s*[.)]\s+(?=[A-Za-z])")
+# At the start of a line or after a stop, so that "rib 5. The heart ..." keeps its number.
+_NUMBERING = re.compile(r"(?:^[ \t]*|(?<=[.!?:;]\s)|(?<=\s)(?=\d+\)))\d{1,2}\s*[.)]\s+(?=[A-Za-z])", re.MULTILINE)
 _SPACE = re.compile(r"\s+")
 _BEFORE_MARK = re.compile(r"\s+([.,;:!?])")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Za-z0-9])")
@@ -19,7 +20,7 @@ _WORD = re.compile(r"\w+")
 def clean(text: str) -> str:
     """One line of text without de-identification marks and list numbers, spaces set right."""
     text = _MASKED.sub(" ", text.replace("�", " "))
-    text = _NUMBERING.sub(" ", _SPACE.sub(" ", text).strip())
+    text = _NUMBERING.sub(" ", text.strip())
     text = _BEFORE_MARK.sub(r"\1", _SPACE.sub(" ", text).strip())
     return re.sub(r"([.,;:!?])(?:\s*[.,;:])+", r"\1", text).strip(" ,;:")
 

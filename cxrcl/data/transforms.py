@@ -53,6 +53,8 @@ class RadiographTransform:
             raise ValueError(f"scale={list(scale)}: expected two areas, the smaller first, both above 0")
         if aspect < 1:
             raise ValueError(f"aspect={aspect}: expected 1 or more")
+        if rotate_deg < 0 or translate < 0:
+            raise ValueError("rotate_deg and translate are ranges: expected 0 or more")
         self.spec = spec
         self.fit = fit
         self.scale = scale
@@ -67,7 +69,7 @@ class RadiographTransform:
 
     def needed_side_px(self) -> int:
         """The shorter side at which a film should be decoded: room for the smallest crop."""
-        return round(self.spec.size / min(1.0, float(np.sqrt(self.scale[0]))))
+        return round(self.spec.size / min(1.0, float(np.sqrt(self.scale[0] / self.aspect))))
 
     def geometry(self, film: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         """uint8 [H, W] -> uint8 [S, S]; without `rng` the film is only fitted."""

@@ -18,16 +18,17 @@ from cxrcl.types import Batch, EvalData, Gathers
 class PixelRidge:
     """AUROC of one ridge regression a label on standardised pixels; the model plays no part.
 
-    Trained on the labels of `train`; the penalty with the best AUROC on `choose_on` is taken for each label. A model
+    Trained on the labels of `train`; the penalty with the best AUROC on held-out films is taken for each label. A model
     that has not seen labels should be compared with it: where the ridge does as well, so does a blurred picture.
 
     Args:
         data: the splits (given by the application).
         splits: pooled before scoring.
-        train: the split that gives the labels; choose_on: the one that chooses the penalty (`train` itself when it
-            is one of the scored ones would be a leak, so such a choice is an error).
+        train: the split that gives the labels.
+        choose_on: the split that chooses the penalty; None when every other split is scored.
         side_px: films are shrunk to this side.
-        penalties: tried for each label.
+        penalties: tried for each label; without `choose_on`, five folds of the training patients choose.
+        labels: score these only; None scores all.
         mean_over, against_normal, resamples: as for zero-shot.
     """
 
@@ -43,6 +44,7 @@ class PixelRidge:
         choose_on: str | None = "valid",
         side_px: int = 32,
         penalties: Sequence[float] = (1.0, 10.0, 100.0, 1e3, 1e4),
+        labels: Sequence[str] | None = None,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
         resamples: int = 0,
@@ -51,21 +53,27 @@ class PixelRidge:
             raise ValueError(f"the baseline learns from {train} and {choose_on}: it cannot be scored on them as well")
         self.data, self.splits, self.train, self.choose_on = data, tuple(splits), train, choose_on
         self.side_px, self.penalties = side_px, tuple(penalties)
+        self.labels = tuple(data.labels if labels is None else labels)
+        unknown = [name for name in self.labels if name not in data.labels]
+        if unknown:
+            raise ValueError(f"the data has no label {', '.join(unknown)}; it has {', '.join(data.labels)}")
         self.mean_over, self.against_normal, self.resamples = mean_over, against_normal, resamples
 
     def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
         x_train, y_train = self._pixels([self.train], runtime)
         x_test, y_test = self._pixels(self.splits, runtime)
-        x_choose, y_choose = self._pixels([self.choose_on], runtime) if self.choose_on else (x_train, y_train)
-        scores = np.zeros_like(y_test)
-        for column in range(y_test.shape[1]):
-            scores[:, column] = self._fit(x_train, y_train[:, column], x_choose, y_choose[:, column], x_test)
+        x_choose, y_choose = self._pixels([self.choose_on], runtime) if self.choose_on else (None, None)
+        scores = np.zeros((len(x_test), len(self.labels)))
+        columns = [self.data.labels.index(name) for name in self.labels]
+        for k, column in enumerate(columns):
+            held_out = None if x_choose is None or y_choose is None else (x_choose, y_choose[:, column])
+            scores[:, k] = self._predict(x_train, y_train[:, column], held_out, x_test)
         return auroc_figures(
             self.data,
             self.splits,
             scores,
-            y_test,
-            self.data.labels,
+            y_test[:, columns],
+            self.labels,
             mean_over=self.mean_over,
             resamples=self.resamples,
         )
@@ -79,19 +87,26 @@ class PixelRidge:
         pixels, labels = over_images(self.data, splits, runtime, compute)
         return pixels.numpy(), labels_against_normal(self.data, labels.numpy(), self.against_normal)
 
-    def _fit(
-        self, x: np.ndarray, y: np.ndarray, x_choose: np.ndarray, y_choose: np.ndarray, x_test: np.ndarray
+    def _predict(
+        self, x: np.ndarray, y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None, x_test: np.ndarray
     ) -> np.ndarray:
         from sklearn.linear_model import Ridge
+        from sklearn.model_selection import GroupKFold, cross_val_predict
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
 
         known = (y == 0) | (y == 1)
         if len(np.unique(y[known])) < 2:
             return np.zeros(len(x_test))
-        mean, std = x[known].mean(axis=0), x[known].std(axis=0) + 1e-6
-        candidates = []
+        quality, models = [], []
         for penalty in self.penalties:
-            ridge = Ridge(alpha=penalty).fit((x[known] - mean) / std, y[known])
-            chosen_by = auroc(ridge.predict((x_choose - mean) / std), y_choose)
-            candidates.append((np.nan_to_num(chosen_by), ridge))
-        best = max(candidates, key=lambda candidate: candidate[0])[1]
-        return best.predict((x_test - mean) / std)
+            model = make_pipeline(StandardScaler(), Ridge(alpha=penalty)).fit(x[known], y[known])
+            if held_out is not None:
+                found = auroc(model.predict(held_out[0]), held_out[1])
+            else:
+                groups = np.asarray(self.data.column(self.train, "patient"))[known]
+                folds = GroupKFold(min(5, len(np.unique(groups))))
+                found = auroc(cross_val_predict(model, x[known], y[known], groups=groups, cv=folds), y[known])
+            quality.append(np.nan_to_num(found))
+            models.append(model)
+        return models[int(np.argmax(quality))].predict(x_test)

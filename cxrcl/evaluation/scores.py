@@ -59,6 +59,7 @@ def auroc_figures(
         drawn = bootstrap_auroc(scores, labels, patients, resamples)
         for k, name in enumerate(names):
             figures[f"low/{name}"], figures[f"high/{name}"] = interval(drawn[:, k])
-        means = drawn[:, [names.index(name) for name in known]].mean(axis=1) if known else drawn[:, :0].sum(axis=1)
+        columns = [names.index(name) for name in known]
+        means = drawn[:, columns].mean(axis=1) if known else np.full(len(drawn), np.nan)
         figures["mean_low"], figures["mean_high"] = interval(means)
     return figures

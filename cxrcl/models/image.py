@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,23 @@ def _tokens(features: Tensor, width: int, num_prefix_tokens: int) -> Tensor:
         return features[:, num_prefix_tokens:]
     channels_first = features.shape[1] == width
     return features.flatten(2).transpose(1, 2) if channels_first else features.flatten(1, 2)
+
+
+def _load_weights(model: Any, file: str) -> None:
+    """timm itself loads what fits and is silent about the rest once the classifier is gone."""
+    from timm.models import load_checkpoint
+
+    module = sys.modules[type(model).__module__]
+    adapt = getattr(module, "checkpoint_filter_fn", getattr(module, "_checkpoint_filter_fn", None))
+    keys = load_checkpoint(model, file, strict=False, filter_fn=adapt, weights_only=True)
+    if keys is None:  # a numpy file, which timm loads by name
+        return
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    strange = [key for key in keys.unexpected_keys if not key.startswith(tuple(f"{name}." for name in names))]
+    for what, found in (("lacks", keys.missing_keys), ("has beside the model's own", strange)):
+        if found:
+            raise ValueError(f"weights={file}: the file {what} {len(found)} tensors, such as {found[0]}")
 
 
 class TimmEncoder(ImageEncoder):
@@ -56,18 +74,13 @@ class TimmEncoder(ImageEncoder):
             )
         if weights is not None and not Path(weights).is_file():
             raise ValueError(f"weights={weights}: file not found")
-        overlay = {"file": weights} if weights is not None else None
         self._arguments = {"name": name, "size": size, "channels_last": channels_last, "options": options}
         self.spec = ImageSpec(size, mean, std)
         extra = dict(options or {})
         try:
-            model: Any = timm.create_model(
-                name,
-                pretrained=pretrained or weights is not None,
-                pretrained_cfg_overlay=overlay,
-                num_classes=0,
-                **extra,
-            )
+            model: Any = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=0, **extra)
+            if weights is not None:
+                _load_weights(model, weights)
         except (TypeError, RuntimeError, OSError) as error:
             raise ValueError(f"timm cannot make {name} with {extra}: {str(error).splitlines()[0]}") from error
         # Pooled features may be wider than the map (timm's head_hidden_size: MobileNetV3 and its kin).

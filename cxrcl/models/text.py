@@ -45,9 +45,6 @@ class BertText(TextEncoder):
         from transformers import AutoConfig
 
         kind = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
-        positions = getattr(kind, "max_position_embeddings", None)
-        if positions is not None and max_length > positions:
-            raise ValueError(f"max_length={max_length}: the model has {positions} positions")
         self.pooling: Pooling = pooling
         self.tokenizer: tok.PackedTokenizer = tok.PackedTokenizer(definition, max_length, pad_id)
         size = tok.vocabulary_size(definition)
@@ -56,6 +53,12 @@ class BertText(TextEncoder):
                 f"the tokenizer has {size} pieces, the model {kind.vocab_size}: they do not belong together"
             )
         self.model = _without_pooler(kind)
+        positions = getattr(kind, "max_position_embeddings", None)
+        table = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
+        if positions is not None and getattr(table, "padding_idx", None) is not None:
+            positions -= table.padding_idx + 1  # RoBERTa counts positions from its padding id on
+        if positions is not None and max_length > positions:
+            raise ValueError(f"max_length={max_length}: the model has {positions} positions")
         self.dim = self.local_dim = int(kind.hidden_size)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:

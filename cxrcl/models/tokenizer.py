@@ -58,7 +58,8 @@ class PackedTokenizer:
 def learn_wordpiece(texts: Iterable[str], vocabulary_size: int) -> str:
     """Learn an uncased WordPiece vocabulary; returns the content of a `tokenizer.json`.
 
-    Deterministic: texts are fed as a sorted set. Every text is framed by [CLS] and [SEP].
+    Deterministic: texts are fed as a sorted set, and letters are numbered in their order. Every text is framed by
+    [CLS] and [SEP].
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -66,10 +67,22 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int) -> str:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    corpus = sorted(set(texts))
+    # The trainer numbers the letters inside of words in the order of a hash map, another one at each call, and breaks
+    # ties by these numbers: they are fixed here by naming the letters first.
+    words = {
+        word
+        for text in corpus
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    }
+    inner = sorted({"##" + letter for word in words for letter in word[1:]})
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size, min_frequency=2, special_tokens=special, show_progress=False
+        vocab_size=vocabulary_size, min_frequency=2, special_tokens=[*special, *inner], show_progress=False
     )
-    tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in special]
+    tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]

@@ -1,0 +1,66 @@
+"""Splits as evaluators see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from cxrcl.data import manifest
+from cxrcl.data.dataset import Texts
+from cxrcl.data.loader import Feed
+from cxrcl.data.prompts import PromptSampler
+from cxrcl.data.reports import ReportSampler
+from cxrcl.data.splits import Splits
+from cxrcl.data.transforms import RadiographTransform
+from cxrcl.types import ImageSpec, Tokens
+
+
+def numbers(texts: Sequence[str]) -> Tokens:
+    return Tokens([[len(t)] for t in texts], [[1] for _ in texts], [[0] for _ in texts])
+
+
+@pytest.fixture
+def splits(tiny_set: Path) -> Splits:
+    data = manifest.load(tiny_set)
+    transform = RadiographTransform(ImageSpec(16, (0.5,) * 3, (0.25,) * 3))
+
+    def make_texts(part: manifest.Manifest) -> Texts:
+        return Texts(part, "report", ReportSampler(("findings",)), PromptSampler("chexpert.json"))
+
+    return Splits(data, transform, make_texts, numbers, transform.finish, Feed(0))
+
+
+def test_sizes_count_images(splits: Splits) -> None:
+    assert [splits.size(name) for name in ("train", "valid", "test")] == [18, 6, 6]
+    assert splits.size("absent") == 0
+    assert splits.labels == ("No Finding", "Cardiomegaly", "Edema")
+
+
+def test_columns_and_texts_follow_the_rows_of_the_split(splits: Splits) -> None:
+    assert splits.column("valid", "study") == ["s12", "s12", "s13", "s14", "s14", "s15"]
+    texts = splits.texts("valid")
+    assert texts[2] == "The heart is enlarged. Series number 13 shown." and texts[3] == ""
+
+
+def test_batches_come_in_the_order_asked_for(splits: Splits) -> None:
+    batches = list(splits.batches("test", [4, 1, 0, 5, 2], 2, texts=True))
+    assert [batch.index.tolist() for batch in batches] == [[4, 1], [0, 5], [2]]
+    for batch in batches:
+        assert batch.images is not None and batch.images.dtype == torch.float32
+        assert batch.images.shape[1:] == (1, 3, 16, 16) and batch.augment is None
+        assert batch.text is not None
+        lengths = [len(splits.texts("test")[k]) for k in batch.index.tolist()]
+        assert batch.text.ids.flatten().tolist() == lengths
+
+
+def test_texts_are_left_out_when_not_asked_for(splits: Splits) -> None:
+    assert next(iter(splits.batches("test", [0], 1, texts=False))).text is None
+    assert list(splits.batches("test", [], 4, texts=True)) == []
+
+
+def test_evaluation_is_the_same_each_time(splits: Splits) -> None:
+    first, again = (next(iter(splits.batches("valid", [0, 1], 2, texts=True))) for _ in range(2))
+    assert first.images is not None and again.images is not None and torch.equal(first.images, again.images)

@@ -1,0 +1,36 @@
+"""AUROC of a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cxrcl.evaluation.classification import Classification
+from cxrcl.evaluation.metrics import auroc
+from cxrcl.types import Classifies
+
+
+class Logits(torch.nn.Module):
+    def classify(self, images: Tensor) -> Tensor:
+        return images[:, :, 0, 0]
+
+
+def test_figures_are_those_of_the_logits(data: Any, alone: Any) -> None:
+    model = Logits()
+    assert isinstance(model, Classifies)
+    both = ("valid", "test")
+    figures = Classification(data, splits=both, resamples=20).run(model, alone)
+    logits = torch.cat([data.splits[split][0][:, :, 0, 0] for split in both]).numpy()
+    labels = torch.cat([data.splits[split][1] for split in both]).numpy()
+    for k, name in enumerate(data.labels):
+        assert figures[f"auroc/{name}"] == auroc(logits[:, k], labels[:, k])
+    assert figures["mean_auroc"] == pytest.approx((figures["auroc/Cardiomegaly"] + figures["auroc/Edema"]) / 2)
+    assert figures["mean_low"] <= figures["mean_high"]
+
+
+def test_the_mean_can_be_over_named_labels(data: Any, alone: Any) -> None:
+    figures = Classification(data, splits=("valid", "test"), mean_over=["Edema"]).run(Logits(), alone)
+    assert figures["mean_auroc"] == figures["auroc/Edema"]

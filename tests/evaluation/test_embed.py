@@ -1,0 +1,31 @@
+"""Running a model over splits and texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cxrcl.evaluation.embed import embed_texts, over_images
+
+
+def test_rows_come_in_the_order_of_the_splits_whatever_the_batch_size(data: Any, alone: Any) -> None:
+    expected = torch.cat([data.splits[split][0] for split in ("test", "valid")]).flatten(1)
+    for batch_size in (1, 3, 64):
+        rows, labels = over_images(data, ["test", "valid"], alone, lambda b: b.images.flatten(1), batch_size)
+        assert torch.equal(rows, expected)
+        assert torch.equal(
+            labels.nan_to_num(9), torch.cat([data.splits[s][1] for s in ("test", "valid")]).nan_to_num(9)
+        )
+
+
+def test_rows_are_fp32_on_the_cpu(data: Any, alone: Any) -> None:
+    rows, _ = over_images(data, ["valid"], alone, lambda b: b.images.flatten(1).bfloat16())
+    assert rows.dtype == torch.float32 and rows.device.type == "cpu"
+
+
+def test_texts_come_back_in_their_own_order(known: Any, alone: Any) -> None:
+    texts = ["a long sentence about the heart", "b", "middle one", "b", "", "another long sentence, longer still"]
+    expected = torch.stack([known.text(text) for text in texts])
+    for batch_size in (1, 2, 128):
+        assert torch.allclose(embed_texts(known, texts, alone.device, batch_size), expected, atol=1e-6)

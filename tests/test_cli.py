@@ -1,0 +1,263 @@
+"""What a person at the command line sees: one line for a mistake, and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cxrcl import cli
+from cxrcl.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(
+    clean_hydra: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """Run an entry point in this process, in an empty folder: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(entry: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{entry}.py", *arguments])
+        capfd.readouterr()
+        try:
+            getattr(cli, entry)()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def mistake(command: Command, tmp_path: Path) -> Callable[..., str]:
+    def run(entry: str, *arguments: str) -> str:
+        before = set(tmp_path.iterdir())
+        status, out, err = command(entry, *arguments)
+        assert status == 2, err
+        assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+        assert "Traceback" not in err and "hydra" not in err.lower() and "omegaconf" not in err.lower()
+        assert out == "" and set(tmp_path.iterdir()) == before
+        return err
+
+    return run
+
+
+def script(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, str(ROOT / name), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=100, cwd=folder, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tariner.batch_size=3"], "tariner.batch_size: no such setting (did you mean `trainer.batch_size`?)"),
+        (["batch_size=3"], "batch_size: no such setting (did you mean `trainer.batch_size`?)"),
+        (["+trainer.batchsize=3"], "trainer.batchsize: no such setting (did you mean `batch_size`?)"),
+        (["objctive=clip"], "objctive: no such setting (did you mean `objective`?)"),
+        (["objective=clop"], "objective=clop: no such option (did you mean `clip`?); options: classify, clip"),
+        (["experiment=dem"], "experiment=dem: no such option (did you mean `demo`?)"),
+        (["evals=[zero]"], "evals=zero: no such option (did you mean `zero_shot`?)"),
+        (["foo"], "'foo' is not an override: write key=value"),
+        (["trainer.batch_size==3"], "is not an override"),
+        (["data.views=[PA"], "is not an override"),
+        (["data.views=PA,AP"], "quote the whole for lists: 'key=[a,b]'"),
+        (["=3"], "a group takes the name of one of its files"),
+        (["transform=null"], "a group takes the name of one of its files"),
+        (["trainer.batch_size=many"], "trainer.batch_size='many': input should be a valid integer"),
+        (["trainer.batch_size=0"], "trainer.batch_size=0: input should be greater than or equal to 1"),
+        (
+            ["seed=-1", "trainer.log_every=0"],
+            "seed=-1: input should be greater than or equal to 0; trainer.log_every=0",
+        ),
+        (["data=[phantom,phantom]"], "data=[...]: phantom stands twice"),
+        (["~data.sources.phantom"], "data: no source; choose one with data=<name>"),
+        (["data.root=/nowhere"], "/nowhere/manifest.csv: not found"),
+        (["seed=${nothing}"], "seed: "),
+        (["run_dir=???"], "run_dir: has to be set: run_dir=..."),
+        (["--trainer.batch_size=3"], "--trainer.batch_size=3: no such option; settings are written key=value"),
+        (["-x"], "-x: no such option"),
+        (["--allow-package"], "--allow-package needs the name of a Python package"),
+        (["--allow-package", "a b"], "--allow-package needs the name of a Python package"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "said",
+)
+def test_mistakes_of_train(mistake: Callable[..., str], arguments: list[str], said: str) -> None:
+    assert said in mistake("train", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer._target_=os.system", "optimizer._target_=os.system: only cxrcl"),
+        ("transform._target_=subprocess.Popen", "transform._target_=subprocess.Popen: only cxrcl may be named here"),
+        ("objective.image_head._target_=cxrcl.cli.os.system", "objective.image_head._target_=cxrcl.cli.os.system"),
+        ("+transform.rotate=3", "transform.rotate: RadiographTransform has no such setting"),
+        ("transform.scale=[2,1]", "transform: scale=[2.0, 1.0]"),
+        ("prompts.file=absent.json", "prompts file absent.json not found; shipped ones: chexpert.json"),
+        ("trainer.batch_size=1000", "trainer.batch_size=1000"),
+        ("trainer.accumulate=2", "trainer.accumulate=2"),
+        ("trainer.max_steps=null", "set max_epochs or max_steps"),
+        ("trainer.max_epochs=1", "trainer.max_steps=2 and trainer.max_epochs=1.0 contradict"),
+        ("trainer.select=zero_shit/x", "trainer.select=zero_shit/x: no evaluator zero_shit"),
+        ("init_from=absent.pt", "absent.pt: checkpoint not found"),
+        ("data.views=[LL]", "view 'LL' does not occur in the data: it has Lateral, PA"),
+        ("data.labels=[Scoliosis]", "data.labels: no such column: Scoliosis"),
+        ("data.label_policy={Scoliosis: ones}", "label_policy names labels that the data does not have: Scoliosis"),
+        ("text_encoder.heads=3", "width=16 is not divisible by heads=3"),
+        ("image_encoder.name=resnet999", "image_encoder: name=resnet999: timm has no such model"),
+    ],
+)
+def test_mistakes_of_train_with_data(
+    mistake: Callable[..., str], tiny_set: Path, tiny_run: list[str], override: str, said: str
+) -> None:
+    text = ["text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2"]
+    assert said in mistake("train", *tiny_run, *text, f"data.root='{tiny_set}'", override)
+
+
+def test_a_label_value_of_two(
+    mistake: Callable[..., str], put: Callable[..., Path], rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    rows[3]["Edema"] = "2"
+    message = mistake("train", f"data.root={put(rows)}")
+    assert "label 'Edema' is '2' in 1 row, first at row 5" in message
+
+
+def test_a_patient_in_two_splits(
+    mistake: Callable[..., str], put: Callable[..., Path], rows: list[dict[str, str]]
+) -> None:
+    rows[0]["split"] = "test"
+    message = mistake("train", f"data.root={put(rows)}")
+    assert "1 patients stand in more than one split" in message and "data.check_patients=false" in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "arguments", "said"),
+    [
+        ("finetune", [], "init_from"),
+        ("finetune", ["init_from=absent.pt"], "absent.pt: checkpoint not found"),
+        ("evaluate", [], "checkpoint: has to be set: checkpoint=..."),
+        ("evaluate", ["checkpoint=absent.pt"], "absent.pt: checkpoint not found"),
+        ("evaluate", ["checkpoint=absent.pt", "data=phantm"], "data=phantm: no such option (did you mean `phantom`?)"),
+        ("evaluate", ["checkpoint=absent.pt", "data.lables=[]"], "did you mean `data.labels`?"),
+        ("evaluate", ["checkpoint=absent.pt", "splits=[tset]"], "splits.0='tset'"),
+    ],
+)
+def test_mistakes_of_finetune_and_evaluate(
+    mistake: Callable[..., str], tiny_set: Path, entry: str, arguments: list[str], said: str
+) -> None:
+    source = [f"data.root='{tiny_set}'"] if entry == "finetune" else []
+    assert said in mistake(entry, *source, *arguments)
+
+
+def test_evaluate_names_a_split_without_rows(
+    mistake: Callable[..., str], trained: Path, put: Callable[..., Path], rows: list[dict[str, str]], tiny_set: Path
+) -> None:
+    folder = put([row for row in rows if row["split"] != "test"])
+    message = mistake("evaluate", f"checkpoint='{trained}'", f"data.root={folder}", "data.num_workers=0")
+    assert "splits: no row has the split test" in message
+
+
+def test_cfg_job_prints_the_config_and_writes_nothing(command: Command, tmp_path: Path) -> None:
+    status, out, err = command("train", "trainer.batch_size=7", "--cfg", "job")
+    values = yaml.safe_load(out)
+    assert status == 0 and err == "" and values["trainer"]["batch_size"] == 7 and "hydra" not in values
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scripts_answer_a_misspelt_key_in_one_line(tmp_path: Path) -> None:
+    found = script(tmp_path, "train.py", "trainer.btach_size=3")
+    assert found.returncode == 2 and found.stdout == ""
+    assert found.stderr == "error: trainer.btach_size: no such setting (did you mean `trainer.batch_size`?)\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scripts_answer_a_wrong_value_in_one_line(tmp_path: Path) -> None:
+    found = script(tmp_path, "evaluate.py", "checkpoint=a b.pt", "batch_size=none")
+    assert found.returncode == 2 and found.stdout == ""
+    assert found.stderr.startswith("error: batch_size='none'") and found.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ConfigError("two\nlines")
+
+    for rank, said in (("0", "error: two lines\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as end:
+            cli.guarded(fail)
+        assert end.value.code == 2 and capsys.readouterr().err == said
+
+
+def test_an_interruption_and_a_defect_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    def raising(error: BaseException) -> Callable[[], None]:
+        def fail() -> None:
+            raise error
+
+        return fail
+
+    with pytest.raises(SystemExit) as end:
+        cli.guarded(raising(KeyboardInterrupt()))
+    assert end.value.code == 130 and capsys.readouterr().err == "error: interrupted\n"
+    with pytest.raises(ZeroDivisionError):
+        cli.guarded(raising(ZeroDivisionError()))
+
+
+def test_train_and_evaluate_from_the_command_line(
+    command: Command, tiny_set: Path, tiny_run: list[str], tmp_path: Path
+) -> None:
+    text = ["text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2"]
+    folder = tmp_path / "a run = 1"
+    status, out, err = command("train", *tiny_run, *text, f"data.root='{tiny_set}'", f"run_dir='{folder}'", "evals=[]")
+    assert status == 0 and err == "" and "checkpoint: " in out and "TensorBoard: tensorboard --logdir" in out
+    checkpoint = folder / "checkpoints" / "last.pt"
+    arguments = [f"checkpoint='{checkpoint}'", "evals=[retrieval]", "data.num_workers=0", "device=cpu"]
+    status, out, err = command("evaluate", *arguments)
+    assert status == 0 and err == "" and "report: " in out
+    assert (folder / "evaluate_test" / "results.json").is_file() and (folder / "evaluate_test" / "report.md").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+
+
+def test_the_same_run_again_is_already_complete(
+    command: Command, trained: Path, tiny_set: Path, tiny_run: list[str]
+) -> None:
+    arguments = ["text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2", "evals=[]"]
+    where = [f"data.root='{tiny_set}'", f"run_dir='{trained.parent.parent}'"]
+    status, out, _ = command("train", *tiny_run, *arguments, *where)
+    assert status == 0 and "already complete" in out
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_each_value_and_goes_on_after_a_failure(
+    tmp_path: Path, tiny_set: Path, tiny_run: list[str]
+) -> None:
+    arguments = [*tiny_run, "text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2", "evals=[]"]
+    sweep = ["--multirun", "seed=0,-1,2", "run_dir='runs/${seed}'"]
+    found = script(tmp_path, "train.py", *arguments, f"data.root='{tiny_set}'", *sweep)
+    assert found.returncode == 2
+    assert "error: seed=-1" in found.stderr and "Traceback" not in found.stderr
+    for seed in (0, 2):
+        assert (tmp_path / "runs" / str(seed) / "checkpoints" / "last.pt").is_file()
+
+
+def test_packages_are_taken_off_the_command_line() -> None:
+    take: Any = cli._take_packages
+    assert take(["a=1", "--allow-package", "mine", "--allow-package=my.other", "b=2"]) == (
+        ["a=1", "b=2"],
+        ("mine", "my.other"),
+    )
+    for wrong in (["--allow-package"], ["--allow-package="], ["--allow-package", "../x"]):
+        with pytest.raises(ConfigError):
+            take(wrong)

@@ -1,0 +1,323 @@
+"""Every shipped config fits the classes it names, and every mistake in one is a line with the place and the remedy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cxrcl import cli, config
+from cxrcl.data.prompts import PromptSampler
+from cxrcl.data.sources.base import Source
+from cxrcl.data.transforms import RadiographTransform
+from cxrcl.errors import ConfigError
+from cxrcl.models.heads import Head
+from cxrcl.objectives.clip import Clip
+from cxrcl.optim import Schedule
+from cxrcl.types import ImageEncoder, ImageSpec, Objective, TextEncoder
+
+CONFIGS = cli.config_folder()
+GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
+GIVEN = {"data": None, "prompts": None, "batch_size": None}
+PLACES: dict[str, tuple[type, dict[str, Any], tuple[str, ...]]] = {
+    "prompts": (PromptSampler, {}, config.OWN_PACKAGES),
+    "transform": (RadiographTransform, {"spec": None}, config.OWN_PACKAGES),
+    "image_encoder": (ImageEncoder, {}, config.OWN_PACKAGES),
+    "text_encoder": (TextEncoder, {"corpus": None}, config.OWN_PACKAGES),
+    "objective": (Objective, dict.fromkeys(("image_encoder", "text_encoder", "labels")), config.OWN_PACKAGES),
+    "optimizer": (torch.optim.Optimizer, {"params": []}, config.OPTIMIZER_PACKAGES),
+    "schedule": (Schedule, {"total_steps": 9, "warmup_steps": 0}, config.OWN_PACKAGES),
+}
+REQUIRED = {"train": [], "finetune": ["init_from=x.pt"], "evaluate": ["checkpoint=x.pt"]}
+
+
+def choices() -> Iterator[tuple[str, str]]:
+    """(entry, override) for every file of every group that the entry has."""
+    for entry in REQUIRED:
+        groups = ["data", "evals", "experiment"] if entry == "evaluate" else GROUPS
+        for group in groups:
+            for file in sorted((CONFIGS / group).glob("*.yaml")):
+                # An experiment belongs to one kind of entry; those for evaluate.py say so in their name.
+                if group != "experiment" or (entry == "evaluate") == file.stem.startswith("evaluate_"):
+                    yield entry, f"{group}={file.stem}" if group != "evals" else f"evals=[{file.stem}]"
+
+
+def compose(entry: str, *overrides: str) -> dict[str, Any]:
+    return cli.compose(entry, [*REQUIRED[entry], "data.root=here", *overrides])
+
+
+def nodes(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], type, dict[str, Any], tuple[str, ...]]]:
+    for name, (base, given, packages) in PLACES.items():
+        if values.get(name) is not None:
+            yield name, values[name], base, given, packages
+    for name, node in values.get("evals", {}).items():
+        yield f"evals.{name}", node, object, GIVEN, config.OWN_PACKAGES
+    for name, node in values["data"]["sources"].items():
+        yield f"data.sources.{name}", node, Source, {}, config.OWN_PACKAGES
+
+
+def unlisted(node: dict[str, Any], given: dict[str, Any], nested: bool = False) -> list[str]:
+    """Settings of the node's class that the node does not show; foreign classes have too many to show."""
+    cls = config.locate(node, object, "", ("cxrcl", "torch.optim", "timm.optim"))
+    if not cls.__module__.startswith("cxrcl."):
+        return []
+    found = []
+    for name, parameter in config.parameters(cls).items():
+        waits = nested and parameter.default is inspect.Parameter.empty
+        if name not in given and name not in node and not waits:
+            found.append(f"{cls.__name__}.{name}")
+        elif isinstance(node.get(name), dict) and "_target_" in node[name]:
+            found += unlisted(node[name], {}, nested=True)
+    return found
+
+
+@pytest.mark.parametrize(("entry", "override"), list(choices()), ids=lambda value: str(value))
+def test_every_config_composes_and_fits_its_classes(entry: str, override: str) -> None:
+    values = compose(entry, override)
+    config.parse(values, config.Evaluate if entry == "evaluate" else config.Train)
+    for where, node, base, given, packages in nodes(values):
+        config.bind(node, base, where, given, packages)
+        assert unlisted(node, given) == [], where
+
+
+def test_every_group_is_known_to_these_tests() -> None:
+    assert set(GROUPS) == {*PLACES, "data", "evals", "experiment"}
+
+
+@pytest.mark.parametrize("schema", [config.Train, config.Data, config.Trainer, config.Reports])
+def test_the_training_config_shows_every_setting_of_the_skeleton(schema: type[config.BaseModel]) -> None:
+    values = compose("train")
+    shown = {
+        config.Train: values,
+        config.Data: values["data"],
+        config.Trainer: values["trainer"],
+        config.Reports: values["data"]["reports"],
+    }[schema]
+    assert set(shown) == set(schema.model_fields)
+
+
+def test_the_evaluation_config_shows_every_setting_of_the_skeleton() -> None:
+    values = compose("evaluate")
+    assert set(values) == set(config.Evaluate.model_fields)
+    assert set(values["data"]) == set(config.EvaluateData.model_fields)
+
+
+# ------------------------------------------------------------------------------------------------- nodes
+
+SPEC = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+TRANSFORM = {"_target_": "cxrcl.data.transforms.RadiographTransform"}
+
+
+def transform(**values: Any) -> RadiographTransform:
+    return config.build({**TRANSFORM, **values}, RadiographTransform, "transform", {"spec": SPEC})
+
+
+def fault(make: Callable[[], object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_build_passes_settings_and_given_objects() -> None:
+    made = transform(scale=[0.5, 1], rotate_deg=5)
+    assert made.spec is SPEC and made.scale == (0.5, 1.0) and made.rotate_deg == 5
+
+
+def test_given_objects_that_are_not_asked_for_are_not_passed() -> None:
+    node = {"_target_": "cxrcl.data.sources.base.Source", "root": "x"}
+    assert config.build(node, Source, "data", {"corpus": 3}).root == Path("x")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"rotate": 3}, "transform.rotate: RadiographTransform has no such setting (did you mean `rotate_deg`?)"),
+        ({"zzz": 3}, "transform.zzz: RadiographTransform has no such setting (known: aspect, blur_px"),
+        ({"rotate_deg": "far"}, "transform.rotate_deg='far': input should be a valid number"),
+        ({"fit": "stretch"}, "transform.fit='stretch': input should be 'pad', 'crop' or 'squash'"),
+        ({"scale": [1]}, "transform.scale.1: missing"),
+        ({"scale": [2, 1]}, "transform: scale=[2.0, 1.0]: expected two areas"),
+        ({"spec": 3}, "transform.spec: comes from other parts of the config"),
+        ({"_partial_": True}, "transform._partial_: RadiographTransform has no such setting"),
+        ({"self": 1}, "transform.self: RadiographTransform has no such setting"),
+    ],
+)
+def test_faults_of_settings(values: dict[str, Any], said: str) -> None:
+    assert said in fault(lambda: transform(**values))
+
+
+def test_several_faults_of_a_node_come_at_once() -> None:
+    message = fault(lambda: transform(rotate_deg="far", contrast="high"))
+    assert "transform.rotate_deg='far'" in message and "transform.contrast='high'" in message
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "torch.hub.load",
+        "torch.load",
+        "cxrclx.Thing",
+        "cxrcl_evil.Thing",
+        "cxrcl.cli.os.system",
+        "cxrcl.cli.os",
+        "cxrcl.cli.Path",
+        "cxrcl.config.BaseModel",
+        "cxrcl.config.build",
+        "cxrcl.data.transforms.torch.hub.load",
+        "cxrcl",
+        "cxrcl.",
+        "cxrcl..data",
+        "",
+        "__main__.Thing",
+    ],
+)
+@pytest.mark.parametrize("base", [object, RadiographTransform])
+def test_a_target_outside_of_the_allowed_packages_is_refused(target: str, base: type) -> None:
+    message = fault(lambda: config.build({"_target_": target}, base, "transform"))
+    assert message.startswith(f"transform._target_={target}")
+
+
+@pytest.mark.parametrize("target", ["torch.optim.lr_scheduler.LambdaLR", "torch.load", "timm.create_model"])
+def test_only_optimizers_come_from_the_optimizer_packages(target: str) -> None:
+    node = {"_target_": target}
+    assert fault(lambda: config.build(node, torch.optim.Optimizer, "optimizer", {}, config.OPTIMIZER_PACKAGES))
+
+
+def test_a_class_of_another_kind_is_refused() -> None:
+    node = {"_target_": "cxrcl.data.sources.base.Source", "root": "x"}
+    assert fault(lambda: config.build(node, RadiographTransform, "transform")).endswith("not a RadiographTransform")
+
+
+def test_a_misspelt_class_or_module_is_answered_with_the_nearest() -> None:
+    node = {"_target_": "cxrcl.data.transforms.RadiografTransform"}
+    message = fault(lambda: config.build(node, RadiographTransform, "transform"))
+    assert "has no class RadiografTransform (did you mean `RadiographTransform`?)" in message
+    node = {"_target_": "cxrcl.data.transform.RadiographTransform"}
+    assert "cannot import cxrcl.data.transform" in fault(lambda: config.build(node, RadiographTransform, "transform"))
+
+
+@pytest.mark.parametrize("node", [{}, {"fit": "pad"}, {"_target_": 3}, {"_target_": None}])
+def test_a_node_needs_a_target(node: dict[str, Any]) -> None:
+    assert "transform: expected a mapping with `_target_" in fault(
+        lambda: config.build(node, RadiographTransform, "transform")
+    )
+
+
+def test_a_package_can_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_sources.py").write_text(
+        "from cxrcl.data.sources.base import Source\nclass Mine(Source):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "own_sources.Mine", "root": "x"}
+    assert "--allow-package" in fault(lambda: config.build(node, Source, "data.sources.mine"))
+    made = config.build(node, Source, "data.sources.mine", packages=("cxrcl", "own_sources"))
+    assert type(made).__name__ == "Mine"
+
+
+# ------------------------------------------------------------------------------------- heads inside nodes
+
+
+def clip_node(**head: Any) -> dict[str, Any]:
+    linear = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
+    return {"_target_": "cxrcl.objectives.clip.Clip", "image_head": {**linear, **head}, "text_head": linear}
+
+
+def bind_clip(**head: Any) -> Any:
+    given = dict.fromkeys(("image_encoder", "text_encoder", "labels"))
+    return config.bind(clip_node(**head), Objective, "objective", given)
+
+
+def test_a_head_waits_for_its_width() -> None:
+    make = bind_clip(bias=False)
+    assert make.func is Clip
+    head = make.keywords["image_head"](4)
+    assert isinstance(head, Head) and head(torch.zeros(2, 4)).shape == (2, 6)
+    assert [name for name, _ in head.named_parameters()] == ["layer.weight"]
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ({"out_dmi": 3}, "objective.image_head.out_dmi: Linear has no such setting (did you mean `out_dim`?)"),
+        ({"out_dim": "wide"}, "objective.image_head.out_dim='wide'"),
+        ({"_target_": "cxrcl.optim.Cosine"}, "objective.image_head._target_=cxrcl.optim.Cosine: not a Head"),
+        ({"_target_": "torch.nn.Linear"}, "objective.image_head._target_=torch.nn.Linear: only cxrcl"),
+    ],
+)
+def test_faults_of_a_head(head: dict[str, Any], said: str) -> None:
+    assert said in fault(lambda: bind_clip(**head))
+
+
+def test_a_head_is_a_mapping() -> None:
+    node = {**clip_node(), "image_head": "linear"}
+    assert "objective.image_head: expected a mapping" in fault(lambda: config.bind(node, Objective, "objective"))
+
+
+# ---------------------------------------------------------------------------------------------- skeleton
+
+
+def test_parse_reports_all_faults_at_once() -> None:
+    values = compose("train")
+    values["seed"] = -1
+    values["nmae"] = "x"
+    values["trainer"] |= {"batch_size": 0, "precision": "fp8", "max_step": 3, "clip_norm": "none"}
+    values["data"] |= {"unit": "patient", "label_policy": "guess"}
+    values["data"]["reports"] |= {"sentences": 0}
+    del values["objective"]
+    message = fault(lambda: config.parse(values, config.Train))
+    for said in (
+        "seed=-1: ",
+        "nmae: no such setting (did you mean `name`?)",
+        "trainer.batch_size=0: ",
+        "trainer.precision='fp8': ",
+        "trainer.max_step: no such setting (did you mean `max_steps`?)",
+        "trainer.clip_norm='none': ",
+        "data.unit='patient': ",
+        "data.label_policy='guess': ",
+        "data.reports.sentences=0: ",
+        "objective: missing, set it with objective=...",
+    ):
+        assert said in message
+    assert message.count("data.label_policy") == 1
+
+
+def test_a_policy_for_each_label_is_read() -> None:
+    values = compose("train")
+    values["data"]["label_policy"] = {"Edema": "ones"}
+    assert config.parse(values, config.Train).data.label_policy == {"Edema": "ones"}
+    values["data"]["label_policy"] = {"Edema": "guess"}
+    assert "data.label_policy.Edema='guess'" in fault(lambda: config.parse(values, config.Train))
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "default", "expected"),
+    [(7, None, None, 7), (None, 2.0, None, 20), (None, 0.26, None, 3), (None, 0, 5, 0), (None, None, 5, 5)],
+)
+def test_steps(count: int | None, epochs: float | None, default: int | None, expected: int) -> None:
+    assert config.steps(count, epochs, 10, "trainer.max", default) == expected
+
+
+def test_steps_and_epochs_together_contradict() -> None:
+    message = fault(lambda: config.steps(3, 1.0, 10, "trainer.max"))
+    assert "trainer.max_steps=3 and trainer.max_epochs=1.0 contradict" in message
+
+
+def test_differences_name_dotted_keys() -> None:
+    old = {"a": 1, "b": {"c": [1], "d": {"e": 2}}, "gone": 0, "same": {"x": None}}
+    new = {"a": 1, "b": {"c": [2], "d": {"e": 3}}, "new": 0, "same": {"x": None}}
+    assert config.differences(old, new) == ["b.c", "b.d.e", "gone", "new"]
+    assert config.differences(old, old) == []
+
+
+def test_nearest() -> None:
+    assert config.nearest("colour", ["color", "size"]) == " (did you mean `color`?)"
+    assert config.nearest("zzz", ["color", "size"]) == " (known: color, size)"
+    assert config.nearest("zzz", []) == ""
