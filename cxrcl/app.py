@@ -89,11 +89,15 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
         if not len(training):
             raise DataError("no row has the split train: nothing to train on")
         corpus = assemble.TrainingTexts(training, make_texts, prompts, runtime)
+        fingerprint = data.fingerprint()
+        earlier = run.earlier_state(cfg.run_dir, values, fingerprint)
         nodes = {"objective": cfg.objective, "image_encoder": cfg.image_encoder, "text_encoder": cfg.text_encoder}
-        if nodes["image_encoder"] is None and start_from is not None:
+        if earlier is not None:  # towers as they were: a vocabulary is not learnt again
+            nodes = earlier["config"]["model"]
+        elif nodes["image_encoder"] is None and start_from is not None:
             nodes["image_encoder"] = start_from["config"]["model"]["image_encoder"]
         objective = assemble.build_model(nodes, data.labels, corpus, packages)
-        if start_from is not None:
+        if start_from is not None and earlier is None:
             assemble.init_from(objective, start_from, str(cfg.init_from), runtime)
         tokenizer = getattr(objective, "tokenizer", None) if objective.num_texts else None
         objective.to(runtime.device)
@@ -117,9 +121,11 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
         plan = assemble.with_selector(plan, cfg.trainer, evaluators)
         probe_images(data)
 
-        context = {"config": _describe(values, objective, data, prompts, cfg), "versions": _versions()}
+        context = {
+            "config": _describe(values, objective, data.labels, fingerprint, prompts, cfg),
+            "versions": _versions(),
+        }
         folder = runtime.main_decides(lambda: run.choose_folder(cfg.run_dir, cfg.name))
-        earlier = run.earlier_state(folder, context["config"]["settings"], context["config"]["fingerprint"])
         store = run.RunStore(folder, trainer.keep_best, earlier["best"] if earlier else ())
         tracker: Tracker = FileTracker(folder, trainer.log_every) if runtime.is_main else Tracker()
         precision = Precision(assemble.precision_name(trainer.precision, runtime.device), runtime.device)
@@ -309,16 +315,21 @@ def _overlaid(stored: Mapping[str, Any], given: config.EvaluateData) -> dict[str
 
 
 def _describe(
-    values: Mapping[str, Any], objective: Objective, data: Manifest, prompts: PromptSampler, cfg: config.Train
+    values: Mapping[str, Any],
+    objective: Objective,
+    labels: Sequence[str],
+    fingerprint: str,
+    prompts: PromptSampler,
+    cfg: config.Train,
 ) -> dict[str, Any]:
     """Plain values that rebuild model, preprocessing and data from a checkpoint alone."""
     children = objective.named_children()
     towers = {name: part.node() for name, part in children if isinstance(part, ImageEncoder | TextEncoder)}
     return {
         "settings": dict(values),
-        "fingerprint": data.fingerprint(),
+        "fingerprint": fingerprint,
         "model": {"objective": dict(cfg.objective), **towers},
-        "labels": list(data.labels),
+        "labels": list(labels),
         "data": _with_absolute_roots(cfg.data.model_dump()),
         "transform": dict(cfg.transform),
         "prompts": dict(cfg.prompts),

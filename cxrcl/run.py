@@ -48,13 +48,16 @@ def _make_new(folder: Path) -> Path:
             candidate = folder.with_name(f"{folder.name}_{k}")
 
 
-def earlier_state(folder: Path, config: Mapping[str, Any], fingerprint: str) -> dict[str, Any] | None:
-    """The state of the run that was begun in `folder`, or None.
+def earlier_state(run_dir: str | None, config: Mapping[str, Any], fingerprint: str) -> dict[str, Any] | None:
+    """The state of the run that was begun in `run_dir`, or None.
 
     Raises:
         ConfigError: another run (other settings, other data) stands there.
         CheckpointError: its checkpoint cannot be read.
     """
+    if run_dir is None:
+        return None
+    folder = Path(run_dir).expanduser()
     last = folder / "checkpoints" / "last.pt"
     if not last.exists():
         return None

@@ -85,7 +85,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_new_folder_has_no_earlier_state(tmp_path: Path) -> None:
-    assert earlier_state(tmp_path, SETTINGS, "abc") is None
+    assert earlier_state(str(tmp_path), SETTINGS, "abc") is None
 
 
 def test_the_same_settings_find_the_earlier_state(begun: Path) -> None:

@@ -15,7 +15,8 @@ class Loss:
     """Mean loss over fixed batches: no augmentation, no shuffling, the fixed text of each study.
 
     A contrastive loss depends on the batch size, so it is part of the definition: batches hold `batch_size` images
-    over all processes. Incomplete batches are left out; when a split is smaller than one, it is one batch. Objectives
+    over all processes. Incomplete batches are left out; a split smaller than
+    one is one batch (cut to a multiple of the processes). Objectives
     that read text see images that have one.
 
     Args:

@@ -75,7 +75,7 @@ class Retrieval:
     def _figures(self, way: str, found: Tensor, gallery: int) -> dict[str, float]:
         figures = {f"{way}/r{k}": float((found <= k).float().mean()) for k in self.at}
         figures |= {f"{way}/chance_r{k}": self._chance(way, k) for k in self.at}
-        figures[f"{way}/median_rank"] = float(found.float().median())
+        figures[f"{way}/median_rank"] = float(found.double().quantile(0.5))
         figures[f"{way}/mean_rank"] = float(found.float().mean())
         return figures | {f"{way}/gallery": float(gallery)}
 
