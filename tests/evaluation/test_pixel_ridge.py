@@ -51,3 +51,21 @@ def test_it_is_not_scored_on_what_it_learns_from(planted: FixedData, splits: tup
 def test_without_a_choosing_split_the_validation_split_can_be_scored(planted: FixedData, alone: Any) -> None:
     figures = PixelRidge(planted, splits=("valid",), choose_on=None, side_px=8, penalties=(10.0,))
     assert figures.run(nn.Identity(), alone)["auroc/seen"] > 0.85
+
+
+def test_without_a_choosing_split_folds_of_the_training_patients_choose(planted: FixedData, alone: Any) -> None:
+    one = [
+        PixelRidge(planted, splits=("valid", "test"), choose_on=None, side_px=16, penalties=(p,)).run(
+            nn.Identity(), alone
+        )
+        for p in (1e-3, 1e3)
+    ]
+    both = PixelRidge(planted, splits=("valid", "test"), choose_on=None, side_px=16, penalties=(1e-3, 1e3))
+    assert both.run(nn.Identity(), alone)["auroc/seen"] == max(figures["auroc/seen"] for figures in one)
+
+
+def test_only_the_named_labels_are_scored(planted: FixedData, alone: Any) -> None:
+    figures = PixelRidge(planted, labels=("noise",), side_px=8).run(nn.Identity(), alone)
+    assert [key for key in figures if key.startswith("auroc/")] == ["auroc/noise"]
+    with pytest.raises(ValueError, match="no label absent"):
+        PixelRidge(planted, labels=("absent",))

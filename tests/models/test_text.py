@@ -272,3 +272,14 @@ def test_a_hub_id_without_a_network_fails_soon_and_in_one_line(tmp_path: Path) -
     seconds, lines, message = done.stdout.split(" ", 2)
     assert float(seconds) < 5 and lines == "1"
     assert "name=some-user/no-such-model" in message and "give a local folder instead" in message
+
+
+def test_both_kinds_of_attention_agree_and_travel_with_the_node() -> None:
+    plain = tiny()
+    assert plain.model.config._attn_implementation == plain.node()["attention"] == "eager"
+    node = {key: value for key, value in plain.node().items() if key != "_target_"}
+    fused = BertText(**{**node, "attention": "sdpa"})
+    fused.load_state_dict(plain.state_dict())
+    assert fused.model.config._attn_implementation == "sdpa"
+    ids, mask = tensors(plain)
+    torch.testing.assert_close(fused.eval()(ids, mask).pooled, plain.eval()(ids, mask).pooled, atol=1e-5, rtol=1e-5)
