@@ -52,7 +52,11 @@ format: $(STAMP)
 	"$(BIN)/python" -m ruff format .
 
 wheel: $(STAMP)
+ifneq ($(UV),)
+	"$(UV)" build -q --wheel
+else
 	"$(BIN)/python" -m pip wheel -q --no-deps -w dist .
+endif
 
 clean:
-	rm -rf outputs data/phantom* .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache dist

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,14 @@ class Scored:
 # --------------------------------------------------------------------------------------------------- commands
 
 
-def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packages = config.OWN_PACKAGES) -> Trained:
+def train(
+    values: Mapping[str, Any], evals_asked: Collection[str] = (), packages: Packages = config.OWN_PACKAGES
+) -> Trained:
     """Pre-train, probe or fine-tune: one trainer, whatever the objective.
 
     Args:
         values: the composed config as plain containers.
-        evals_asked: the user named the evaluators: one that cannot run is then an error and not a remark.
+        evals_asked: evaluators that the user named ("*": all of them): one that cannot run is an error, not a remark.
         packages: packages whose classes a config may name.
 
     Raises:
@@ -75,6 +78,7 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
     _check_nodes(cfg, packages)
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
         if trainer.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
             torch.use_deterministic_algorithms(True)
         start_from = checkpoint.load(Path(cfg.init_from).expanduser()) if cfg.init_from else None
         data = assemble.load_data(cfg.data, runtime, packages)
@@ -89,6 +93,8 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
         if not len(training):
             raise DataError("no row has the split train: nothing to train on")
         corpus = assemble.TrainingTexts(training, make_texts, prompts, runtime)
+        if start_from is not None:
+            corpus.known = start_from["config"]["model"].get("text_encoder", {}).get("definition")
         fingerprint = data.fingerprint()
         earlier = run.earlier_state(cfg.run_dir, values, fingerprint)
         nodes = {"objective": cfg.objective, "image_encoder": cfg.image_encoder, "text_encoder": cfg.text_encoder}
@@ -115,8 +121,9 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
         prepare = assemble.prepare(transform, runtime)
         feed = Feed(cfg.data.num_workers, pin_memory=runtime.device.type == "cuda")
         splits = Splits(data, transform, make_texts, tokenizer, prepare, feed)
+        evals = _with_rows(cfg.evals, splits, cfg.splits, evals_asked, runtime)
         evaluators = assemble.build_evaluators(
-            cfg.evals, splits, objective, trainer.batch_size, packages, evals_asked, runtime
+            evals, splits, objective, trainer.batch_size, packages, evals_asked, runtime
         )
         plan = assemble.with_selector(plan, cfg.trainer, evaluators)
         probe_images(data)
@@ -153,7 +160,9 @@ def train(values: Mapping[str, Any], evals_asked: bool = False, packages: Packag
         return Trained(folder, store.chosen(), finished, loop.done, loop.seconds, rate)
 
 
-def evaluate(values: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES, asked: bool = True) -> Scored:
+def evaluate(
+    values: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES, asked: Collection[str] = ("*",)
+) -> Scored:
     """Score a checkpoint on the data it was trained on, or on other data.
 
     Raises:
@@ -284,6 +293,21 @@ def _reader(model: Objective, stored: Mapping[str, Any], prompts: str | None, ru
 
 
 # ------------------------------------------------------------------------------------------- descriptions
+
+
+def _with_rows(
+    evals: Mapping[str, Any], data: Splits, splits: Sequence[str], asked: Collection[str], runtime: Runtime
+) -> Mapping[str, Any]:
+    """The evaluators, or none with a remark when the data lacks a split that they score."""
+    empty = [split for split in splits if not data.size(split)]
+    if not empty or not evals:
+        return evals
+    message = f"no row has the split {', '.join(empty)}"
+    if asked:
+        raise DataError(f"splits: {message}; set splits=[...] to ones that the data has")
+    if runtime.is_main:
+        print(f"{message}: nothing is evaluated and the last checkpoint is the result", flush=True)
+    return {}
 
 
 def _check_nodes(cfg: config.Train, packages: Packages) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from cxrcl.data.sources.base import Source
 from cxrcl.data.splits import Splits
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
-from cxrcl.errors import CheckpointError, ConfigError, DataError
+from cxrcl.errors import CheckpointError, ConfigError, DataError, UserError
 from cxrcl.optim import Schedule, parameter_groups
 from cxrcl.trainer import Plan
 from cxrcl.types import Batch, Evaluator, ImageEncoder, Objective, TextEncoder
@@ -48,7 +48,11 @@ def load_data(cfg: config.Data, runtime: Runtime, packages: Packages) -> Manifes
     parts = {}
     for name, node in sources.items():
         source = build(node, Source, f"data.sources.{name}", packages=packages)
-        root = runtime.main_decides(source.prepare)
+        try:
+            root = runtime.main_decides(source.prepare)
+        except (ValueError, OSError) as error:
+            hint = "" if isinstance(error, UserError) else "; name the folder of the data with data.root=DIR"
+            raise DataError(f"data.sources.{name}: {error}{hint}") from None
         parts[name] = manifests.load(root, cfg.labels, cfg.allow_outside_root, cfg.check_patients)
     data = manifests.select(manifests.merge(parts), cfg.views, cfg.filter)
     if cfg.labels is not None:
@@ -59,7 +63,8 @@ def load_data(cfg: config.Data, runtime: Runtime, packages: Packages) -> Manifes
             )
         data = data.with_labels(cfg.labels)
     try:
-        return Manifest(data.rows, data.labels, apply_policy(data.values, data.labels, cfg.label_policy))
+        values = apply_policy(data.values, data.labels, cfg.label_policy)
+        return Manifest(data.rows, data.labels, values, data.values)
     except ValueError as error:
         raise ConfigError(f"data.{error}") from None
 
@@ -71,8 +76,11 @@ class TrainingTexts:
         self, training: Manifest, make: Callable[[Manifest], Texts], prompts: PromptSampler, runtime: Runtime
     ) -> None:
         self.training, self.make, self.prompts, self.runtime = training, make, prompts, runtime
+        self.known: str | None = None  # the vocabulary of weights that will be laid in
 
     def learn(self, fit: Callable[[Iterable[str]], str]) -> str:
+        if self.known is not None:
+            return self.known
         return self.runtime.main_decides(lambda: fit(self._texts()))
 
     def _texts(self) -> Iterator[str]:
@@ -121,6 +129,16 @@ def init_from(objective: Objective, state: Mapping[str, Any], name: str, runtime
     """Weights of another run; each of its towers that this model has must match in every tensor."""
     towers = [key for key, _ in objective.named_children() if key.endswith("_encoder")]
     taken = dict(state["model"])
+    if getattr(objective, "labels", None) not in (None, tuple(state["config"]["labels"])):
+        # Rows of another label list: only the towers mean the same.
+        taken = {key: value for key, value in taken.items() if key.split(".")[0] in towers}
+    own_tokenizer = getattr(objective, "tokenizer", None)
+    other = state["config"]["model"].get("text_encoder")
+    if own_tokenizer is not None and other is not None and own_tokenizer.definition != other["definition"]:
+        raise ConfigError(
+            f"init_from={name}: its tokenizer is another one than that of text_encoder: its word embeddings mean "
+            "nothing here; choose the text encoder of the checkpoint"
+        )
     report = checkpoint.lay_in(objective, taken)
     if runtime.is_main:
         print(f"init_from {name}: {report}", flush=True)
@@ -223,10 +241,10 @@ def build_evaluators(
     model: Objective,
     batch_size: int,
     packages: Packages,
-    asked: bool,
+    asked: Collection[str],
     runtime: Runtime,
 ) -> dict[str, Evaluator]:
-    """Evaluators that suit the model and the data. One that does not is an error if the user named it."""
+    """Evaluators that suit the model and the data. One that does not is an error if `asked` names it ("*": all)."""
     given = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompt_files.load, batch_size), strict=True))
     made: dict[str, Evaluator] = {}
     for name, node in nodes.items():
@@ -234,6 +252,8 @@ def build_evaluators(
             continue
         where = f"evals.{name}"
         cls: Any = config.locate(node, object, where, packages)
+        if not all(hasattr(cls, name) for name in ("needs", "selects", "higher_is_better", "run")):
+            raise ConfigError(f"{where}._target_={node['_target_']}: not an evaluator (see docs/extending.md)")
         lacking = [need.__name__ for need in cls.needs if not isinstance(model, need)]
         make = config.bind(node, object, where, given, packages)
         try:
@@ -241,7 +261,7 @@ def build_evaluators(
                 raise ValueError(f"{type(model).__name__} does not meet {', '.join(lacking)}")
             made[name] = make()  # type: ignore[assignment]
         except ValueError as error:
-            if asked:
+            if name in asked or "*" in asked:
                 raise ConfigError(f"{where}: {error}") from None
             if runtime.is_main:
                 print(f"{where} is left out: {error}", flush=True)
@@ -260,5 +280,9 @@ def with_selector(plan: Plan, cfg: config.Trainer, evaluators: Mapping[str, Eval
         if name not in evaluators:
             raise ConfigError(f"trainer.select={figure}: no evaluator {name}{config.nearest(name, evaluators)}")
         evaluator = evaluators[name]
+        if figure != f"{name}/{evaluator.selects}" and cfg.select_mode is None:
+            raise ConfigError(f"trainer.select={figure}: say with trainer.select_mode=max|min which way is better")
+        if plan.evaluate_every is None:
+            raise ConfigError(f"trainer.select={figure}: nothing is evaluated; set trainer.evaluate_every_epochs=1")
     higher = evaluator.higher_is_better if cfg.select_mode is None else cfg.select_mode == "max"
     return replace(plan, select=figure, higher_is_better=higher)

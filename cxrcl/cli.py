@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from cxrcl.errors import ConfigError, UserError
+from cxrcl.errors import ConfigError, DataError, UserError
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 HYDRA_OPTIONS = (
@@ -54,8 +54,12 @@ def guarded(command: Callable[[], None]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         command()
+    except DataError as error:  # a film may be damaged in the share of one process only
+        _fail(str(error), MISTAKE, everywhere=True)
     except UserError as error:
         _fail(str(error), MISTAKE)
+    except OSError as error:  # a full disk, a folder that went away
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", FAILED, everywhere=True)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
     except Exception as error:
@@ -64,9 +68,14 @@ def guarded(command: Callable[[], None]) -> None:
         raise
 
 
-def _fail(message: str, status: int) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+def _fail(message: str, status: int, everywhere: bool = False) -> None:
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or everywhere:
+        print(
+            "error: " + (f"process {rank}: " if rank != "0" else "") + " ".join(message.split()),
+            file=sys.stderr,
+            flush=True,
+        )
     sys.exit(status)
 
 
@@ -137,8 +146,7 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
 def _train(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
     from cxrcl import app, config
 
-    asked = any(re.match(r"[+~]*evals[=.]", override) for override in overrides)
-    done = app.train(values, evals_asked=asked, packages=(*config.OWN_PACKAGES, *packages))
+    done = app.train(values, evals_asked=_evals_asked(overrides), packages=(*config.OWN_PACKAGES, *packages))
     if os.environ.get("RANK", "0") == "0":
         print(f"checkpoint: {done.checkpoint}\nTensorBoard: tensorboard --logdir {_quoted(done.folder)}")
         print(f"next: python evaluate.py checkpoint={_quoted(done.checkpoint)}")
@@ -146,16 +154,23 @@ def _train(values: dict[str, Any], overrides: list[str], packages: tuple[str, ..
         sys.exit(INTERRUPTED)
 
 
+def _evals_asked(overrides: list[str]) -> list[str]:
+    """Evaluators that the command line names: "*" for evals=[...], else those with a setting of their own."""
+    named = [re.match(r"[+~]*evals(?:\.(\w+)|=)", override) for override in overrides]
+    return [match[1] or "*" for match in named if match]
+
+
 def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
     from cxrcl import app, config
     from cxrcl.evaluation import report
 
-    asked = any(re.match(r"[+~]*evals[=.]", override) for override in overrides)
-    scored = app.evaluate(values, packages=(*config.OWN_PACKAGES, *packages), asked=asked)
+    scored = app.evaluate(values, packages=(*config.OWN_PACKAGES, *packages), asked=_evals_asked(overrides))
     if os.environ.get("RANK", "0") == "0":
         print("\n" + report.tables(scored.results) + "\n")
-        out = values.get("out") or Path(values["checkpoint"]).parent.parent / ("evaluate_" + "_".join(values["splits"]))
-        print(f"report: {write_report(Path(out), scored.facts, scored.results)}")
+        out = values.get("out") or Path(values["checkpoint"]).expanduser().parent.parent / (
+            "evaluate_" + "_".join(values["splits"])
+        )
+        print(f"report: {write_report(Path(out).expanduser(), scored.facts, scored.results)}")
 
 
 def write_report(folder: Path, facts: dict[str, str], results: dict[str, dict[str, float]]) -> Path:
@@ -192,6 +207,17 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = hydra_compose(name, overrides)
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def compose_or_explain(name: str, overrides: list[str]) -> dict[str, Any]:
+    """`compose`, with Hydra's errors as one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return compose(name, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_hydra_line(name, error)) from None
 
 
 def _dotted(values: Any, prefix: str = "") -> Iterable[str]:

@@ -46,6 +46,9 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+Policy = Literal["ignore", "zeros", "ones", "keep"]
+
+
 class Reports(_Section):
     """How a report becomes the text of a sample."""
 
@@ -61,9 +64,7 @@ class Data(_Section):
     labels: list[str] | None = None
     views: list[str] | None = None
     filter: dict[str, list[str]] = {}
-    label_policy: Literal["ignore", "zeros", "ones", "keep"] | dict[str, Literal["ignore", "zeros", "ones", "keep"]] = (
-        "ignore"
-    )
+    label_policy: Policy | dict[str, Policy] = "ignore"
     unit: Literal["study", "image"] = "study"
     text: Literal["auto", "report", "prompts"] = "auto"
     reports: Reports = Reports()
@@ -122,6 +123,7 @@ class EvaluateData(_Section):
     views: list[str] | None = None
     filter: dict[str, list[str]] | None = None
     labels: list[str] | None = None
+    label_policy: Policy | dict[str, Policy] | None = None
     num_workers: int = Field(2, ge=0)
     allow_outside_root: bool | None = None
 
@@ -301,7 +303,7 @@ def build(
         return make()
     except UserError:
         raise
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 

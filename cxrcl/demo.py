@@ -21,7 +21,7 @@ FOLDER = "outputs/demo"
 
 
 def main() -> None:
-    values = cli.compose("train", ["experiment=demo", f"run_dir={FOLDER}", *sys.argv[1:]])
+    values = cli.compose_or_explain("train", ["experiment=demo", f"run_dir={FOLDER}", *sys.argv[1:]])
     folder = Path(values["run_dir"])
     recipe = hashlib.sha256(json.dumps([cxrcl.__version__, values], sort_keys=True).encode()).hexdigest()[:16]
     file = folder / "results.json"

@@ -157,7 +157,9 @@ class Runtime:
     def sync_batchnorm(self, module: nn.Module) -> nn.Module:
         """BatchNorm over the global batch. Only CUDA has it: elsewhere, and alone, the module is returned as it is."""
         if self.world > 1 and self.device.type == "cuda":
-            return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            from timm.layers import convert_sync_batchnorm  # knows the layers that hold their activation, too
+
+            return convert_sync_batchnorm(module)
         return module
 
     @contextmanager
@@ -198,6 +200,11 @@ def start(device: str = "auto", timeout_minutes: float = 10.0) -> Iterator[Runti
     use_cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if use_cuda and local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local_rank} of this machine has no GPU of its own ({torch.cuda.device_count()} found): "
+            "lower --nproc_per_node, or set device=cpu"
+        )
     if use_cuda:
         torch.cuda.set_device(local_rank)
     if "OMP_NUM_THREADS" not in os.environ or world > 1:

@@ -35,7 +35,7 @@ class Schedule:
         if not 0 <= warmup_steps < max(total_steps, 1):
             raise ValueError(
                 f"warm-up of {warmup_steps} steps does not fit into {total_steps} steps: "
-                "lower schedule.warmup_epochs / schedule.warmup_steps or train longer"
+                "lower trainer.warmup_epochs / trainer.warmup_steps or train longer"
             )
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps

@@ -45,7 +45,7 @@ class Plan:
 
 
 class NonFinite(RuntimeError):
-    """The loss or the gradient is not a number. No update was applied."""
+    """The loss or the gradient is not a number; nothing of it was saved."""
 
 
 class _StopRequest:
@@ -123,7 +123,7 @@ class Trainer:
     def fit(self, batches: Iterator[Batch]) -> bool:
         """Train on host batches (`accumulate` of them a step) until the plan's end; False when asked to stop before."""
         plan = self.plan
-        self.tracker.begin(self.done, plan.total_steps, plan.batch_size)
+        self.tracker.begin(self.done, plan.total_steps, plan.batch_size * plan.accumulate)
         with _StopRequest().installed() as request:
             while self.done < plan.total_steps:
                 started = time.monotonic()

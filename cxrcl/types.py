@@ -30,17 +30,24 @@ class Batch:
     augment: Tensor | None  # float32 [B, V, P]: the random numbers of the device half; None in evaluation
     text: Text | None
     labels: Tensor  # float32 [B, C]: 1, 0, nan = unknown; -1 = uncertain under the policy `keep`
-    index: Tensor  # int64 [B]: row of the manifest
+    index: Tensor  # int64 [B]: row of the manifest's CSV (its header is row 1)
     features: Tensor | None = None  # float32 [B, D] in place of images when a probe runs on cached features
 
     def to(self, device: torch.device) -> Batch:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Called by DataLoader: copies to CUDA wait for nothing only out of page-locked memory."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Text):
-                value = Text(*(part.to(device, non_blocking=True) for part in value))
+                value = Text(*map(change, value))
             elif value is not None:
-                value = value.to(device, non_blocking=True)
+                value = change(value)
             moved[field.name] = value
         return Batch(**moved)
 

@@ -28,7 +28,7 @@ def main() -> None:
         raise DataError(f"--source {given.source}: no such folder")
     path = importlib.import_module(f"cxrcl.data.sources.{given.dataset}").prepare(given.source, given.out)
     _summarise(path)
-    print(f"written: {path}\nnext: python train.py data.root={given.out}")
+    print(f"written: {path}\nnext: python train.py data.text=report data.root={given.out}")
 
 
 def _summarise(path: Path) -> None:

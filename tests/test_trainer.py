@@ -301,7 +301,10 @@ def test_the_selecting_figure_is_the_first_evaluators_unless_named() -> None:
         return plan.select, plan.higher_is_better
 
     assert chosen() == ("a/value", True)
-    assert chosen(select="b/other") == ("b/other", False)
+    assert chosen(select="b/value") == ("b/value", False)
+    assert chosen(select="b/other", select_mode="min") == ("b/other", False)
+    with pytest.raises(ConfigError, match=r"trainer.select_mode=max\|min"):
+        chosen(select="b/other")
     assert chosen(select="b/other", select_mode="max") == ("b/other", True)
     assert chosen(select_mode="min") == ("a/value", False)
     with pytest.raises(ConfigError, match=r"trainer.select=aa/x: no evaluator aa \(did you mean `a`"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxrcl.data.image_io import ImageError, read_gray
-from cxrcl.data.manifest import Manifest
+from cxrcl.data.manifest import Manifest, check_studies
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.transforms import RadiographTransform
@@ -46,7 +46,7 @@ class Texts:
         self.reports = reports
         self.prompts = prompts
         self.labels = manifest.labels
-        self.values = manifest.values
+        self.values = manifest.stated
         if mode != "prompts":
             columns = [c for c in ("text", *reports.sections) if c in manifest.rows]
             records = zip(*(manifest.rows[c] for c in columns)) if columns else ([()] * len(manifest))
@@ -96,7 +96,10 @@ class TrainSet:
         self.seed = seed
         self.paths = manifest.rows["path"].to_numpy(dtype=str)
         self.values = manifest.values
+        self.lines = _lines(manifest)
         # Study ids may be unique within a patient only.
+        if unit == "study":
+            check_studies(manifest)
         groups = manifest.rows.groupby(["patient", "study"], sort=False).indices.values() if unit == "study" else None
         items = [np.sort(g) for g in groups] if groups is not None else [np.array([k]) for k in range(len(manifest))]
         kept = [rows for rows in items if not self.num_texts or (texts is not None and texts.exists(int(rows[0])))]
@@ -120,14 +123,14 @@ class TrainSet:
         images, numbers = [], []
         for view, row in enumerate(chosen):
             rng = stream(self.seed, _IMAGE, epoch, first, view)
-            film = _read(self.paths[row], int(row), self.transform.needed_side_px())
+            film = _read(self.paths[row], self.lines[row], self.transform.needed_side_px())
             images.append(self.transform.geometry(film, rng)[None])
             numbers.append(self.transform.draw(rng))
         texts = []
         for k in range(self.num_texts):
             assert self.texts is not None
             texts.append(self.texts.make(first, stream(self.seed, _TEXT, epoch, first, k)))
-        return Sample(np.stack(images), np.stack(numbers), texts, self.values[first], first)
+        return Sample(np.stack(images), np.stack(numbers), texts, self.values[first], int(self.lines[first]))
 
 
 class EvalSet:
@@ -138,29 +141,37 @@ class EvalSet:
         self.texts = texts
         self.paths = manifest.rows["path"].to_numpy(dtype=str)
         self.values = manifest.values
+        self.lines = _lines(manifest)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         _, row = key
-        film = _read(self.paths[row], row, self.transform.spec.size)
+        film = _read(self.paths[row], self.lines[row], self.transform.spec.size)
         image = self.transform.geometry(film, None)[None, None]
         texts = [self.texts.make(row, None)] if self.texts is not None else []
-        return Sample(image, None, texts, self.values[row], row)
+        return Sample(image, None, texts, self.values[row], int(self.lines[row]))
 
 
-def _read(path: str, row: int, side_px: int) -> np.ndarray:
+def _lines(manifest: Manifest) -> np.ndarray:
+    """Rows of the CSV, for messages (its header is row 1)."""
+    if "line" in manifest.rows:
+        return manifest.rows["line"].to_numpy(dtype=np.int64)
+    return np.arange(2, len(manifest) + 2)
+
+
+def _read(path: str, line: int, side_px: int) -> np.ndarray:
     try:
         return read_gray(path, side_px)
     except ImageError as error:
-        raise DataError(f"image of row {row}: {error}") from None
+        raise DataError(f"image of row {line} of the manifest: {error}") from None
 
 
 def probe_images(manifest: Manifest, count: int = 16) -> None:
     """Open a few files spread over the manifest, so that a wrong folder is noticed before any work starts."""
     for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
-        _read(manifest.rows["path"].iloc[row], int(row), 16)
+        _read(manifest.rows["path"].iloc[row], int(_lines(manifest)[row]), 16)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -28,14 +28,21 @@ class Manifest:
     """Checked rows of one or several sources.
 
     Attributes:
-        rows: one image a row, all columns str with '' for blank; `path` holds the image's absolute path.
+        rows: one image a row, columns of str with '' for blank; `path` holds the image's absolute path and `line` the
+            (int) row of the file, its header being row 1.
         labels: label names, the columns of `values`.
-        values: float32 [rows, C] of 1, 0, -1, nan.
+        values: float32 [rows, C] of 1, 0, -1, nan, uncertain ones replaced by the policy.
+        stated: the values as the source has them (texts speak of these).
     """
 
     rows: pd.DataFrame
     labels: tuple[str, ...]
     values: np.ndarray
+    stated: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.stated is None:
+            object.__setattr__(self, "stated", self.values)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,18 +50,20 @@ class Manifest:
     def take(self, keep: np.ndarray) -> Manifest:
         """The rows where the boolean array `keep` is true, or at the integer positions it holds."""
         positions = np.flatnonzero(keep) if keep.dtype == bool else keep
-        return Manifest(self.rows.iloc[positions].reset_index(drop=True), self.labels, self.values[positions])
+        rows = self.rows.iloc[positions].reset_index(drop=True)
+        return Manifest(rows, self.labels, self.values[positions], self.stated[positions])
 
     def split(self, name: str) -> Manifest:
         return self.take((self.rows["split"] == name).to_numpy())
 
     def with_labels(self, labels: Sequence[str]) -> Manifest:
         """Exactly these labels in this order, nan where there is no such column."""
-        values = np.full((len(self), len(labels)), np.nan, dtype=np.float32)
+        values, stated = (np.full((len(self), len(labels)), np.nan, dtype=np.float32) for _ in range(2))
         for column, name in enumerate(labels):
             if name in self.labels:
                 values[:, column] = self.values[:, self.labels.index(name)]
-        return Manifest(self.rows, tuple(labels), values)
+                stated[:, column] = self.stated[:, self.labels.index(name)]
+        return Manifest(self.rows, tuple(labels), values, stated)
 
     def fingerprint(self) -> str:
         """Changes when images, patients, splits, texts or labels change."""
@@ -166,6 +175,7 @@ def load(
         labels = [name for name in labels if name in table]
     values = _label_values(table, labels, file)
     rows = table[[c for c in (*REQUIRED, *OPTIONAL) if c in table]].copy()
+    rows["line"] = np.arange(2, len(rows) + 2)
     rows["path"] = _image_paths(root, rows["image"], file, allow_outside_root)
     return Manifest(rows, tuple(labels), values)
 
@@ -199,6 +209,20 @@ def merge(parts: Mapping[str, Manifest]) -> Manifest:
         block[:, [labels.index(name) for name in part.labels]] = part.values
         values.append(block)
     return Manifest(pd.concat(tables, ignore_index=True).fillna(""), labels, np.concatenate(values))
+
+
+def check_studies(manifest: Manifest) -> None:
+    """Images of a study must share labels and texts when the study is the sample: an error otherwise."""
+    columns = [c for c in ("findings", "impression", "text") if c in manifest.rows]
+    table = manifest.rows[["patient", "study", *columns]].assign(
+        **{f"label {k}": np.nan_to_num(column, nan=9.0) for k, column in enumerate(manifest.stated.T)}
+    )
+    differ = (table.groupby(["patient", "study"], sort=False).nunique() > 1).any(axis=1)
+    if differ.any():
+        raise DataError(
+            f"{int(differ.sum())} studies have images with different labels or reports: give each image of a study the "
+            "same ones, or make every image a sample with data.unit=image"
+        )
 
 
 def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str, Sequence[str]]) -> Manifest:

@@ -32,29 +32,34 @@ class Splits:
         self.manifest, self.transform, self.make_texts = manifest, transform, make_texts
         self.tokenizer, self.prepare, self.feed = tokenizer, prepare, feed
         self.labels = manifest.labels
-        self._parts: dict[str, tuple[Manifest, Texts]] = {}
+        self._parts: dict[str, Manifest] = {}
+        self._texts: dict[str, Texts] = {}
 
-    def _part(self, split: str) -> tuple[Manifest, Texts]:
+    def _part(self, split: str) -> Manifest:
         if split not in self._parts:
-            part = self.manifest.split(split)
-            self._parts[split] = (part, self.make_texts(part))
+            self._parts[split] = self.manifest.split(split)
         return self._parts[split]
 
+    def _texts_of(self, split: str) -> Texts:
+        """Made when asked for: a model that reads no text needs no sentences for the data's labels."""
+        if split not in self._texts:
+            self._texts[split] = self.make_texts(self._part(split))
+        return self._texts[split]
+
     def size(self, split: str) -> int:
-        return len(self._part(split)[0])
+        return len(self._part(split))
 
     def column(self, split: str, name: str) -> list[str]:
-        return self._part(split)[0].rows[name].tolist()
+        return self._part(split).rows[name].tolist()
 
     def texts(self, split: str) -> list[str]:
-        part, texts = self._part(split)
-        return [texts.make(row, None) for row in range(len(part))]
+        texts = self._texts_of(split)
+        return [texts.make(row, None) for row in range(self.size(split))]
 
     def batches(self, split: str, positions: Sequence[int], batch_size: int, texts: bool) -> Iterable[Batch]:
-        part, made = self._part(split)
         keys = [
             [(0, position) for position in positions[start : start + batch_size]]
             for start in range(0, len(positions), batch_size)
         ]
-        dataset = EvalSet(part, self.transform, made if texts else None)
+        dataset = EvalSet(self._part(split), self.transform, self._texts_of(split) if texts else None)
         return map(self.prepare, self.feed.batches(dataset, keys, Collate(self.tokenizer if texts else None)))

@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 from torch import Tensor, nn
 
 from cxrcl.evaluation.embed import over_images
-from cxrcl.evaluation.scores import auroc_figures
+from cxrcl.evaluation.scores import auroc_figures, check_names
 from cxrcl.types import Batch, Classifies, EvalData, Gathers
 
 
@@ -20,6 +20,7 @@ class Classification:
         splits: pooled before scoring.
         mean_over: labels of the mean; None takes all but `No Finding`.
         resamples: bootstrap resamples of patients; 0 gives no intervals.
+        batch_size: images encoded at a time (given by the application).
     """
 
     needs: ClassVar[tuple[type, ...]] = (Classifies,)
@@ -32,8 +33,11 @@ class Classification:
         splits: Sequence[str] = ("valid",),
         mean_over: Sequence[str] | None = None,
         resamples: int = 0,
+        batch_size: int = 64,
     ) -> None:
+        check_names(mean_over, data.labels, "mean_over")
         self.data, self.splits, self.mean_over, self.resamples = data, tuple(splits), mean_over, resamples
+        self.batch_size = batch_size
 
     def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
         classifier = cast(Classifies, model)
@@ -42,7 +46,7 @@ class Classification:
             assert batch.images is not None
             return classifier.classify(batch.images[:, 0])
 
-        logits, labels = over_images(self.data, self.splits, runtime, compute)
+        logits, labels = over_images(self.data, self.splits, runtime, compute, self.batch_size)
         return auroc_figures(
             self.data,
             self.splits,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cxrcl.evaluation.embed import over_images
 from cxrcl.evaluation.metrics import auroc
-from cxrcl.evaluation.scores import auroc_figures, labels_against_normal
+from cxrcl.evaluation.scores import NO_FINDING, auroc_figures, check_names, labels_against_normal
 from cxrcl.types import Batch, EvalData, Gathers
 
 
@@ -48,16 +48,18 @@ class PixelRidge:
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
         resamples: int = 0,
+        batch_size: int = 64,
     ) -> None:
         if train in splits or choose_on in splits:
             raise ValueError(f"the baseline learns from {train} and {choose_on}: it cannot be scored on them as well")
         self.data, self.splits, self.train, self.choose_on = data, tuple(splits), train, choose_on
         self.side_px, self.penalties = side_px, tuple(penalties)
         self.labels = tuple(data.labels if labels is None else labels)
-        unknown = [name for name in self.labels if name not in data.labels]
-        if unknown:
-            raise ValueError(f"the data has no label {', '.join(unknown)}; it has {', '.join(data.labels)}")
+        check_names(self.labels, data.labels, "labels")
+        check_names(mean_over, self.labels, "mean_over")
+        check_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
         self.mean_over, self.against_normal, self.resamples = mean_over, against_normal, resamples
+        self.batch_size = batch_size
 
     def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
         x_train, y_train = self._pixels([self.train], runtime)
@@ -84,7 +86,7 @@ class PixelRidge:
             grey = batch.images[:, 0, :1]
             return F.interpolate(grey, size=(self.side_px,) * 2, mode="area").flatten(1)
 
-        pixels, labels = over_images(self.data, splits, runtime, compute)
+        pixels, labels = over_images(self.data, splits, runtime, compute, self.batch_size)
         return pixels.numpy(), labels_against_normal(self.data, labels.numpy(), self.against_normal)
 
     def _predict(

@@ -49,7 +49,14 @@ class Retrieval:
     selects: ClassVar[str] = "image_to_text/r5"
     higher_is_better: ClassVar[bool] = True
 
-    def __init__(self, data: EvalData, splits: Sequence[str] = ("valid",), at: Sequence[int] = (1, 5, 10)) -> None:
+    def __init__(
+        self,
+        data: EvalData,
+        splits: Sequence[str] = ("valid",),
+        at: Sequence[int] = (1, 5, 10),
+        batch_size: int = 64,
+    ) -> None:
+        self.batch_size = batch_size
         self.data, self.splits, self.at = data, tuple(splits), tuple(at)
         texts = [text for split in self.splits for text in data.texts(split)]
         self.images = [k for k, text in enumerate(texts) if text]
@@ -66,7 +73,7 @@ class Retrieval:
             assert batch.images is not None
             return encoder.embed_images(batch.images[:, 0])
 
-        images = over_images(self.data, self.splits, runtime, compute)[0][self.images]
+        images = over_images(self.data, self.splits, runtime, compute, self.batch_size)[0][self.images]
         texts = embed_texts(cast(EmbedsText, model), self.texts, runtime.device)
         each = torch.arange(len(texts))
         figures = self._figures("image_to_text", ranks(images, texts, (self.text_of, each)), len(texts))

@@ -12,6 +12,17 @@ from cxrcl.types import EvalData
 NO_FINDING = "No Finding"
 
 
+def check_names(asked: Sequence[str] | None, known: Sequence[str], what: str) -> None:
+    """Labels named in a setting must exist.
+
+    Raises:
+        ValueError: with the names that do.
+    """
+    unknown = [name for name in asked or () if name not in known]
+    if unknown:
+        raise ValueError(f"{what}: no label {', '.join(unknown)}; there are {', '.join(known)}")
+
+
 def labels_against_normal(data: EvalData, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """For the named labels, films labelled `No Finding` serve as the negatives wherever the label is blank.
 
@@ -19,9 +30,6 @@ def labels_against_normal(data: EvalData, labels: np.ndarray, names: Sequence[st
     """
     if not names:
         return labels
-    missing = [name for name in (*names, NO_FINDING) if name not in data.labels]
-    if missing:
-        raise ValueError(f"against_normal needs the labels {', '.join(missing)}, which the data does not have")
     labels = labels.copy()
     normal = labels[:, data.labels.index(NO_FINDING)] == 1
     for name in names:

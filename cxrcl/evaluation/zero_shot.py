@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cxrcl.evaluation.embed import embed_texts, over_images
-from cxrcl.evaluation.scores import auroc_figures, labels_against_normal
+from cxrcl.evaluation.scores import NO_FINDING, auroc_figures, check_names, labels_against_normal
 from cxrcl.types import Batch, EmbedsImages, EmbedsText, EvalData, Gathers
 
 RULE = (
@@ -56,6 +56,7 @@ class ZeroShot:
         mean_over: labels of the mean; None takes all but `No Finding`.
         against_normal: labels whose negatives are the films labelled `No Finding`.
         resamples: bootstrap resamples of patients; 0 gives no intervals.
+        batch_size: images encoded at a time (given by the application).
     """
 
     needs: ClassVar[tuple[type, ...]] = (EmbedsImages, EmbedsText)
@@ -72,19 +73,21 @@ class ZeroShot:
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
         resamples: int = 0,
+        batch_size: int = 64,
     ) -> None:
         self.data, self.splits = data, tuple(splits)
         self.file = file
         self.prompts = prompts(file)
-        unknown = [name for name in (*(labels or ()), *(mean_over or ()), *against_normal) if name not in data.labels]
-        if unknown:
-            raise ValueError(f"the data has no label {', '.join(unknown)}; it has {', '.join(data.labels)}")
+        check_names(labels, data.labels, "labels")
+        check_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
         wanted = data.labels if labels is None else tuple(labels)
         self.labels = tuple(name for name in wanted if self.prompts.get(name, {}).get("neg"))
         lacking = [name for name in labels or () if name not in self.labels]
         if lacking or not self.labels:
             raise ValueError(f"{file} has no positive and negative prompts for {', '.join(lacking or data.labels)}")
+        check_names(mean_over, self.labels, "mean_over")
         self.mean_over, self.against_normal, self.resamples = mean_over, against_normal, resamples
+        self.batch_size = batch_size
 
     def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
         scores, labels = self.score(model, runtime)
@@ -100,7 +103,7 @@ class ZeroShot:
             assert batch.images is not None
             return encoder.embed_images(batch.images[:, 0])
 
-        images, everything = over_images(self.data, self.splits, runtime, compute)
+        images, everything = over_images(self.data, self.splits, runtime, compute, self.batch_size)
         positive, negative = prompt_directions(cast(EmbedsText, model), self.prompts, self.labels, runtime.device)
         known = labels_against_normal(self.data, everything.numpy(), self.against_normal)
         columns = [self.data.labels.index(name) for name in self.labels]

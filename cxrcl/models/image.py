@@ -143,7 +143,7 @@ class TorchvisionEncoder(ImageEncoder):
         try:
             full = get_model(name, weights=weights)
             self.model = create_feature_extractor(full, {local_node: "local", pooled_node: "pooled"})
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OSError) as error:
             raise ValueError(f"torchvision cannot make {name}: {error}") from error
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self._layout)

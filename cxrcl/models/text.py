@@ -94,9 +94,9 @@ def _without_pooler(config: Any) -> Any:
     from transformers import AutoModel
 
     try:
-        return AutoModel.from_config(config, add_pooling_layer=False)
+        return AutoModel.from_config(config, add_pooling_layer=False, trust_remote_code=False)
     except TypeError:
-        return AutoModel.from_config(config)
+        return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def _plain(config: Any) -> dict[str, Any]:

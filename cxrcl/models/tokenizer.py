@@ -99,7 +99,9 @@ def from_folder(name: str, local_files_only: bool) -> tuple[str, int]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, use_fast=True, trust_remote_code=False, local_files_only=local_files_only
+        )
     except (OSError, ValueError) as error:
         raise ValueError(f"no tokenizer in {name}: {str(error).splitlines()[0]}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -97,7 +97,7 @@ def test_unit_image_makes_each_film_a_sample(tiny_set: Path) -> None:
     data = train_part(tiny_set)
     by_image, by_study = make(data, unit="image"), make(data, unit="study")
     assert (len(by_image), len(by_study)) == (18, 12)
-    assert [by_image[0, item].index for item in range(18)] == list(range(18))
+    assert [by_image[0, item].index for item in range(18)] == list(range(2, 20))
 
 
 def test_studies_of_different_patients_are_never_mixed(put: Callable[..., Path]) -> None:
@@ -190,14 +190,14 @@ def test_evaluation_gives_each_film_once_and_fixed(tiny_set: Path) -> None:
     assert len(made) == 18
     first, again = made[0, 3], made[7, 3]
     assert first.images is not None and again.images is not None and first.augment is None
-    assert (first.images == again.images).all() and first.texts == again.texts and first.index == 3
+    assert (first.images == again.images).all() and first.texts == again.texts and first.index == 5  # row of the CSV
     assert EvalSet(data, RadiographTransform(SPEC), None)[0, 3].texts == []
 
 
 def test_a_film_that_cannot_be_read_is_named_by_its_row(own_set: Path) -> None:
     data = train_part(own_set)
     Path(data.rows["path"][2]).write_bytes(b"")
-    with pytest.raises(DataError, match="image of row 2: empty file"):
+    with pytest.raises(DataError, match="image of row 4 of the manifest: empty file"):
         EvalSet(data, RadiographTransform(SPEC), None)[0, 2]
 
 
@@ -208,7 +208,7 @@ def test_probing_opens_films_at_both_ends(own_set: Path) -> None:
         path = Path(data.rows["path"][row])
         content = path.read_bytes()
         path.unlink()
-        with pytest.raises(DataError, match=f"row {row}: file not found"):
+        with pytest.raises(DataError, match=f"row {row + 2} of the manifest: file not found"):
             probe_images(data, count=2)
         path.write_bytes(content)
 

@@ -10,7 +10,7 @@ import torch
 from helpers import FixedData
 
 from cxrcl.evaluation.metrics import auroc, bootstrap_auroc, interval
-from cxrcl.evaluation.scores import auroc_figures, labels_against_normal
+from cxrcl.evaluation.scores import auroc_figures, check_names, labels_against_normal
 
 NAMES = ("No Finding", "A", "B", "One class")
 RNG = np.random.default_rng(0)
@@ -62,5 +62,10 @@ def test_normal_films_become_negatives_of_the_named_labels_where_they_are_blank(
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(labels, before)
     assert labels_against_normal(data(), labels, ()) is labels
-    with pytest.raises(ValueError, match="against_normal needs the labels C"):
-        labels_against_normal(data(), labels, ["C"])
+
+
+def test_names_that_do_not_exist_are_refused() -> None:
+    check_names(None, ("A", "B"), "labels")
+    check_names(("A",), ("A", "B"), "labels")
+    with pytest.raises(ValueError, match="labels: no label C, D; there are A, B"):
+        check_names(("C", "A", "D"), ("A", "B"), "labels")

@@ -90,7 +90,7 @@ def test_normal_films_serve_as_negatives_of_the_named_labels(known: Any, data: A
 
 @pytest.mark.parametrize("argument", ["labels", "mean_over", "against_normal"])
 def test_a_label_that_the_data_lack_is_an_error(data: Any, argument: str) -> None:
-    with pytest.raises(ValueError, match="no label Oedema; it has No Finding, Cardiomegaly, Edema"):
+    with pytest.raises(ValueError, match="no label Oedema; there are No Finding, Cardiomegaly, Edema"):
         zero_shot(data, **{argument: ["Oedema"]})
 
 

@@ -40,6 +40,9 @@ def prepare(source: Path, out: Path) -> Path:
     known = reports["path"].isin(labels["path"])
     if not known.all():
         raise DataError(f"{source / 'reports.csv'}: {int((~known).sum())} image paths are not in labels.csv")
+    twice = reports["path"].duplicated()
+    if twice.any():
+        raise DataError(f"{source / 'reports.csv'}: {int(twice.sum())} images stand in two reports")
     table = labels.merge(reports[["path", "findings", "impression"]], on="path", how="left", validate="one_to_one")
     manifest = pd.DataFrame(
         {
