@@ -132,9 +132,9 @@ def init_from(objective: Objective, state: Mapping[str, Any], name: str, runtime
     if getattr(objective, "labels", None) not in (None, tuple(state["config"]["labels"])):
         # Rows of another label list: only the towers mean the same.
         taken = {key: value for key, value in taken.items() if key.split(".")[0] in towers}
-    own_tokenizer = getattr(objective, "tokenizer", None)
-    other = state["config"]["model"].get("text_encoder")
-    if own_tokenizer is not None and other is not None and own_tokenizer.definition != other["definition"]:
+    vocabulary = getattr(getattr(objective, "tokenizer", None), "definition", None)
+    other = state["config"]["model"].get("text_encoder", {}).get("definition")
+    if vocabulary is not None and other is not None and vocabulary != other:
         raise ConfigError(
             f"init_from={name}: its tokenizer is another one than that of text_encoder: its word embeddings mean "
             "nothing here; choose the text encoder of the checkpoint"

@@ -6,6 +6,7 @@ over gloo on the CPU and never wait for the accelerator; tensors go over nccl on
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -152,7 +153,11 @@ class Runtime:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Buffers are not broadcast: queues are kept equal by construction, running statistics are averaged below.
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # PyTorch 2.13 renamed the option.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        settings: dict[str, Any] = {option: False, "gradient_as_bucket_view": True}
+        return DistributedDataParallel(module, device_ids=ids, **settings)
 
     def sync_batchnorm(self, module: nn.Module) -> nn.Module:
         """BatchNorm over the global batch. Only CUDA has it: elsewhere, and alone, the module is returned as it is."""

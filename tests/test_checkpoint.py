@@ -13,8 +13,10 @@ import torch
 from helpers import TinyImages, equal_everywhere
 from torch import nn
 
-from cxrcl import checkpoint
+from cxrcl import assemble, checkpoint
+from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError
+from cxrcl.objectives.classify import Classify
 
 
 def perturbed(seed: int = 0) -> nn.Module:
@@ -185,6 +187,21 @@ def test_laying_in_reports_what_matched_and_what_did_not() -> None:
         "1 unexpected (head.weight), 1 mismatched (conv.bias [5] for [8])"
     )
     assert torch.equal(module.conv.weight, given["conv.weight"]) and torch.equal(module.conv.bias, before["conv.bias"])
+
+
+@pytest.mark.parametrize("labels", [("b", "a"), ("a", "c")])
+def test_a_classifier_of_other_labels_gives_its_tower_only(labels: tuple[str, str]) -> None:
+    torch.manual_seed(0)
+    given = Classify(TinyImages(), ("a", "b")).state_dict()
+    start = {"model": given, "config": {"labels": ["a", "b"], "model": {}}}
+    alone = Runtime(0, 1, torch.device("cpu"))
+    same, other = Classify(TinyImages(), ("a", "b")), Classify(TinyImages(), labels)
+    own = other.classifier.weight.detach().clone()
+    for model in (same, other):
+        assemble.init_from(model, start, "x.pt", alone)
+        assert torch.equal(model.image_encoder.conv.weight, given["image_encoder.conv.weight"])
+    assert torch.equal(same.classifier.weight, given["classifier.weight"])
+    assert torch.equal(other.classifier.weight, own) and not torch.equal(own, given["classifier.weight"])
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])

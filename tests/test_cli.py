@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cxrcl import cli
-from cxrcl.errors import ConfigError
+from cxrcl import app, checkpoint, cli
+from cxrcl.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., tuple[int, str, str]]
@@ -201,6 +202,39 @@ def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: 
         assert end.value.code == 2 and capsys.readouterr().err == said
 
 
+def test_a_fault_of_the_data_is_told_by_the_process_that_found_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise DataError("a film is damaged")
+
+    for rank, said in (("0", "error: a film is damaged\n"), ("3", "error: process 3: a film is damaged\n")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as end:
+            cli.guarded(fail)
+        assert end.value.code == 2 and capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/a b/c"), "No space left on device: /a b/c"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (OSError("the disk\nwent away"), "the disk went away"),
+    ],
+)
+def test_a_failure_of_the_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SystemExit) as end:
+        cli.guarded(fail)
+    assert end.value.code == 1 and capsys.readouterr().err == f"error: {said}\n"
+
+
 def test_an_interruption_and_a_defect_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     def raising(error: BaseException) -> Callable[[], None]:
         def fail() -> None:
@@ -228,6 +262,45 @@ def test_train_and_evaluate_from_the_command_line(
     assert status == 0 and err == "" and "report: " in out
     assert (folder / "evaluate_test" / "results.json").is_file() and (folder / "evaluate_test" / "report.md").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+
+
+def test_a_setting_of_one_evaluator_does_not_demand_the_others(command: Command, trained: Path, tmp_path: Path) -> None:
+    arguments = [f"checkpoint='{trained}'", f"out='{tmp_path / 'out'}'", "data.num_workers=0", "device=cpu"]
+    status, out, err = command("evaluate", *arguments, "evals.zero_shot.resamples=10")
+    assert status == 0, err
+    assert "evals.classification is left out: Clip does not meet Classifies" in out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results) == {"zero_shot", "retrieval", "facts"} and "mean_low" in results["zero_shot"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked"),
+    [
+        ([], []),
+        (["seed=1", "splits=[test]", "data.filter={evals: [a]}"], []),
+        (["evals=[a]"], ["*"]),
+        (["evals.zero_shot.resamples=5"], ["zero_shot"]),
+        (["+evals.zero_shot.labels=[a]", "seed=1", "~evals.loss"], ["zero_shot", "loss"]),
+    ],
+)
+def test_evaluators_that_the_command_line_names(overrides: list[str], asked: list[str]) -> None:
+    assert cli._evals_asked(overrides) == asked
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "positives"),
+    [("ignore", "null", 1), ("ignore", "ones", 2), ("ones", "null", 2), ("ones", "ignore", 1)],
+)
+def test_the_policy_of_an_evaluation_is_that_of_training_unless_given(
+    trained: Path, tmp_path: Path, stored: str, given: str, positives: int
+) -> None:
+    state = checkpoint.load(trained)
+    state["config"]["data"]["label_policy"] = stored
+    checkpoint.save(state, tmp_path / "x.pt")
+    overrides = [f"checkpoint='{tmp_path / 'x.pt'}'", f"data.label_policy={given}", "evals=[zero_shot]", "device=cpu"]
+    scored = app.evaluate(cli.compose("evaluate", overrides))
+    assert scored.results["zero_shot"]["positives/Edema"] == positives
+    assert scored.results["zero_shot"]["negatives/Edema"] == 2
 
 
 def test_the_same_run_again_is_already_complete(

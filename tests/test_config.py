@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import PACKAGES, StopsRun
 
-from cxrcl import cli, config
+from cxrcl import assemble, cli, config
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.sources.base import Source
 from cxrcl.data.transforms import RadiographTransform
+from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import Head
 from cxrcl.objectives.clip import Clip
@@ -220,6 +222,17 @@ def test_a_package_can_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "--allow-package" in fault(lambda: config.build(node, Source, "data.sources.mine"))
     made = config.build(node, Source, "data.sources.mine", packages=("cxrcl", "own_sources"))
     assert type(made).__name__ == "Mine"
+
+
+def test_a_class_without_needs_is_no_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, alone = {"_target_": "helpers.StopsRun"}, Runtime(0, 1, torch.device("cpu"))
+
+    def made() -> object:
+        return assemble.build_evaluators({"mine": node}, None, Clip, 4, PACKAGES, [], alone)  # type: ignore[arg-type]
+
+    assert set(made()) == {"mine"}  # type: ignore[call-overload]
+    monkeypatch.delattr(StopsRun, "needs")
+    assert fault(made).startswith("evals.mine._target_=helpers.StopsRun: not an evaluator")
 
 
 # ------------------------------------------------------------------------------------- heads inside nodes

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from helpers import ROOT, SMALL, settings, write_manifest
 
 from cxrcl import app, checkpoint
-from cxrcl.errors import ConfigError
+from cxrcl.errors import ConfigError, DataError
 
 PHANTOM = ("data.sources.phantom.num_studies=240", "data.sources.phantom.size_px=48")
 
@@ -178,6 +179,53 @@ def test_starting_from_another_architecture_is_an_error(data: Path, start: Path,
     with pytest.raises(ConfigError, match=r"init_from=.*: only \d+ of \d+ tensors of image_encoder match"):
         finetune(data, tmp_path, start, image_encoder=other)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_starting_from_a_checkpoint_keeps_its_vocabulary_on_other_texts(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_manifest(tmp_path / "other")
+    table = pd.read_csv(other / "manifest.csv", dtype=str)
+    table["findings"] = "Xylophones were found in every third zebra. " + table["findings"]
+    table.to_csv(other / "manifest.csv", index=False)
+    values = settings(other, tmp_path / "run", "init_from=x", "optimizer.lr=0")
+    done = app.train({**values, "init_from": str(start), "evals": {}})
+    before, after = checkpoint.load(start), checkpoint.load(done.checkpoint)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("init_from")]
+    assert line.endswith(f": {len(before['model'])} tensors matched")
+    assert after["config"]["model"]["text_encoder"] == before["config"]["model"]["text_encoder"]
+    tower = [key for key in after["model"] if key.startswith("text_encoder.")]
+    assert tower and all(torch.equal(before["model"][key], after["model"][key]) for key in tower)
+
+
+def test_starting_with_another_tokenizer_is_an_error(data: Path, start: Path, tmp_path: Path) -> None:
+    node = dict(checkpoint.load(start)["config"]["model"]["text_encoder"])
+    definition = json.loads(node["definition"])
+    pieces = definition["model"]["vocab"]
+    a, b = list(pieces)[-2:]
+    pieces[a], pieces[b] = pieces[b], pieces[a]  # every shape stays
+    values = settings(data, tmp_path / "run", "init_from=x") | {"init_from": str(start), "evals": {}}
+    values["text_encoder"] = {**node, "definition": json.dumps(definition)}
+    with pytest.raises(ConfigError, match="its tokenizer is another one") as caught:
+        app.train(values)
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_without_rows_to_score_the_last_checkpoint_is_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_manifest(tmp_path / "set")
+    table = pd.read_csv(folder / "manifest.csv", dtype=str)
+    table[table["split"] != "valid"].to_csv(folder / "manifest.csv", index=False)
+    values = settings(folder, tmp_path / "run", "trainer.evaluate_every_steps=2")
+    assert values["evals"]
+    with pytest.raises(DataError, match=r"splits: no row has the split valid; set splits=\[\.\.\.\]"):
+        app.train(values, evals_asked=["*"])
+    assert not (tmp_path / "run").exists()
+    done = app.train(values)
+    assert done.checkpoint.name == "last.pt" and done.finished
+    out = capsys.readouterr().out
+    assert out.count("no row has the split valid: nothing is evaluated") == 1 and "is left out" not in out
 
 
 def test_a_linear_probe_leaves_the_encoder_as_it_was(data: Path, start: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from helpers import SMALL, TinyImages
 from torch import nn
 
-from cxrcl import assemble
+from cxrcl import assemble, config
 from cxrcl.cli import compose
 from cxrcl.errors import ConfigError
 from cxrcl.objectives.classify import Classify
@@ -123,6 +123,14 @@ def test_a_schedule_without_a_state_refuses_one() -> None:
 def test_a_warm_up_that_does_not_fit_is_an_error(kind: type[Schedule], total: int, warmup: int) -> None:
     with pytest.raises(ValueError, match="does not fit into 10 steps"):
         kind(total, warmup)
+
+
+def test_a_warm_up_that_does_not_fit_names_the_setting() -> None:
+    settings = config.Trainer(max_epochs=1, warmup_epochs=3)
+    plan = assemble.make_plan(settings, 0, Classify(TinyImages(), ("a",)), samples=640)
+    node = {"_target_": "cxrcl.optim.Cosine"}
+    with pytest.raises(ConfigError, match=r"30 steps does not fit into 10 steps: lower trainer\.warmup_epochs"):
+        assemble.build_schedule(node, settings, plan, ("cxrcl",))
 
 
 @pytest.mark.parametrize(("option", "name"), [("adamw", "AdamW"), ("sgd", "SGD"), ("lamb", "Lamb")])

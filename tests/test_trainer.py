@@ -311,6 +311,14 @@ def test_the_selecting_figure_is_the_first_evaluators_unless_named() -> None:
         chosen(select="aa/x")
 
 
+def test_selecting_without_evaluations_is_an_error() -> None:
+    for select, mode in (("a/value", None), ("a/other", "min")):
+        values = config.Trainer(select=select, select_mode=mode)
+        with pytest.raises(ConfigError, match=f"trainer.select={select}: nothing is evaluated; set trainer.evaluate_e"):
+            assemble.with_selector(PLAN, values, {"a": Scores()})
+    assert assemble.with_selector(PLAN, config.Trainer(), {"a": Scores()}).select is None
+
+
 # ------------------------------------------------------------------------------------------------- not a number
 
 

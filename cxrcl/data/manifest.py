@@ -72,6 +72,7 @@ class Manifest:
         for value in pd.util.hash_pandas_object(self.rows[columns], index=False).to_numpy():
             digest.update(value.tobytes())
         digest.update(self.values.tobytes())
+        digest.update(self.stated.tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -230,9 +231,9 @@ def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str
     wanted = {**({"view": views} if views else {}), **filters}
     keep = np.ones(len(manifest), dtype=bool)
     for column, allowed in wanted.items():
-        if column not in manifest.rows:
-            known = ", ".join(c for c in manifest.rows.columns if c != "path")
-            raise DataError(f"data.filter.{column}: no such column (known: {known})")
+        known = [c for c in manifest.rows.columns if c not in ("path", "line")]
+        if column not in known:
+            raise DataError(f"data.filter.{column}: no such column (known: {', '.join(known)})")
         present = set(manifest.rows[column])
         absent = [value for value in allowed if value not in present]
         if absent:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from cxrcl import assemble, config
 from cxrcl.data import dataset, manifest
 from cxrcl.data.dataset import EvalSet, GlobalBatches, Sample, Texts, TrainSet, epoch_order, probe_images
-from cxrcl.data.labels import apply_policy
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.transforms import RadiographTransform
+from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.types import ImageSpec
 
@@ -107,6 +109,14 @@ def test_studies_of_different_patients_are_never_mixed(put: Callable[..., Path])
     assert [item.tolist() for item in make(manifest.load(put(rows))).items] == [[0, 1], [2, 3]]
 
 
+def test_images_of_a_study_that_differ_need_unit_image(put: Callable[..., Path], rows: list[dict[str, str]]) -> None:
+    rows[1]["Edema"] = "1"  # the lateral film of the first study
+    data = manifest.load(put(rows)).split("train")
+    with pytest.raises(DataError, match=r"data\.unit=image"):
+        make(data, unit="study")
+    assert len(make(data, unit="image")) == 18
+
+
 def test_shapes_and_types(tiny_set: Path) -> None:
     data = train_part(tiny_set)
     sample = make(data, texts=make_texts(data), views=3, num_texts=2)[0, 0]
@@ -159,13 +169,22 @@ def test_labels_about_which_nothing_is_said_are_dropped(tiny_set: Path) -> None:
     assert (len(negatives), negatives.dropped) == (12, 0)
 
 
-def test_uncertain_labels_are_spoken_of_only_when_the_policy_keeps_them(tiny_set: Path) -> None:
-    data = train_part(tiny_set).with_labels(["Edema"])
-    counts = {}
-    for policy in ("ignore", "zeros", "ones", "keep"):
-        kept = Manifest(data.rows, data.labels, apply_policy(data.values, data.labels, policy))
-        counts[policy] = len(make(kept, texts=make_texts(kept, "prompts", uncertain=True), num_texts=1))
-    assert counts == {"ignore": 3, "zeros": 3, "ones": 6, "keep": 6}
+def test_texts_speak_of_what_the_source_states_whatever_the_policy(tiny_set: Path) -> None:
+    cfg = config.Data(root=str(tiny_set), label_policy="ignore")
+    data = assemble.load_data(cfg, Runtime(0, 1, torch.device("cpu")), config.OWN_PACKAGES).split("train")
+    studies = data.rows["study"].tolist()
+    blank, uncertain = studies.index("s0"), studies.index("s1")
+    assert np.isnan(data.values[[blank, uncertain], data.labels.index("Edema")]).all()
+    forms = PromptSampler("chexpert.json").prompts["Edema"]
+
+    def spoken(row: int, kind: str, **options: Any) -> list[bool]:
+        texts = make_texts(data, "prompts", **options)
+        drawn = [texts.make(row, np.random.default_rng(k)) for k in range(30)]
+        return [any(form in text for form in forms[kind]) for text in drawn]
+
+    assert all(spoken(uncertain, "unc", uncertain=True)) and not any(spoken(uncertain, "unc"))
+    denying = {"num_negatives": 9, "negatives_from": "zero_and_blank"}
+    assert all(spoken(blank, "neg", **denying)) and not any(spoken(uncertain, "neg", **denying))
 
 
 def test_data_without_any_text_is_an_error(tiny_set: Path) -> None:
@@ -199,6 +218,20 @@ def test_a_film_that_cannot_be_read_is_named_by_its_row(own_set: Path) -> None:
     Path(data.rows["path"][2]).write_bytes(b"")
     with pytest.raises(DataError, match="image of row 4 of the manifest: empty file"):
         EvalSet(data, RadiographTransform(SPEC), None)[0, 2]
+
+
+def test_a_film_is_named_by_its_row_of_the_csv_after_filtering(own_set: Path) -> None:
+    data = manifest.select(manifest.load(own_set), ["PA"], {}).split("train")
+    Path(data.rows["path"][2]).write_bytes(b"")
+    lines = (own_set / "manifest.csv").read_text().splitlines()
+    row = 1 + next(k for k, line in enumerate(lines) if line.startswith(data.rows["image"][2]))
+    assert row == 5
+    for read in (lambda: make(data)[0, 2], lambda: EvalSet(data, RadiographTransform(SPEC), None)[0, 2]):
+        with pytest.raises(DataError, match=f"^image of row {row} of the manifest: "):
+            read()
+    with pytest.raises(DataError, match=f"^image of row {row} of the manifest: "):
+        probe_images(data)
+    assert make(data)[0, 3].index == EvalSet(data, RadiographTransform(SPEC), None)[0, 3].index == 7
 
 
 def test_probing_opens_films_at_both_ends(own_set: Path) -> None:

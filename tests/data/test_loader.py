@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
-from cxrcl.types import Batch, ImageSpec, Tokens
+from cxrcl.types import Batch, ImageSpec, Text, Tokens
 
 
 def letters(texts: Sequence[str]) -> Tokens:
@@ -119,3 +120,24 @@ def test_collate_tokenises_all_texts_in_one_call() -> None:
 def test_tokenize_keeps_texts_with_their_samples() -> None:
     text = tokenize([["a"], ["b"], ["c"]], letters)
     assert text.ids.flatten().tolist() == [97, 98, 99] and text.ids.shape == (3, 1, 1)
+
+
+def test_pinning_reaches_every_tensor_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [field.name for field in fields(Batch)]
+    values: dict[str, Any] = {name: torch.tensor([k]) for k, name in enumerate(names)}
+    values["text"] = Text(*(torch.tensor([10 + k]) for k in range(len(Text._fields))))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)  # the real one needs CUDA
+    pinned = Batch(**values).pin_memory()
+    for name in names:
+        before, after = values[name], getattr(pinned, name)
+        if name == "text":
+            assert isinstance(after, Text) and [part.item() for part in after] == [110, 111, 112]
+        else:
+            assert after.item() == before.item() + 100, name
+
+
+def test_pinning_leaves_out_what_a_batch_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)
+    pinned = Batch(None, None, None, torch.zeros(1), torch.zeros(1)).pin_memory()
+    assert (pinned.images, pinned.augment, pinned.text, pinned.features) == (None,) * 4
+    assert pinned.labels.item() == pinned.index.item() == 100

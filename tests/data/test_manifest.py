@@ -151,6 +151,15 @@ def test_with_labels_orders_and_fills(put: Put) -> None:
     np.testing.assert_array_equal(data.values, [[0, np.nan, 1]])
 
 
+def test_what_the_source_states_travels_with_rows_and_labels(put: Put) -> None:
+    data = manifest.load(put([row(k, Edema=v, Mass="0") for k, v in enumerate(["1", "-1", "0"])]))
+    data = manifest.Manifest(data.rows, data.labels, np.where(data.values == -1, np.nan, data.values), data.values)
+    part = data.take(np.array([2, 1])).with_labels(["Mass", "Fracture", "Edema"])
+    np.testing.assert_array_equal(part.stated, [[0, np.nan, 0], [0, np.nan, -1]])
+    np.testing.assert_array_equal(part.values, [[0, np.nan, 0], [0, np.nan, np.nan]])
+    np.testing.assert_array_equal(data.split("train").stated, data.stated)
+
+
 CHANGES = [
     {"image": "new.png"},
     {"patient": "other"},
@@ -221,3 +230,14 @@ def test_a_selection_that_finds_nothing_is_an_error(
     with pytest.raises(DataError) as caught:
         manifest.select(data, views, filters)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"Edema": "0"}, {"Edema": "-1"}, {"Edema": ""}, {"findings": "Small."}, {"impression": "Ill."}]
+)
+def test_images_of_a_study_with_other_labels_or_reports_are_refused(put: Put, change: dict[str, str]) -> None:
+    whole = {"patient": "p", "study": "s", "Edema": "1", "findings": "Large.", "impression": "Well."}
+    manifest.check_studies(manifest.load(put([row(0, **whole), row(1, **{**whole, "view": "AP"})], "same")))
+    other = manifest.load(put([row(0, **whole), row(1, **{**whole, **change}), row(2, **{**whole, "study": "t"})]))
+    with pytest.raises(DataError, match=r"^1 studies have images with different labels or reports.*data\.unit=image$"):
+        manifest.check_studies(other)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from cxrcl.data import manifest
 from cxrcl.data.dataset import Texts
@@ -15,6 +18,9 @@ from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.splits import Splits
 from cxrcl.data.transforms import RadiographTransform
+from cxrcl.distributed import Runtime
+from cxrcl.errors import ConfigError
+from cxrcl.evaluation.classification import Classification
 from cxrcl.types import ImageSpec, Tokens
 
 
@@ -64,3 +70,28 @@ def test_texts_are_left_out_when_not_asked_for(splits: Splits) -> None:
 def test_evaluation_is_the_same_each_time(splits: Splits) -> None:
     first, again = (next(iter(splits.batches("valid", [0, 1], 2, texts=True))) for _ in range(2))
     assert first.images is not None and again.images is not None and torch.equal(first.images, again.images)
+
+
+def test_labels_without_sentences_do_not_stop_a_classifier(put: Callable[..., Path]) -> None:
+    rows = [
+        {"image": f"{k}.png", "patient": k, "study": k, "view": "PA", "split": "test", "Scoliosis": k % 2}
+        for k in range(4)
+    ]
+    folder = put(rows)
+    for k in range(4):
+        Image.fromarray(np.full((16, 16), 200 * (k % 2), np.uint8)).save(folder / f"{k}.png")
+    transform = RadiographTransform(ImageSpec(16, (0.5,) * 3, (0.25,) * 3))
+
+    def make_texts(part: manifest.Manifest) -> Texts:
+        return Texts(part, "auto", ReportSampler(("findings",)), PromptSampler("chexpert.json"))
+
+    class Brightness(nn.Module):
+        def classify(self, images: Tensor) -> Tensor:
+            return images.mean(dim=(1, 2, 3))[:, None]
+
+    splits = Splits(manifest.load(folder), transform, make_texts, None, transform.finish, Feed(0))
+    assert splits.size("test") == 4 and splits.column("test", "patient") == ["0", "1", "2", "3"]
+    figures = Classification(splits, splits=("test",)).run(Brightness(), Runtime(0, 1, torch.device("cpu")))
+    assert figures["auroc/Scoliosis"] == 1
+    with pytest.raises(ConfigError, match=r"chexpert\.json has no sentences for Scoliosis"):
+        splits.texts("test")

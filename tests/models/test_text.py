@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -255,6 +256,7 @@ def test_roberta_keeps_places_for_padding(roberta: Path) -> None:
 
 OFFLINE = """
 import time
+from transformers import AutoConfig, AutoModel  # takes seconds by itself; what is measured is waiting for a network
 from cxrcl.models.text import HuggingFaceText
 started = time.monotonic()
 try:
@@ -283,3 +285,31 @@ def test_both_kinds_of_attention_agree_and_travel_with_the_node() -> None:
     assert fused.model.config._attn_implementation == "sdpa"
     ids, mask = tensors(plain)
     torch.testing.assert_close(fused.eval()(ids, mask).pooled, plain.eval()(ids, mask).pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_code_of_a_downloaded_model_is_never_trusted() -> None:
+    calls = 0
+    for file in sorted((ROOT / "cxrcl" / "models").glob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        settings = {  # keyword arguments that are kept in a variable
+            node.targets[0].id: {
+                ast.unparse(key): value for key, value in zip(node.value.keys, node.value.values) if key
+            }
+            for node in nodes
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Dict)
+        }
+        for node in nodes:
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr not in ("from_pretrained", "from_config"):
+                continue
+            given = {word.arg: word.value for word in node.keywords if word.arg}
+            for word in node.keywords:
+                if word.arg is None:
+                    given |= {key.strip("'"): value for key, value in settings[ast.unparse(word.value)].items()}
+            trust = given.get("trust_remote_code")
+            assert isinstance(trust, ast.Constant) and trust.value is False, f"{file.name}:{node.lineno}"
+            calls += 1
+    assert calls >= 6
