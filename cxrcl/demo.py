@@ -35,7 +35,7 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
     started = time.monotonic()
     print("cxrcl demo: draws phantom films (first time only), pre-trains a small CLIP, scores it, reads one film.")
     print("It takes about three minutes on 2 CPU cores. Ctrl-C stops it; `make demo` goes on from there.\n", flush=True)
-    from cxrcl import app
+    from cxrcl import app, reading
     from cxrcl.data.phantom import contact_sheet
     from cxrcl.evaluation import report
     from cxrcl.inference import as_tables
@@ -51,7 +51,7 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
     sheet = folder / "contact_sheet.png"
     contact_sheet(films, sheet)
     example, truth = _example(films)
-    read = app.predict(trained.checkpoint, [example])
+    read = reading.predict(trained.checkpoint, [example])
 
     checkpoint, image = shlex.quote(str(trained.checkpoint)), shlex.quote(str(example))
     shown = "\n".join(

@@ -63,9 +63,9 @@ def main() -> None:
         except OSError as error:
             raise UserError(f"--out {given.out}: cannot write there ({error.strerror})") from None
 
-    from cxrcl import app
+    from cxrcl import reading
 
-    read = app.predict(
+    read = reading.predict(
         given.checkpoint,
         images,
         prompts=given.prompts,
