@@ -47,7 +47,7 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
     scored = app.evaluate(cli.compose("evaluate", overrides))
     cli.write_report(folder, scored.facts, scored.results)
 
-    films = next(path for path in _phantom_folders(values))
+    films = _phantom_folder(values)
     sheet = folder / "contact_sheet.png"
     contact_sheet(films, sheet)
     example, truth = _example(films)
@@ -92,11 +92,11 @@ def _escaped(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace("'", "\\'")
 
 
-def _phantom_folders(values: dict[str, Any]) -> list[Path]:
+def _phantom_folder(values: dict[str, Any]) -> Path:
     from cxrcl.data.sources.phantom import Phantom
 
-    nodes = [{k: v for k, v in node.items() if k != "_target_"} for node in values["data"]["sources"].values()]
-    return [Phantom(**node).root for node in nodes]
+    node = values["data"]["sources"]["phantom"]
+    return Phantom(**{key: value for key, value in node.items() if key != "_target_"}).root
 
 
 def _example(films: Path) -> tuple[Path, str]:
