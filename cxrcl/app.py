@@ -98,7 +98,8 @@ def train(
             nodes = earlier["config"]["model"]
         elif nodes["image_encoder"] is None and start_from is not None:
             nodes["image_encoder"] = start_from["config"]["model"]["image_encoder"]
-        objective = assemble.build_model(nodes, data.labels, corpus, packages)
+        counts = assemble.label_counts(training)
+        objective = assemble.build_model(nodes, data.labels, corpus, packages, counts)
         if start_from is not None and earlier is None:
             assemble.init_from(objective, start_from, str(cfg.init_from), runtime)
         tokenizer = getattr(objective, "tokenizer", None) if objective.num_texts else None
@@ -168,10 +169,10 @@ def evaluate(
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
         state = checkpoint.load(Path(cfg.checkpoint).expanduser())
         stored = state["config"]
-        model = assemble.restore_model(state, packages).to(runtime.device)
+        model = assemble.restore_model(state, packages, runtime.device)
         data_cfg = config.parse(_overlaid(stored["data"], cfg.data), config.Data)
         data = assemble.load_data(data_cfg, runtime, packages)
-        if isinstance(model, Classifies):
+        if isinstance(model.evaluated(), Classifies):
             data = data.with_labels(stored["labels"])
         transform = assemble.build_transform(stored["transform"], model, packages)
         reports = assemble.report_sampler(data_cfg.reports)
@@ -238,7 +239,7 @@ def _check_nodes(cfg: config.Train, packages: Packages) -> None:
         ("transform", cfg.transform, RadiographTransform, ("spec",), packages),
         ("image_encoder", cfg.image_encoder, ImageEncoder, (), packages),
         ("text_encoder", cfg.text_encoder, TextEncoder, ("corpus",), packages),
-        ("objective", cfg.objective, Objective, ("image_encoder", "text_encoder", "labels"), packages),
+        ("objective", cfg.objective, Objective, assemble.GIVEN_TO_OBJECTIVES, packages),
         ("optimizer", cfg.optimizer, torch.optim.Optimizer, ("params",), (*packages, *config.OPTIMIZER_PACKAGES)),
         ("schedule", cfg.schedule, Schedule, ("total_steps", "warmup_steps"), packages),
     ]

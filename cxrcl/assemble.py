@@ -28,6 +28,7 @@ from cxrcl.trainer import Plan
 from cxrcl.types import Batch, Evaluator, ImageEncoder, Objective, TextEncoder
 
 Packages = Sequence[str]
+GIVEN_TO_OBJECTIVES = ("image_encoder", "text_encoder", "labels", "label_counts")
 GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
 
 
@@ -108,12 +109,22 @@ def prepare(transform: RadiographTransform, runtime: Runtime) -> Callable[[Batch
 # ------------------------------------------------------------------------------------------------- model
 
 
+def label_counts(training: Manifest) -> dict[str, tuple[int, int]]:
+    """Negatives and positives of each label."""
+    values = training.values
+    return dict(zip(training.labels, zip((values == 0).sum(axis=0).tolist(), (values == 1).sum(axis=0).tolist())))
+
+
 def build_model(
-    nodes: Mapping[str, Any], labels: Sequence[str], corpus: TrainingTexts | None, packages: Packages
+    nodes: Mapping[str, Any],
+    labels: Sequence[str],
+    corpus: TrainingTexts | None,
+    packages: Packages,
+    counts: Mapping[str, tuple[int, int]] | None = None,
 ) -> Objective:
     """Towers that the objective asks for, then the objective."""
     asked = wants(nodes["objective"], Objective, "objective", packages)
-    given: dict[str, Any] = {"labels": tuple(labels)}
+    given: dict[str, Any] = {"labels": tuple(labels), "label_counts": counts}
     bases: dict[str, type[nn.Module]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
     for name, base in bases.items():
         if name not in asked:
@@ -173,12 +184,14 @@ def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int, 
     Raises:
         ConfigError: durations or sizes that contradict each other, the objective or the data.
     """
-    if t.batch_size < 2 and not objective.per_sample:
-        raise ConfigError("trainer.batch_size=1: a contrastive loss needs two samples or more")
+    try:
+        objective.check(samples, t.batch_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if t.accumulate > 1 and not objective.per_sample:
         raise ConfigError(
             f"trainer.accumulate={t.accumulate}: averaging gradients of small batches is not the gradient of a "
-            "contrastive loss over the large one; raise trainer.batch_size instead"
+            "contrastive loss over the large one; raise trainer.batch_size and set trainer.micro_batch_size"
         )
     if t.batch_size % processes:
         raise ConfigError(f"trainer.batch_size={t.batch_size} is not divisible by {processes} processes")
@@ -204,6 +217,7 @@ def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int, 
         select=None,
         higher_is_better=True,
         seed=seed,
+        micro_batch_size=t.micro_batch_size,
     )
 
 
@@ -218,7 +232,9 @@ def precision_name(name: str, device: torch.device) -> str:
     return "bf16" if has_bf16 or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else "fp32"
 
 
-def restore_model(state: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES) -> Objective:
+def restore_model(
+    state: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES, device: torch.device | str = "cpu"
+) -> Objective:
     """The model of a checkpoint with its weights, in evaluation mode: no other file, no network.
 
     Raises:
@@ -229,7 +245,7 @@ def restore_model(state: Mapping[str, Any], packages: Packages = config.OWN_PACK
     report = checkpoint.lay_in(model, state["model"])
     if report.missing or report.unexpected or report.mismatched:
         raise CheckpointError(f"the weights do not fit the stored architecture: {report}")
-    return model.eval()
+    return model.eval().to(device)
 
 
 # -------------------------------------------------------------------------------------------- evaluators
@@ -254,11 +270,11 @@ def build_evaluators(
         cls: Any = config.locate(node, object, where, packages)
         if not all(hasattr(cls, name) for name in ("needs", "selects", "higher_is_better", "run")):
             raise ConfigError(f"{where}._target_={node['_target_']}: not an evaluator (see docs/extending.md)")
-        lacking = [need.__name__ for need in cls.needs if not isinstance(model, need)]
+        lacking = [need.__name__ for need in cls.needs if not isinstance(model.evaluated(), need)]
         make = config.bind(node, object, where, given, packages)
         try:
             if lacking:
-                raise ValueError(f"{type(model).__name__} does not meet {', '.join(lacking)}")
+                raise ValueError(f"{type(model.evaluated()).__name__} does not meet {', '.join(lacking)}")
             made[name] = make()  # type: ignore[assignment]
         except ValueError as error:
             if name in asked or "*" in asked:

@@ -126,6 +126,7 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
             raise ConfigError(_omegaconf_line(error)) from None
         overrides = list(HydraConfig.get().overrides.task)
         _check_data_choices(name, overrides, values)
+        _one_duration(values, overrides)
         command(values, overrides, packages)
 
     def task(cfg: DictConfig) -> None:
@@ -206,7 +207,20 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = hydra_compose(name, overrides)
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    _one_duration(values, overrides)
+    return values
+
+
+def _one_duration(values: dict[str, Any], overrides: list[str]) -> None:
+    """A duration named on the command line, in steps or epochs, stands in place of the config's in the other unit."""
+    named = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    trainer = values.get("trainer") or {}
+    for what in ("max", "warmup", "evaluate_every"):
+        for unit, other in (("steps", "epochs"), ("epochs", "steps")):
+            given, shadowed = f"{what}_{unit}", f"{what}_{other}"
+            if f"trainer.{given}" in named and trainer.get(given) is not None and f"trainer.{shadowed}" not in named:
+                trainer[shadowed] = None
 
 
 def compose_or_explain(name: str, overrides: list[str]) -> dict[str, Any]:

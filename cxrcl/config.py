@@ -75,6 +75,9 @@ class Data(_Section):
 
 class Trainer(_Section):
     batch_size: int = Field(64, ge=1, description="over all processes")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="samples of a process that go through the towers at a time; null: all"
+    )
     max_epochs: float | None = Field(None, gt=0)
     max_steps: int | None = Field(None, ge=1)
     warmup_epochs: float | None = Field(None, ge=0)
@@ -194,9 +197,9 @@ def locate(node: Mapping[str, Any], base: type, where: str, packages: Sequence[s
     Raises:
         ConfigError: no `_target_`, outside of `packages`, not importable, or not a subclass of `base`.
     """
-    target = node.get("_target_")
+    target = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(target, str):
-        raise ConfigError(f"{where}: expected a mapping with `_target_: package.module.Class`, found {dict(node)!r}")
+        raise ConfigError(f"{where}: expected a mapping with `_target_: package.module.Class`, found {node!r}")
     if not _allowed(target, packages):
         hint = (
             "" if target.startswith("_") else "; a package of your own is named by --allow-package on the command line"
@@ -244,7 +247,8 @@ def bind(
         partial: required parameters may be missing (they are passed at the call).
 
     A parameter annotated `Callable[..., X]`, with X a class, takes a nested node whose class derives from X; it
-    receives a callable that still waits for its missing arguments (how heads learn their width).
+    receives a callable that still waits for its missing arguments (how heads learn their width). One annotated
+    `Mapping[str, Callable[..., X]]` takes nested nodes by name. What is `given` is offered to nested nodes as well.
     """
     cls = locate(node, base, where, packages)
     known = parameters(cls)
@@ -257,11 +261,15 @@ def bind(
             raise ConfigError(f"{where}.{key}: {cls.__name__} has no such setting{nearest(key, settable)}")
     schema: dict[str, Any] = {}
     for name, parameter in settable.items():
-        nested = _waits_for(parameter.annotation)
+        nested, several = _waits_for(parameter.annotation)
         if nested is not None and name in values:
             if not isinstance(values[name], Mapping):
                 raise ConfigError(f"{where}.{name}: expected a mapping with `_target_`, found {values[name]!r}")
-            values[name] = bind(values[name], nested, f"{where}.{name}", {}, packages, partial=True)
+            nodes = {name: values[name]}
+            if several:  # a null takes a node of a shipped config away
+                nodes = {f"{name}.{key}": node for key, node in values[name].items() if node is not None}
+            made: list[Any] = [bind(v, nested, f"{where}.{k}", given, packages, partial=True) for k, v in nodes.items()]
+            values[name] = dict(zip((k.split(".", 1)[1] for k in nodes), made, strict=True)) if several else made[0]
             schema[name] = (Any, ...)
             continue
         if parameter.default is not inspect.Parameter.empty:
@@ -282,12 +290,15 @@ def bind(
     return functools.partial(cls, **arguments)
 
 
-def _waits_for(annotation: Any) -> type | None:
-    """X of an annotation `Callable[..., X]` where X is a class, else None."""
-    if typing.get_origin(annotation) is not typing.get_origin(Callable[..., Any]):
-        return None
+def _waits_for(annotation: Any) -> tuple[type | None, bool]:
+    """X of an annotation `Callable[..., X]` where X is a class, else None; and whether a mapping of them is asked."""
+    several = typing.get_origin(annotation) is Mapping and typing.get_args(annotation)[0] is str
+    if several:
+        annotation = typing.get_args(annotation)[1]
+    if typing.get_origin(annotation) is not Callable:
+        return None, several
     made = typing.get_args(annotation)[-1]
-    return made if inspect.isclass(made) else None
+    return (made if inspect.isclass(made) else None), several
 
 
 def build(
@@ -308,8 +319,17 @@ def build(
 
 
 def wants(node: Mapping[str, Any], base: type, where: str, packages: Sequence[str] = OWN_PACKAGES) -> set[str]:
-    """Names of the parameters of the node's class."""
-    return set(parameters(locate(node, base, where, packages)))
+    """Names of the parameters of the node's class and of those of nodes nested in it."""
+    known = parameters(locate(node, base, where, packages))
+    found = set(known)
+    for name, parameter in known.items():
+        nested, several = _waits_for(parameter.annotation)
+        if nested is not None and isinstance(node.get(name), Mapping):
+            parts = node[name] if several else {"": node[name]}
+            for key, part in parts.items():
+                if part is not None:
+                    found |= wants(part, nested, f"{where}.{name}{key and '.'}{key}", packages)
+    return found
 
 
 def steps(

@@ -81,6 +81,37 @@ def gather(rows: Tensor) -> Tensor:
     return _Gather.forward(None, rows)
 
 
+def rows_of_all(rows: Tensor) -> Tensor:
+    """`gather` without gradient: for keys of a queue, identities of texts, partial sums."""
+    with torch.no_grad():
+        return gather(rows.detach())
+
+
+def shuffle(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Exchange rows between processes by a random permutation, the same in all of them (shuffling BN of MoCo).
+
+    Returns:
+        This process's rows after the exchange [B, ...] and the order for `unshuffle`. Alone, rows stay where they are:
+        their order has no part in batch statistics.
+    """
+    world = world_size()
+    if world == 1:
+        return rows, torch.arange(len(rows), device=rows.device)
+    order = torch.randperm(world * len(rows))
+    dist.broadcast(order, src=0)  # over gloo, on the CPU
+    order = order.to(rows.device)
+    first = offset(len(rows))
+    return rows_of_all(rows)[order[first : first + len(rows)]], order
+
+
+def unshuffle(rows: Tensor, order: Tensor) -> Tensor:
+    """Bring computed rows back to the processes and places that `shuffle` took them from."""
+    if world_size() == 1:
+        return rows
+    first = offset(len(rows))
+    return rows_of_all(rows)[order.argsort()[first : first + len(rows)]]
+
+
 @dataclass(frozen=True)
 class Runtime:
     """This process's place among all processes."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
+from cxrcl.micro_batch import BatchGradient
 from cxrcl.optim import Schedule
 from cxrcl.tracking import Tracker
 from cxrcl.types import Batch, Evaluator, Objective, StepOutput
@@ -42,6 +43,7 @@ class Plan:
     select: str | None
     higher_is_better: bool
     seed: int
+    micro_batch_size: int | None = None  # samples of a process that go through the towers at a time; None: all
 
 
 class NonFinite(RuntimeError):
@@ -83,6 +85,25 @@ class Precision:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
 
 
+class _Finite:
+    """Whether losses are finite. The flags leave the device while backward passes run: no pipeline bubble."""
+
+    def __init__(self) -> None:
+        self.flags: list[Tensor] = []
+        self.arrived: torch.cuda.Event | None = None
+
+    def watch(self, loss: Tensor) -> None:
+        self.flags.append(torch.isfinite(loss.detach()).to("cpu", non_blocking=True))
+        if loss.device.type == "cuda":
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def all(self) -> bool:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return all(map(bool, self.flags))
+
+
 class Trainer:
     """Runs an objective to the end of its plan.
 
@@ -111,7 +132,9 @@ class Trainer:
         self.plan, self.precision, self.runtime = plan, precision, runtime
         self.tracker, self.store, self.prepare = tracker, store, prepare
         self.evaluators, self.context = evaluators, context
-        self.ddp = runtime.wrap(objective)
+        self.gradient = BatchGradient(
+            objective, runtime, precision.autocast, lambda loss: precision.scaler.scale(loss), plan.micro_batch_size
+        )
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.done = 0  # updates applied or skipped by the loss scaler
@@ -154,10 +177,7 @@ class Trainer:
             group["lr"] = rate * factor
         self.optimizer.zero_grad(set_to_none=True)
         for k, batch in enumerate(batches):
-            last = k == len(batches) - 1
-            sync = nullcontext() if last or self.runtime.world == 1 else self.ddp.no_sync()  # type: ignore[operator]
-            with sync:
-                output = self._forward_backward(batch, 1 / len(batches))
+            output = self._forward_backward(batch, 1 / len(batches), last=k == len(batches) - 1)
         self.precision.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.plan.clip_norm or math.inf)
         if not self.precision.scaler.is_enabled():  # with a scaler, an overflow is its business
@@ -169,19 +189,10 @@ class Trainer:
             self.objective.after_step(output, self.done, self.plan.total_steps)
         return {**output.logs, "gradient_norm": norm.detach()}
 
-    def _forward_backward(self, host: Batch, weight: float) -> StepOutput:
-        batch = self.prepare(host)
-        with self.precision.autocast():
-            output: StepOutput = self.ddp(batch)
-        # The flag leaves the device while the backward pass runs: the check costs no pipeline bubble.
-        finite = torch.isfinite(output.loss.detach()).to("cpu", non_blocking=True)
-        arrived = torch.cuda.Event() if self.runtime.device.type == "cuda" else None
-        if arrived is not None:
-            arrived.record()
-        self.precision.scaler.scale(output.loss * weight).backward()
-        if arrived is not None:
-            arrived.synchronize()
-        (bad,) = self.runtime.any(not bool(finite))
+    def _forward_backward(self, host: Batch, weight: float, last: bool) -> StepOutput:
+        finite = _Finite()
+        output = self.gradient.add(self.prepare(host), weight, last, finite.watch)
+        (bad,) = self.runtime.any(not finite.all())
         if bad:
             rows = [row for part in self.runtime.gather_objects(host.index.tolist()) for row in part]
             shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
@@ -259,12 +270,12 @@ class Trainer:
         self.seconds = state["progress"]["seconds"]
 
 
-def evaluate(model: nn.Module, evaluator: Evaluator, runtime: Runtime, precision: Precision) -> dict[str, float]:
+def evaluate(model: Objective, evaluator: Evaluator, runtime: Runtime, precision: Precision) -> dict[str, float]:
     """One evaluator's figures, in evaluation mode and without gradients."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), precision.autocast():
-            return evaluator.run(model, runtime)
+            return evaluator.run(model.evaluated(), runtime)
     finally:
         model.train(was_training)

@@ -31,7 +31,8 @@ class Batch:
     text: Text | None
     labels: Tensor  # float32 [B, C]: 1, 0, nan = unknown; -1 = uncertain under the policy `keep`
     index: Tensor  # int64 [B]: row of the manifest's CSV (its header is row 1)
-    features: Tensor | None = None  # float32 [B, D] in place of images when a probe runs on cached features
+    seen: Features | None = None  # features [B, V, ...] of the images, where they were encoded before
+    read: Features | None = None  # features [B, T, ...] of the texts, likewise
 
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -40,12 +41,16 @@ class Batch:
         """Called by DataLoader: copies to CUDA wait for nothing only out of page-locked memory."""
         return self._each(lambda tensor: tensor.pin_memory())
 
+    def rows(self, part: slice) -> Batch:
+        """Some samples of the batch, as views."""
+        return self._each(lambda tensor: tensor[part])
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Text):
-                value = Text(*map(change, value))
+            if isinstance(value, Text | Features):
+                value = type(value)(*map(change, value))
             elif value is not None:
                 value = change(value)
             moved[field.name] = value
@@ -118,7 +123,8 @@ class Objective(nn.Module):
     """A task: towers, loss and the training forward in one module, so that DDP wraps exactly one thing.
 
     `targets`: no gradient, once per step, may be collective. `embed`: differentiable and sample-wise, so that it can
-    run in micro-batches. `loss`: couples samples; gathers over processes through `cxrcl.distributed.gather`.
+    run in micro-batches. `loss`: couples samples, always in fp32; gathers over processes through
+    `cxrcl.distributed.gather`.
     """
 
     num_views: ClassVar[int] = 1
@@ -135,7 +141,14 @@ class Objective(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define loss()")
 
     def forward(self, batch: Batch) -> StepOutput:
-        return self.loss(self.embed(batch), self.targets(batch))
+        with torch.no_grad():
+            targets = self.targets(batch)
+        return self.full_precision_loss(self.embed(batch), targets)
+
+    def full_precision_loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        """`loss` outside of autocast, with 16-bit embeddings made fp32: logits and sums of many terms need it."""
+        with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
+            return self.loss({name: _at_least_fp32(value) for name, value in embeddings.items()}, targets)
 
     def after_step(self, output: StepOutput, step: int, total: int) -> None:
         """Called after each applied update: clamps, moving averages, queues."""
@@ -143,6 +156,25 @@ class Objective(nn.Module):
     def chance(self, global_batch: int) -> float | None:
         """The loss of a model that knows nothing, or None where that has no meaning."""
         return None
+
+    def check(self, samples: int, global_batch: int) -> None:
+        """Called before training with the number of training samples: ValueError where the two do not suit."""
+        if global_batch < 2 and not self.per_sample:
+            raise ValueError("trainer.batch_size=1: a contrastive loss needs two samples or more")
+
+    def evaluated(self) -> nn.Module:
+        """What evaluators and inference see."""
+        return self
+
+
+def _at_least_fp32(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+@runtime_checkable
+class EncodesImages(Protocol):
+    def encode_images(self, images: Tensor) -> Tensor:
+        """float32 [B, 3, S, S] -> pooled features float32 [B, dim] of the image encoder, before any projection."""
 
 
 @runtime_checkable
@@ -195,8 +227,14 @@ class EvalData(Protocol):
     def size(self, split: str) -> int:
         """Number of images of the split; 0 when it has none."""
 
-    def batches(self, split: str, positions: Sequence[int], batch_size: int, texts: bool) -> Iterable[Batch]:
-        """Device-ready batches of the images at these positions of the split, in order."""
+    def batches(
+        self, split: str, positions: Sequence[int], batch_size: int, texts: int = 0, views: int = 1
+    ) -> Iterable[Batch]:
+        """Device-ready batches of the images at these positions of the split, in order.
+
+        One view is the film without augmentation, one text the fixed text of its study. With more, each is an
+        augmentation of the film, or a draw of the text, with random numbers that are fixed for the film.
+        """
 
     def column(self, split: str, name: str) -> list[str]:
         """A manifest column of the split, one string an image, '' where blank."""

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import copy
 import functools
+import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.multiprocessing as mp
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from cxrcl import config
-from cxrcl.types import Batch, Features, ImageEncoder, ImageSpec, Text, TextEncoder, Tokens
+from cxrcl import config, distributed
+from cxrcl.distributed import Runtime
+from cxrcl.models.heads import Linear
+from cxrcl.types import Batch, Features, ImageEncoder, ImageSpec, Objective, Text, TextEncoder, Tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (*config.OWN_PACKAGES, "helpers")
@@ -48,17 +55,18 @@ class TinyImages(ImageEncoder):
 
 
 class CharTokenizer:
-    """One piece for each character, framed by 1 and 2 and padded by 0."""
+    """One piece for each character, framed by 1 and 2 and padded by 0; spaces belong to no word."""
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         rows = [[1, *(3 + ord(c) % 60 for c in text), 2] for text in texts]
         longest = max(map(len, rows), default=0)
         tokens = Tokens([], [], [])
-        for row in rows:
+        for text, row in zip(texts, rows, strict=True):
             missing = longest - len(row)
+            words = [-1 if c == " " else text[:k].count(" ") for k, c in enumerate(text)]
             tokens.ids.append(row + [0] * missing)
             tokens.mask.append([1] * len(row) + [0] * missing)
-            tokens.words.append([-1] * longest)
+            tokens.words.append([-1, *words, *[-1] * (missing + 1)])
         return tokens
 
 
@@ -86,24 +94,102 @@ class TinyTexts(TextEncoder):
 # ----------------------------------------------------------------------------------------------- batches
 
 
-def text_of(ids: Sequence[Sequence[int]], length: int | None = None) -> Text:
-    """[B] lists of pieces -> Text [B, 1, L]."""
-    longest = length or max(map(len, ids))
-    padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids])[:, None]
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])[:, None]
-    return Text(padded, mask, torch.full_like(padded, -1))
+def text_of(ids: Sequence[Any], length: int | None = None) -> Text:
+    """Lists of pieces [B], or [B] lists of T of them -> Text [B, T, L].
+
+    The first and last piece are no part of a word, two neighbours between them are one.
+    """
+    texts = [row if isinstance(row[0], Sequence) else [row] for row in ids]
+    longest = length or max(len(row) for several in texts for row in several)
+
+    def padded(fill: int, values: Callable[[Sequence[int]], Sequence[int]]) -> Tensor:
+        return torch.tensor([[[*values(row), *[fill] * (longest - len(row))] for row in several] for several in texts])
+
+    def words(row: Sequence[int]) -> list[int]:
+        return [-1, *(k // 2 for k in range(len(row) - 2)), -1]
+
+    return Text(padded(0, list), padded(0, lambda row: [1] * len(row)), padded(-1, words))
 
 
-def batch_of(images: Tensor | None, ids: Sequence[Sequence[int]] | None = None, labels: Tensor | None = None) -> Batch:
-    """Device-ready batch; images [B, 3, S, S]."""
+def batch_of(images: Tensor | None, ids: Sequence[Any] | None = None, labels: Tensor | None = None) -> Batch:
+    """Device-ready batch; images [B, 3, S, S] or [B, V, 3, S, S], pieces [B] or [B] lists of T."""
     count = len(images) if images is not None else len(ids or ())
     return Batch(
-        images=None if images is None else images[:, None],
+        images=images[:, None] if images is not None and images.ndim == 4 else images,
         augment=None,
         text=None if ids is None else text_of(ids),
         labels=torch.full((count, 1), torch.nan) if labels is None else labels,
         index=torch.arange(count),
     )
+
+
+# -------------------------------------------------------------------------------------- contrastive objectives
+
+
+def two_towers(objective: type[Objective], dtype: torch.dtype = torch.float32, **arguments: Any) -> Any:
+    """The objective with the towers of this module and linear heads, the same weights at each call."""
+    torch.manual_seed(0)
+    image = {"image_encoder": TinyImages(), "image_head": partial(Linear, out_dim=6)}
+    text = {"text_encoder": TinyTexts(width=12), "text_head": partial(Linear, out_dim=6)}
+    return objective(**{**image, **(text if objective.num_texts else {}), **arguments}).to(dtype)
+
+
+def unit_rows(seed: int, *shape: int) -> Tensor:
+    """Random unit vectors, float64, with gradient."""
+    rows = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return F.normalize(rows, dim=-1).requires_grad_()
+
+
+def info_nce_by_loop(
+    a: Tensor,
+    b: Tensor,
+    scale: Tensor,
+    left_out: Callable[[int, int], bool] = lambda i, j: False,
+    smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The formula, one term at a time: cross-entropy of i over the j that are kept, where i itself always is."""
+
+    def direction(queries: Tensor, keys: Tensor, left_out: Callable[[int, int], bool]) -> Tensor:
+        total = torch.zeros((), dtype=a.dtype)
+        for i in range(len(queries)):
+            kept = [j for j in range(len(keys)) if j == i or not left_out(i, j)]
+            terms = {j: torch.exp(scale * (queries[i] * keys[j]).sum()) for j in kept}
+            for j in kept:
+                target = smoothing / len(kept) + (1 - smoothing if j == i else 0)
+                total = total - target * torch.log(terms[j] / sum(terms.values()))
+        return total / len(queries)
+
+    return direction(a, b, left_out), direction(b, a, lambda i, j: left_out(j, i))
+
+
+def golden(name: str) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    """Inputs with gradient by name, and the file: `out_*`, `grad_*` and `meta`."""
+    with np.load(ROOT / "tests" / "golden" / f"{name}.npz") as file:
+        values = dict(file)
+    inputs = {key[3:]: torch.tensor(value) for key, value in values.items() if key.startswith("in_")}
+    return {key: value.requires_grad_(value.is_floating_point()) for key, value in inputs.items()}, values
+
+
+def assert_golden(inputs: dict[str, Tensor], values: dict[str, np.ndarray], loss: Tensor, within: float) -> None:
+    """`loss` and its gradients with respect to all inputs are those of the file."""
+    assert abs(loss.item() - values["out_loss"]) < within
+    loss.backward()
+    for name, value in inputs.items():
+        assert value.grad is not None
+        assert np.abs(value.grad.numpy() - values[f"grad_{name}"]).max() < within, name
+
+
+def assert_same(one: Sequence[Tensor], other: Sequence[Tensor], leaves: Sequence[Tensor], within: float) -> None:
+    """Equal values, and equal gradients of a sum whose weights would show an exchange of two values."""
+    grads = []
+    for values in (one, other):
+        total = sum((k + 1) * value for k, value in enumerate(values))
+        grads.append(torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True, materialize_grads=True))
+    for a, b in zip([*one, *grads[0]], [*other, *grads[1]], strict=True):
+        assert torch.isfinite(a).all() and (a - b).abs().max() < within
+
+
+# ------------------------------------------------------------------------------------------ evaluation data
 
 
 class FixedData:
@@ -126,15 +212,19 @@ class FixedData:
     def size(self, split: str) -> int:
         return len(self.splits[split][0])
 
-    def batches(self, split: str, positions: Sequence[int], batch_size: int, texts: bool) -> Iterable[Batch]:
+    def batches(
+        self, split: str, positions: Sequence[int], batch_size: int, texts: int = 0, views: int = 1
+    ) -> Iterable[Batch]:
+        """Further views of a film are darker and darker, further texts are the text again with a dot."""
         images, labels, strings, _ = self.splits[split]
         for start in range(0, len(positions), batch_size):
             rows = list(positions[start : start + batch_size])
             text = None
             if texts:
-                tokens = self.tokenizer([strings[k] for k in rows])
-                text = Text(*(torch.tensor(part)[:, None] for part in tokens))
-            yield Batch(images[rows][:, None], None, text, labels[rows], torch.tensor(rows))
+                tokens = self.tokenizer([strings[k] + "." * n for k in rows for n in range(texts)])
+                text = Text(*(torch.tensor(part).unflatten(0, (-1, texts)) for part in tokens))
+            films = torch.stack([images[rows] / (k + 1) for k in range(views)], dim=1)
+            yield Batch(films, None, text, labels[rows], torch.tensor(rows))
 
     def column(self, split: str, name: str) -> list[str]:
         return self.splits[split][3]
@@ -159,6 +249,30 @@ class StopsRun:
         if self.count == StopsRun.at:
             os.kill(os.getpid(), signal.SIGTERM)
         return {"count": float(self.count)}
+
+
+# --------------------------------------------------------------------------------------------- processes
+
+# Workers are forked from a process that has imported what takes long: torch alone is two seconds for each of them.
+SLOW_IMPORTS = ["pandas", "torch", "torch._dynamo", "timm", "cxrcl.data.dataset", "cxrcl.evaluation.zero_shot"]
+
+
+def _as_torchrun(rank: int, world: int, port: int, work: Callable[[Runtime, Path], Any], folder: Path) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
+    with distributed.start("cpu", timeout_minutes=1) as runtime:
+        torch.set_num_threads(1)
+        torch.save(work(runtime, folder), folder / f"{rank}.pt")
+
+
+def in_processes(world: int, work: Callable[[Runtime, Path], Any], folder: Path) -> list[Any]:
+    """What `work(runtime, folder)`, a function of a module, returns in each of `world` processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.set_forkserver_preload(SLOW_IMPORTS)
+    mp.start_processes(_as_torchrun, args=(world, port, work, folder), nprocs=world, start_method="forkserver")
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -60,12 +60,13 @@ ALLOWED = {
     "cxrcl.optim": (),
     "cxrcl.tracking": (),
     "cxrcl.checkpoint": ("errors",),
-    "cxrcl.objectives.losses": ("distributed",),
+    "cxrcl.objectives.losses": ("distributed", "objectives"),
     "cxrcl.objectives": ("distributed", "errors", "models", "objectives", "types"),
     "cxrcl.models": ("errors", "models", "types"),
     "cxrcl.data": ("data", "errors", "types"),
     "cxrcl.evaluation": ("errors", "evaluation", "types"),
-    "cxrcl.trainer": ("distributed", "errors", "optim", "tracking", "types"),
+    "cxrcl.micro_batch": ("distributed", "types"),
+    "cxrcl.trainer": ("distributed", "errors", "micro_batch", "optim", "tracking", "types"),
     "cxrcl.run": ("checkpoint", "config", "errors"),
 }
 

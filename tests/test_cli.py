@@ -334,3 +334,21 @@ def test_packages_are_taken_off_the_command_line() -> None:
     for wrong in (["--allow-package"], ["--allow-package="], ["--allow-package", "../x"]):
         with pytest.raises(ConfigError):
             take(wrong)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps", "epochs"),
+    [
+        (["trainer.max_steps=7"], 7, None),
+        (["trainer.max_epochs=3"], None, 3),
+        (["experiment=demo", "trainer.max_epochs=3"], None, 3),
+        (["trainer.max_steps=7", "trainer.max_epochs=3"], 7, 3),  # refused later
+        (["trainer.max_steps=null"], None, 20),
+        ([], None, 20),
+    ],
+)
+def test_a_duration_on_the_command_line_takes_the_place_of_the_other_unit(
+    overrides: list[str], steps: int | None, epochs: float | None
+) -> None:
+    trainer = cli.compose("train", overrides)["trainer"]
+    assert (trainer["max_steps"], trainer["max_epochs"]) == (steps, epochs)

@@ -17,7 +17,6 @@ from cxrcl.data.sources.base import Source
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
-from cxrcl.models.heads import Head
 from cxrcl.objectives.clip import Clip
 from cxrcl.optim import Schedule
 from cxrcl.types import ImageEncoder, ImageSpec, Objective, TextEncoder
@@ -30,7 +29,7 @@ PLACES: dict[str, tuple[type, dict[str, Any], tuple[str, ...]]] = {
     "transform": (RadiographTransform, {"spec": None}, config.OWN_PACKAGES),
     "image_encoder": (ImageEncoder, {}, config.OWN_PACKAGES),
     "text_encoder": (TextEncoder, {"corpus": None}, config.OWN_PACKAGES),
-    "objective": (Objective, dict.fromkeys(("image_encoder", "text_encoder", "labels")), config.OWN_PACKAGES),
+    "objective": (Objective, dict.fromkeys(assemble.GIVEN_TO_OBJECTIVES), config.OWN_PACKAGES),
     "optimizer": (torch.optim.Optimizer, {"params": []}, config.OPTIMIZER_PACKAGES),
     "schedule": (Schedule, {"total_steps": 9, "warmup_steps": 0}, config.OWN_PACKAGES),
 }
@@ -72,8 +71,9 @@ def unlisted(node: dict[str, Any], given: dict[str, Any], nested: bool = False) 
         waits = nested and parameter.default is inspect.Parameter.empty
         if name not in given and name not in node and not waits:
             found.append(f"{cls.__name__}.{name}")
-        elif isinstance(node.get(name), dict) and "_target_" in node[name]:
-            found += unlisted(node[name], {}, nested=True)
+        elif isinstance(node.get(name), dict):
+            for part in [node[name], *node[name].values()]:
+                found += unlisted(part, given, nested=True) if isinstance(part, dict) and "_target_" in part else []
     return found
 
 
@@ -233,45 +233,6 @@ def test_a_class_without_needs_is_no_evaluator(monkeypatch: pytest.MonkeyPatch) 
     assert set(made()) == {"mine"}  # type: ignore[call-overload]
     monkeypatch.delattr(StopsRun, "needs")
     assert fault(made).startswith("evals.mine._target_=helpers.StopsRun: not an evaluator")
-
-
-# ------------------------------------------------------------------------------------- heads inside nodes
-
-
-def clip_node(**head: Any) -> dict[str, Any]:
-    linear = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
-    return {"_target_": "cxrcl.objectives.clip.Clip", "image_head": {**linear, **head}, "text_head": linear}
-
-
-def bind_clip(**head: Any) -> Any:
-    given = dict.fromkeys(("image_encoder", "text_encoder", "labels"))
-    return config.bind(clip_node(**head), Objective, "objective", given)
-
-
-def test_a_head_waits_for_its_width() -> None:
-    make = bind_clip(bias=False)
-    assert make.func is Clip
-    head = make.keywords["image_head"](4)
-    assert isinstance(head, Head) and head(torch.zeros(2, 4)).shape == (2, 6)
-    assert [name for name, _ in head.named_parameters()] == ["layer.weight"]
-
-
-@pytest.mark.parametrize(
-    ("head", "said"),
-    [
-        ({"out_dmi": 3}, "objective.image_head.out_dmi: Linear has no such setting (did you mean `out_dim`?)"),
-        ({"out_dim": "wide"}, "objective.image_head.out_dim='wide'"),
-        ({"_target_": "cxrcl.optim.Cosine"}, "objective.image_head._target_=cxrcl.optim.Cosine: not a Head"),
-        ({"_target_": "torch.nn.Linear"}, "objective.image_head._target_=torch.nn.Linear: only cxrcl"),
-    ],
-)
-def test_faults_of_a_head(head: dict[str, Any], said: str) -> None:
-    assert said in fault(lambda: bind_clip(**head))
-
-
-def test_a_head_is_a_mapping() -> None:
-    node = {**clip_node(), "image_head": "linear"}
-    assert "objective.image_head: expected a mapping" in fault(lambda: config.bind(node, Objective, "objective"))
 
 
 # ---------------------------------------------------------------------------------------------- skeleton

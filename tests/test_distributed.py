@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from helpers import FixedData, TinyImages, TinyTexts, batch_of
+from helpers import FixedData, TinyImages, TinyTexts, batch_of, in_processes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl import distributed
 from cxrcl.data.dataset import GlobalBatches
 from cxrcl.distributed import Runtime, gather
 from cxrcl.errors import DataError
@@ -26,14 +22,13 @@ from cxrcl.evaluation.zero_shot import ZeroShot
 from cxrcl.models.heads import Linear
 from cxrcl.models.image import TimmEncoder
 from cxrcl.objectives.clip import Clip
-from cxrcl.objectives.losses import info_nce
+from cxrcl.objectives.losses import info_nce, sides
 from cxrcl.optim import Constant, parameter_groups
 from cxrcl.run import RunStore
 from cxrcl.tracking import Tracker
 from cxrcl.trainer import NonFinite, Plan, Precision, Trainer
 from cxrcl.types import Batch, StepOutput
 
-WORLD = 2
 ALONE = Runtime(0, 1, torch.device("cpu"))
 
 # ------------------------------------------------------------------ what both sides compute (rank 0 of 1, or r of 2)
@@ -54,8 +49,8 @@ def contrast(runtime: Runtime, identity: Tensor | None) -> tuple[Tensor, Tensor,
     a = local(unit_rows(0), runtime).requires_grad_()
     b = local(unit_rows(1), runtime).requires_grad_()
     scale = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
-    own = None if identity is None else local(identity, runtime)
-    to_b, to_a = info_nce(a, b, scale, own)
+    own = None if identity is None else local(identity, runtime)[:, None]
+    to_b, to_a = info_nce(*sides([a, b], [own, own]), scale)
     loss = to_b + 2 * to_a
     (loss / runtime.world).backward()
     mean_of_gradients = runtime.mean(scale.grad) * runtime.world
@@ -83,9 +78,7 @@ def global_batch(step: int, size: int = 32, count: int = 8) -> Batch:
 
 def share_of(batch: Batch, runtime: Runtime) -> Batch:
     rows = runtime.shard(len(batch.index))
-    part = slice(rows.start, rows.stop)
-    text = type(batch.text)(*(value[part] for value in batch.text))
-    return Batch(batch.images[part], None, text, batch.labels[part], batch.index[part])
+    return batch.rows(slice(rows.start, rows.stop))
 
 
 def train_clip(runtime: Runtime, steps: int) -> dict[str, Any]:
@@ -195,43 +188,32 @@ def _raise_in_main() -> None:
     raise DataError("the main process says no")
 
 
-def _work(rank: int, port: int, folder: str) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(WORLD),
-        "LOCAL_WORLD_SIZE": str(WORLD),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+def _work(runtime: Runtime, folder: Path) -> dict[str, Any]:
+    rank = runtime.rank
+    return {
+        "runtime": (runtime.rank, runtime.world, runtime.is_main),
+        "gather": _plain_gather(runtime),
+        "integers": gather(torch.tensor([rank, 10 + rank])),
+        "contrast": contrast(runtime, None),
+        "contrast_same": contrast(runtime, torch.tensor([0, 1, 2, 0, 1, 5, 0, 7])),
+        "unequal": message_of(lambda: gather(torch.zeros(2 + rank, 3))),
+        "trailing": _trailing(runtime),
+        "uneven": runtime.gather_rows(torch.full((1 + 3 * rank, 2), float(rank))),
+        "nothing_from_one": runtime.gather_rows(torch.full((3 * (1 - rank), 2), 7.0)),
+        "mean": runtime.mean(torch.tensor([1.0 + rank, 5.0])),
+        "any": runtime.any(rank == 1, False, True, rank == 0),
+        "objects": runtime.gather_objects({"rank": rank}),
+        "decided": runtime.main_decides(lambda: f"by {rank}"),
+        "refused": message_of(lambda: runtime.main_decides(_raise_in_main)),
+        "after_refusal": runtime.main_decides(lambda: "still in step"),
+        "statistics": _statistics(runtime),
+        "clip": train_clip(runtime, 20),
+        "first_losses": {targets: first_loss(runtime, targets) for targets in ("identity", "same_text")},
+        "figures": {count: figures(runtime, count, 4) for count in (7, 9)},
+        "one_image": figures_of_one_image(runtime),
+        "bad_rank": fit_one_bad_rank(runtime, folder / "bad"),
+        "device": runtime.device == torch.device("cpu"),
     }
-    root = Path(folder)
-    with distributed.start("cpu", timeout_minutes=1) as runtime:
-        cpu = torch.device("cpu")
-        found: dict[str, Any] = {
-            "runtime": (runtime.rank, runtime.world, runtime.is_main, torch.get_num_threads()),
-            "gather": _plain_gather(runtime),
-            "integers": gather(torch.tensor([rank, 10 + rank])),
-            "contrast": contrast(runtime, None),
-            "contrast_same": contrast(runtime, torch.tensor([0, 1, 2, 0, 1, 5, 0, 7])),
-            "unequal": message_of(lambda: gather(torch.zeros(2 + rank, 3))),
-            "trailing": _trailing(runtime),
-            "uneven": runtime.gather_rows(torch.full((1 + 3 * rank, 2), float(rank))),
-            "nothing_from_one": runtime.gather_rows(torch.full((3 * (1 - rank), 2), 7.0)),
-            "mean": runtime.mean(torch.tensor([1.0 + rank, 5.0])),
-            "any": runtime.any(rank == 1, False, True, rank == 0),
-            "objects": runtime.gather_objects({"rank": rank}),
-            "decided": runtime.main_decides(lambda: f"by {rank}"),
-            "refused": message_of(lambda: runtime.main_decides(_raise_in_main)),
-            "after_refusal": runtime.main_decides(lambda: "still in step"),
-            "statistics": _statistics(runtime),
-            "clip": train_clip(runtime, 20),
-            "first_losses": {targets: first_loss(runtime, targets) for targets in ("identity", "same_text")},
-            "figures": {count: figures(runtime, count, 4) for count in (7, 9)},
-            "one_image": figures_of_one_image(runtime),
-            "bad_rank": fit_one_bad_rank(runtime, root / "bad"),
-            "device": runtime.device == cpu,
-        }
-    torch.save(found, root / f"{rank}.pt")
 
 
 def figures_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor]:
@@ -244,19 +226,14 @@ def figures_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("pair")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_work, args=(port, str(folder)), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
+    return in_processes(2, _work, tmp_path_factory.mktemp("pair"))
 
 
 # ------------------------------------------------------------------------------------------------------- collectives
 
 
 def test_each_process_knows_its_place(pair: list[dict[str, Any]]) -> None:
-    assert [found["runtime"][:3] for found in pair] == [(0, 2, True), (1, 2, False)]
+    assert [found["runtime"] for found in pair] == [(0, 2, True), (1, 2, False)]
     assert all(found["device"] for found in pair)
 
 

@@ -22,13 +22,13 @@ from cxrcl.objectives.classify import Classify
 from cxrcl.optim import Constant, Cosine, Plateau, Schedule
 from cxrcl.tracking import Tracker
 from cxrcl.trainer import NonFinite, Plan, Precision, Trainer, _StopRequest, evaluate
-from cxrcl.types import Batch, Objective, StepOutput
+from cxrcl.types import Batch, Features, Objective, StepOutput
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 class Line(Objective):
-    """Least squares on `features`; labels hold the wanted value."""
+    """Least squares on known features; labels hold the wanted value."""
 
     per_sample: ClassVar[bool] = True
 
@@ -41,7 +41,8 @@ class Line(Objective):
         self.after: list[int] = []
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        return {"value": self.layer(batch.features)}
+        assert batch.seen is not None
+        return {"value": self.layer(batch.seen.pooled)}
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {"wanted": batch.labels}
@@ -71,7 +72,7 @@ class Overflows(Line):
 def line_batch(step: int, count: int = 6) -> Batch:
     features = torch.randn(count, 4, generator=torch.Generator().manual_seed(step))
     labels = torch.full((count, 1), float(step))
-    return Batch(None, None, None, labels, torch.arange(count) + 100 * step, features)
+    return Batch(None, None, None, labels, torch.arange(count) + 100 * step, Features(features, features))
 
 
 def forever(make: Callable[[int], Batch] = line_batch) -> Iterator[Batch]:
@@ -231,6 +232,15 @@ def test_accumulating_two_batches_equals_one_of_twice_the_size() -> None:
     assert (whole["image_encoder.conv.weight"] - start["image_encoder.conv.weight"]).abs().max() > 1e-3
 
 
+def test_the_size_of_micro_batches_reaches_the_plan() -> None:
+    def planned(**values: Any) -> int | None:
+        return assemble.make_plan(config.Trainer(max_steps=1, batch_size=8, **values), 0, Line(), 8).micro_batch_size
+
+    assert planned() is None and planned(micro_batch_size=3) == 3
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        planned(micro_batch_size=0)
+
+
 # ----------------------------------------------------------------------------------- evaluations and checkpoints
 
 
@@ -329,7 +339,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_and_ro
         batch = line_batch(step)
         if step == 2:
             kept.update(weights(loop))
-            batch.features[1, 1] = torch.nan
+            batch.seen.pooled[1, 1] = torch.nan
         return batch
 
     with pytest.raises(NonFinite, match=r"at step 3 \(rows 200, 201, 202, 203, 204, 205\); no update"):

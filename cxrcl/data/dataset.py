@@ -134,11 +134,25 @@ class TrainSet:
 
 
 class EvalSet:
-    """Every image of a split, fitted without augmentation, with the fixed text of its study where asked."""
+    """Every image of a split, fitted without augmentation, with the fixed text of its study where asked.
 
-    def __init__(self, manifest: Manifest, transform: RadiographTransform, texts: Texts | None) -> None:
+    Args:
+        num_views, num_texts: with more than one, each view is an augmentation of the film and each text a draw, by
+            random numbers that depend on the film's place only: what a loss over two views is measured on.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        transform: RadiographTransform,
+        texts: Texts | None,
+        num_views: int = 1,
+        num_texts: int = 1,
+    ) -> None:
         self.transform = transform
         self.texts = texts
+        self.num_views = num_views
+        self.num_texts = num_texts
         self.paths = manifest.rows["path"].to_numpy(dtype=str)
         self.values = manifest.values
         self.lines = _lines(manifest)
@@ -148,10 +162,20 @@ class EvalSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         _, row = key
-        film = _read(self.paths[row], self.lines[row], self.transform.spec.size)
-        image = self.transform.geometry(film, None)[None, None]
-        texts = [self.texts.make(row, None)] if self.texts is not None else []
-        return Sample(image, None, texts, self.values[row], int(self.lines[row]))
+        side = self.transform.spec.size if self.num_views == 1 else self.transform.needed_side_px()
+        film = _read(self.paths[row], self.lines[row], side)
+        numbers = None
+        if self.num_views == 1:
+            images = self.transform.geometry(film, None)[None, None]
+        else:
+            streams = [stream(0, _IMAGE, row, view) for view in range(self.num_views)]
+            images = np.stack([self.transform.geometry(film, rng)[None] for rng in streams])
+            numbers = np.stack([self.transform.draw(rng) for rng in streams])
+        texts = []
+        if self.texts is not None:
+            draws = [None] if self.num_texts == 1 else [stream(0, _TEXT, row, k) for k in range(self.num_texts)]
+            texts = [self.texts.make(row, rng) for rng in draws]
+        return Sample(images, numbers, texts, self.values[row], int(self.lines[row]))
 
 
 def _lines(manifest: Manifest) -> np.ndarray:

@@ -56,10 +56,13 @@ class Splits:
         texts = self._texts_of(split)
         return [texts.make(row, None) for row in range(self.size(split))]
 
-    def batches(self, split: str, positions: Sequence[int], batch_size: int, texts: bool) -> Iterable[Batch]:
+    def batches(
+        self, split: str, positions: Sequence[int], batch_size: int, texts: int = 0, views: int = 1
+    ) -> Iterable[Batch]:
         keys = [
             [(0, position) for position in positions[start : start + batch_size]]
             for start in range(0, len(positions), batch_size)
         ]
-        dataset = EvalSet(self._part(split), self.transform, self._texts_of(split) if texts else None)
+        sentences = self._texts_of(split) if texts else None
+        dataset = EvalSet(self._part(split), self.transform, sentences, views, texts)
         return map(self.prepare, self.feed.batches(dataset, keys, Collate(self.tokenizer if texts else None)))

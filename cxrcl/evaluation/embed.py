@@ -20,7 +20,7 @@ def over_images(
     rows, labels = [], []
     for split in splits:
         parts, known = [], []
-        for batch in data.batches(split, runtime.shard(data.size(split)), batch_size, texts=False):
+        for batch in data.batches(split, runtime.shard(data.size(split)), batch_size):
             parts.append(compute(batch).float())
             known.append(batch.labels)
         rows.append(runtime.gather_rows(_stack(parts, compute, data, split, batch_size, runtime)).cpu())
@@ -43,7 +43,7 @@ def _stack(
     if parts:
         return torch.cat(parts)
     # A process without a share still takes part in the gather: it needs the shape of a row.
-    example = next(iter(data.batches(split, range(1), batch_size, texts=False)))
+    example = next(iter(data.batches(split, range(1), batch_size)))
     return compute(example).float()[:0]
 
 

@@ -12,12 +12,13 @@ from cxrcl.types import EvalData, Gathers, Objective
 
 
 class Loss:
-    """Mean loss over fixed batches: no augmentation, no shuffling, the fixed text of each study.
+    """Mean loss over fixed batches: no shuffling, no augmentation, the fixed text of each study.
 
-    A contrastive loss depends on the batch size, so it is part of the definition: batches hold `batch_size` images
-    over all processes. Incomplete batches are left out; a split smaller than
-    one is one batch (cut to a multiple of the processes). Objectives
-    that read text see images that have one.
+    Objectives over several views or texts see augmentations of the film or draws of the text that are the same at
+    every evaluation. A contrastive loss depends on the batch size, so it is part of the definition: batches hold
+    `batch_size` images over all processes. Incomplete batches are left out; a split smaller than one is one batch (cut
+    to a multiple of the processes). Objectives that read text see images that have one. Of a sum of objectives it is
+    the loss of the primary part.
 
     Args:
         data: the splits (given by the application).
@@ -42,8 +43,10 @@ class Loss:
             texts = self.data.texts(split) if reads else None
             positions = [k for k in range(self.data.size(split)) if texts is None or texts[k]]
             size = min(self.batch_size, len(positions)) // runtime.world * runtime.world
+            if size == 1 and not objective.per_sample:  # nothing to contrast with
+                continue
             for start in range(0, len(positions) - size + 1, size) if size else ():
                 mine = [positions[start + k] for k in runtime.shard(size)]
-                for batch in self.data.batches(split, mine, len(mine), texts=reads):
+                for batch in self.data.batches(split, mine, len(mine), objective.num_texts, objective.num_views):
                     losses.append(objective(batch).loss.detach())
         return {"total": float(runtime.mean(torch.stack(losses).mean())) if losses else float("nan")}

@@ -28,19 +28,28 @@ class Linear(Head):
 
 
 class MLP(Head):
-    """Linear, ReLU, Linear (ConVIRT, Zhang et al. 2020, eq. 1; SimCLR's g).
+    """Linear, ReLU, Linear (ConVIRT, Zhang et al. 2020, eq. 1; SimCLR's g; MoCo v2's head).
 
     Args:
         hidden_dim: width of the hidden layer; None takes `in_dim`.
+        batch_norm: normalise the hidden layer over the batch before the ReLU.
         dropout: on the hidden layer.
     """
 
-    def __init__(self, in_dim: int, out_dim: int = 512, hidden_dim: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int = 512,
+        hidden_dim: int | None = None,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.out_dim = out_dim
         hidden_dim = hidden_dim or in_dim
+        norm = [nn.BatchNorm1d(hidden_dim)] if batch_norm else []
         self.layers = nn.Sequential(
-            nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, out_dim)
+            nn.Linear(in_dim, hidden_dim), *norm, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, out_dim)
         )
 
     def forward(self, features: Tensor) -> Tensor:

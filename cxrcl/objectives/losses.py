@@ -1,4 +1,4 @@
-"""Losses as pure functions of embeddings, over the samples of all processes.
+"""InfoNCE as a pure function of embeddings, over the samples of all processes.
 
 The form that gives the exact gradient of the whole batch: this process's rows against the columns of all processes,
 gathered with gradient, averaged over the local rows.
@@ -6,59 +6,78 @@ gathered with gradient, averaged over the local rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cxrcl.distributed import gather, offset
+from cxrcl.distributed import gather, offset, rows_of_all, world_size
+from cxrcl.objectives.same_text import excluded
+from cxrcl.objectives.tiled import tiled_info_nce
+
+LARGE = 1024 * 1024  # logits of one process; from here on they are made a tile at a time
 
 
-def text_identity(ids: Tensor, mask: Tensor) -> Tensor:
-    """One int64 for each text of [B, L]: equal for equal word pieces, whatever the padding.
+class Side(NamedTuple):
+    """One side of a contrast: unit vectors, and the texts that they stand for."""
 
-    A polynomial hash modulo 2^64; two different texts of a batch of 10,000 collide with a chance of about 1e-12.
+    own: Tensor  # [b, D] of this process, with gradient
+    everyone: Tensor  # [B, D] of all processes, with gradient; `own` itself in a world of one
+    texts: Tensor | None  # int64 [b, n] identities, None: every other sample is a negative
+    all_texts: Tensor | None  # int64 [B, n]
+
+
+def sides(rows: Sequence[Tensor], texts: Sequence[Tensor | None] | None = None) -> list[Side]:
+    """Gather several [b, D] in one go, with the identities [b, n] of the texts that their rows stand for.
+
+    Raises:
+        ValueError: a single sample, which has nothing to be contrasted with.
     """
-    places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
-    # Odd multipliers from a 64-bit mixing function, wrapping on purpose.
-    weights = places * -7046029254386353131
-    weights = (weights ^ (weights >> 29)) * -4658895280553007687
-    mixed = (ids + 1) * 6364136223846793005
-    mixed = (mixed ^ (mixed >> 31)) * (weights | 1)
-    return (mixed * mask).sum(dim=1)
+    if len(rows[0]) * world_size() < 2:
+        raise ValueError("a contrastive loss needs two samples or more, found 1")
+    everyone = rows if world_size() == 1 else gather(torch.stack(tuple(rows), dim=1)).unbind(1)
+    names = list(texts or [None] * len(rows))
+    known = [part for part in names if part is not None]
+    found = iter(rows_of_all(torch.cat(known, dim=1)).split([part.shape[1] for part in known], dim=1) if known else ())
+    all_names = [None if part is None else next(found) for part in names]
+    return [Side(*parts) for parts in zip(rows, everyone, names, all_names, strict=True)]
 
 
-def exclude_equal(logits: Tensor, rows: Tensor, columns: Tensor, first: int) -> Tensor:
-    """Take samples of equal identity, other than the row's own, out of the denominators.
+def info_nce(a: Side, b: Side, scale: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Symmetric InfoNCE (CLIP, Radford et al. 2021, figure 3): CE(s a bᵀ) and CE(s b aᵀ).
 
     Args:
-        logits: [b, B]; row k's own column is `first` + k.
-        rows, columns: int64 [b] and [B] identities.
-    """
-    equal = rows[:, None] == columns[None]
-    own = torch.arange(len(rows), device=rows.device)
-    equal[own, first + own] = False
-    return logits.masked_fill(equal, -torch.inf)
-
-
-def info_nce(a: Tensor, b: Tensor, scale: Tensor, identity: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Symmetric InfoNCE of CLIP (Radford et al. 2021, figure 3): ½[CE(s a bᵀ) + CE(s b aᵀ)].
-
-    Args:
-        a, b: unit vectors [B, D] of this process; row k of one belongs to row k of the other.
+        a, b: row k of one belongs to row k of the other; pairs of samples that share a text are left out.
         scale: multiplies the cosines.
-        identity: int64 [B]; samples of equal identity are not negatives of each other.
+        smoothing: label smoothing, over the columns that are not left out.
 
     Returns:
         The losses of a -> b and b -> a, means over local rows.
     """
-    first = offset(len(a))
-    all_b = gather(b)
-    a_to_b = scale * a @ all_b.T
+    first = offset(len(a.own))
+    if len(a.own) * len(b.everyone) >= LARGE:
+        return tiled_info_nce(a.own, b.everyone, scale, a.texts, b.all_texts, smoothing)
+    a_to_b = _logits(a, b, scale, first)
     # One process: the second matrix is the first, transposed.
-    b_to_a = a_to_b.T if all_b is b else scale * b @ gather(a).T
-    if identity is not None:
-        everyone = gather(identity)
-        a_to_b = exclude_equal(a_to_b, identity, everyone, first)
-        b_to_a = exclude_equal(b_to_a, identity, everyone, first)
-    own = torch.arange(first, first + len(a), device=a.device)
-    return F.cross_entropy(a_to_b, own), F.cross_entropy(b_to_a, own)
+    b_to_a = a_to_b.T if b.everyone is b.own else _logits(b, a, scale, first)
+    return cross_entropy(a_to_b, first, smoothing), cross_entropy(b_to_a, first, smoothing)
+
+
+def _logits(a: Side, b: Side, scale: Tensor, first: int) -> Tensor:
+    logits = scale * a.own @ b.everyone.T
+    if a.texts is None or b.all_texts is None:
+        return logits
+    return logits.masked_fill(excluded(a.texts, b.all_texts, first), -torch.inf)
+
+
+def cross_entropy(logits: Tensor, first: int, smoothing: float = 0.0) -> Tensor:
+    """Mean over rows of [b, B], where row k's own column is `first` + k and columns at -inf do not count."""
+    own = torch.arange(first, first + len(logits), device=logits.device)
+    if not smoothing:
+        return F.cross_entropy(logits, own)
+    counted = logits > -torch.inf
+    spread = logits.masked_fill(~counted, 0).sum(dim=1) / counted.sum(dim=1)
+    target = (1 - smoothing) * logits.gather(1, own[:, None])[:, 0] + smoothing * spread
+    return (logits.logsumexp(dim=1) - target).mean()

@@ -19,7 +19,7 @@ from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
-from cxrcl.types import Batch, ImageSpec, Text, Tokens
+from cxrcl.types import Batch, Features, ImageSpec, Text, Tokens
 
 
 def letters(texts: Sequence[str]) -> Tokens:
@@ -126,12 +126,15 @@ def test_pinning_reaches_every_tensor_of_a_batch(monkeypatch: pytest.MonkeyPatch
     names = [field.name for field in fields(Batch)]
     values: dict[str, Any] = {name: torch.tensor([k]) for k, name in enumerate(names)}
     values["text"] = Text(*(torch.tensor([10 + k]) for k in range(len(Text._fields))))
+    values["seen"] = Features(torch.tensor([20]), torch.tensor([21]))
+    values["read"] = Features(torch.tensor([30]), torch.tensor([31]))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)  # the real one needs CUDA
     pinned = Batch(**values).pin_memory()
     for name in names:
         before, after = values[name], getattr(pinned, name)
-        if name == "text":
-            assert isinstance(after, Text) and [part.item() for part in after] == [110, 111, 112]
+        if isinstance(before, Text | Features):
+            assert type(after) is type(before)
+            assert [part.item() for part in after] == [part.item() + 100 for part in before]
         else:
             assert after.item() == before.item() + 100, name
 
@@ -139,5 +142,5 @@ def test_pinning_reaches_every_tensor_of_a_batch(monkeypatch: pytest.MonkeyPatch
 def test_pinning_leaves_out_what_a_batch_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)
     pinned = Batch(None, None, None, torch.zeros(1), torch.zeros(1)).pin_memory()
-    assert (pinned.images, pinned.augment, pinned.text, pinned.features) == (None,) * 4
+    assert (pinned.images, pinned.augment, pinned.text, pinned.seen, pinned.read) == (None,) * 5
     assert pinned.labels.item() == pinned.index.item() == 100

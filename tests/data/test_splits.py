@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import two_towers
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,7 +23,9 @@ from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.classification import Classification
-from cxrcl.types import ImageSpec, Tokens
+from cxrcl.evaluation.loss import Loss
+from cxrcl.objectives.simclr import SimClr
+from cxrcl.types import Batch, ImageSpec, Tokens
 
 
 def numbers(texts: Sequence[str]) -> Tokens:
@@ -34,7 +38,7 @@ def splits(tiny_set: Path) -> Splits:
     transform = RadiographTransform(ImageSpec(16, (0.5,) * 3, (0.25,) * 3))
 
     def make_texts(part: manifest.Manifest) -> Texts:
-        return Texts(part, "report", ReportSampler(("findings",)), PromptSampler("chexpert.json"))
+        return Texts(part, "report", ReportSampler(("findings",), num_sentences=1), PromptSampler("chexpert.json"))
 
     return Splits(data, transform, make_texts, numbers, transform.finish, Feed(0))
 
@@ -52,7 +56,7 @@ def test_columns_and_texts_follow_the_rows_of_the_split(splits: Splits) -> None:
 
 
 def test_batches_come_in_the_order_asked_for(splits: Splits) -> None:
-    batches = list(splits.batches("test", [4, 1, 0, 5, 2], 2, texts=True))
+    batches = list(splits.batches("test", [4, 1, 0, 5, 2], 2, texts=1))
     assert [(batch.index - 26).tolist() for batch in batches] == [[4, 1], [0, 5], [2]]  # rows of the CSV
     for batch in batches:
         assert batch.images is not None and batch.images.dtype == torch.float32
@@ -63,13 +67,53 @@ def test_batches_come_in_the_order_asked_for(splits: Splits) -> None:
 
 
 def test_texts_are_left_out_when_not_asked_for(splits: Splits) -> None:
-    assert next(iter(splits.batches("test", [0], 1, texts=False))).text is None
-    assert list(splits.batches("test", [], 4, texts=True)) == []
+    assert next(iter(splits.batches("test", [0], 1, texts=0))).text is None
+    assert list(splits.batches("test", [], 4, texts=1)) == []
 
 
 def test_evaluation_is_the_same_each_time(splits: Splits) -> None:
-    first, again = (next(iter(splits.batches("valid", [0, 1], 2, texts=True))) for _ in range(2))
+    first, again = (next(iter(splits.batches("valid", [0, 1], 2, texts=1))) for _ in range(2))
     assert first.images is not None and again.images is not None and torch.equal(first.images, again.images)
+
+
+def of_two(splits: Splits, positions: Sequence[int], batch_size: int = 8) -> Batch:
+    (batch,) = splits.batches("train", positions, batch_size, texts=2, views=2)
+    return batch
+
+
+def test_two_views_are_different_augmentations_and_two_texts_draws(splits: Splits) -> None:
+    batch = of_two(splits, range(8))
+    assert batch.images is not None and batch.text is not None
+    assert batch.images.dtype == torch.float32 and batch.images.shape == (8, 2, 3, 16, 16)
+    assert batch.text.ids.shape[:2] == (8, 2)
+    assert all(not torch.equal(*film) for film in batch.images)
+    # Drawn sentences are shorter than the fixed text, and the second draw is not always the first.
+    fixed = [len(text) for text in splits.texts("train")[:8]]
+    draws = batch.text.ids[..., 0]
+    assert all(draw < size or size == 0 for row, size in zip(draws.tolist(), fixed, strict=True) for draw in row)
+    assert (draws[:, 0] != draws[:, 1]).any()
+
+
+def test_views_and_texts_belong_to_the_film_and_not_to_its_batch(splits: Splits) -> None:
+    whole, again, some = of_two(splits, range(8)), of_two(splits, range(8)), of_two(splits, [5, 2])
+    for one, other in ((whole, again), (whole.rows(torch.tensor([5, 2])), some)):
+        assert one.images is not None and other.images is not None and torch.equal(one.images, other.images)
+        assert one.text is not None and other.text is not None and torch.equal(one.text.ids, other.text.ids)
+
+
+def test_one_view_is_the_film_itself_and_one_text_the_fixed_one_whatever_the_other(splits: Splits) -> None:
+    plain = next(iter(splits.batches("train", [0, 1], 2, texts=1, views=1)))
+    films = next(iter(splits.batches("train", [0, 1], 2, texts=2, views=1)))
+    texts = next(iter(splits.batches("train", [0, 1], 2, texts=1, views=2)))
+    assert plain.images is not None and films.images is not None and torch.equal(plain.images, films.images)
+    assert plain.text is not None and texts.text is not None and torch.equal(plain.text.ids, texts.text.ids)
+
+
+def test_the_loss_over_two_views_is_the_same_at_each_evaluation(splits: Splits) -> None:
+    model, alone = two_towers(SimClr).eval(), Runtime(0, 1, torch.device("cpu"))
+    with torch.no_grad():
+        first, again = (Loss(splits, 3).run(model, alone)["total"] for _ in range(2))
+    assert first == again and math.isfinite(first)
 
 
 def test_labels_without_sentences_do_not_stop_a_classifier(put: Callable[..., Path]) -> None:

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 from helpers import CharTokenizer, FixedData
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cxrcl.distributed import Runtime
+from cxrcl.types import Objective
 
 TEXTS = ["the heart is large", "", "no edema at all", "the heart is large", "clear lungs", "edema", ""]
 LABELS = [[0, 1, 0], [1, 0, torch.nan], [0, 1, 1], [torch.nan, 0, 0], [1, torch.nan, 1], [0, 1, 0], [0, 0, 1]]
 
 
-class Known(nn.Module):
+class Known(Objective):
     """Images are embedded by their pixels, texts by a fixed random table of their pieces; calls are counted."""
 
     def __init__(self) -> None:

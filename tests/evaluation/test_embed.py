@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from helpers import FixedData
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrcl import assemble, config
 from cxrcl.evaluation.embed import embed_texts, over_images
+from cxrcl.types import Objective
 
 
 def test_rows_come_in_the_order_of_the_splits_whatever_the_batch_size(data: Any, alone: Any) -> None:
@@ -45,7 +46,7 @@ class Counted(FixedData):
             yield batch
 
 
-class Logits(nn.Module):
+class Logits(Objective):
     def classify(self, images: Tensor) -> Tensor:
         return images[:, :, 0, 0]
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import FixedData, TinyImages, TinyTexts
+from helpers import FixedData, TinyImages, two_towers
 
 from cxrcl.evaluation.loss import Loss
-from cxrcl.models.heads import Linear
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
+from cxrcl.objectives.cxr_clip import CxrClip
+from cxrcl.objectives.simclr import SimClr
 
 
 @pytest.fixture
@@ -27,13 +27,11 @@ def films() -> FixedData:
 
 
 def clip() -> Clip:
-    torch.manual_seed(0)
-    head = partial(Linear, out_dim=6)
-    return Clip(TinyImages(), TinyTexts(width=12), head, head).eval()
+    return two_towers(Clip).eval()
 
 
 def loss_of(model: Any, films: FixedData, split: str, positions: list[int]) -> float:
-    (batch,) = films.batches(split, positions, len(positions), texts=model.num_texts > 0)
+    (batch,) = films.batches(split, positions, len(positions), model.num_texts, model.num_views)
     return model(batch).loss.item()
 
 
@@ -72,3 +70,31 @@ def test_splits_without_images_are_refused_and_without_texts_give_nan(films: Fix
     films.splits["test"] = tuple(value[:0] for value in films.splits["test"])
     with pytest.raises(ValueError, match="the splits test have no image"):
         Loss(films, 4, splits=("test",))
+
+
+@pytest.mark.parametrize("objective", [SimClr, CxrClip])
+def test_objectives_over_two_views_see_two(
+    films: FixedData, alone: Any, objective: type[SimClr] | type[CxrClip]
+) -> None:
+    model = two_towers(objective).eval()
+    positions = [k for k in range(11) if model.num_texts == 0 or k not in (2, 5)][:8]
+    found = [Loss(films, 8).run(model, alone)["total"] for _ in range(2)]
+    assert found[0] == found[1] == pytest.approx(loss_of(model, films, "valid", positions), abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", [Clip, SimClr])
+def test_a_split_of_one_sample_has_nothing_to_contrast(films: FixedData, alone: Any, objective: type[Clip]) -> None:
+    films.splits["test"] = tuple(value[:1] for value in films.splits["test"])  # type: ignore[assignment]
+    model = two_towers(objective).eval()
+    assert math.isnan(Loss(films, 4, splits=("test",)).run(model, alone)["total"])
+    # It has no part in the mean over splits either.
+    found = Loss(films, 4, splits=("test", "valid")).run(model, alone)["total"]
+    assert found == Loss(films, 4).run(model, alone)["total"]
+
+
+def test_one_sample_is_enough_for_a_loss_of_samples(films: FixedData, alone: Any) -> None:
+    films.splits["test"] = tuple(value[:1] for value in films.splits["test"])  # type: ignore[assignment]
+    model = Classify(TinyImages(), ("a",)).eval()
+    assert Loss(films, 4, splits=("test",)).run(model, alone)["total"] == pytest.approx(
+        loss_of(model, films, "test", [0]), abs=1e-6
+    )

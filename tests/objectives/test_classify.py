@@ -2,28 +2,73 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import pytest
 import torch
-from helpers import TinyImages, batch_of
+from helpers import TinyImages, assert_same, batch_of, equal_everywhere
 from torch import Tensor
 
+from cxrcl import assemble, config
+from cxrcl.errors import ConfigError
 from cxrcl.objectives.classify import Classify
-from cxrcl.types import Batch, Classifies
+from cxrcl.types import Batch, Classifies, EncodesImages
 
 NAN = math.nan
 LABELS = torch.tensor([[1, 0, NAN], [NAN, NAN, NAN], [-1, 1, 0], [0, 0, 1], [1, -1, NAN], [0, NAN, 1]])
+# Rows with several positives, with none, and with nothing known have no class; blanks and -1 beside one do not matter.
+CLASSES = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [NAN, 1, NAN], [NAN, NAN, NAN], [0, -1, 1]])
+COUNTS = {"a": (30, 10), "b": (5, 20), "c": (50, 50)}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "weights": {"class_weights": {"a": 3.0, "c": 0.5}},
+    "balanced": {"class_weights": "balanced", "label_counts": COUNTS},
+    "focal": {"focal_gamma": 2.0},
+    "focal, gamma below 1": {"focal_gamma": 0.5},
+    "focal, weights": {"focal_gamma": 1.5, "class_weights": {"b": 4.0}},
+}
+variants = pytest.mark.parametrize("arguments", VARIANTS.values(), ids=VARIANTS)
+tasks = pytest.mark.parametrize("task", ["multi_label", "multi_class"])
 
 
-def classify(norm: bool = False, freeze: bool = False) -> Classify:
+def classify(norm: bool = False, freeze: bool = False, **arguments: Any) -> Classify:
     torch.manual_seed(0)
-    return Classify(TinyImages(norm=norm), ("a", "b", "c"), freeze_encoder=freeze)
+    return Classify(TinyImages(norm=norm), ("a", "b", "c"), freeze_encoder=freeze, **arguments)
 
 
-def batch(rows: slice = slice(None)) -> Batch:
-    images = torch.randn(len(LABELS), 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return batch_of(images[rows], labels=LABELS[rows])
+def truth_of(task: str) -> Tensor:
+    return (LABELS if task == "multi_label" else CLASSES).double()
+
+
+def random_logits() -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return (2 * torch.randn(6, 3, dtype=torch.float64, generator=generator)).requires_grad_()
+
+
+def loss_by_loop(logits: Tensor, labels: Tensor, task: str, weights: list[float], gamma: float) -> Tensor:
+    """Mean over samples of w (1 - p)^gamma (- log p), p the probability of what is true."""
+    total = torch.zeros((), dtype=logits.dtype)
+    for row, known in zip(logits, labels, strict=True):
+        terms = []
+        if task == "multi_class":
+            positive = [k for k, y in enumerate(known) if y == 1]
+            if len(positive) == 1:
+                p = row[positive[0]].exp() / sum(x.exp() for x in row)
+                terms.append(weights[positive[0]] * (1 - p) ** gamma * -p.log())
+        else:
+            for x, y, weight in zip(row, known, weights, strict=True):
+                if y in (0, 1):
+                    p = 1 / (1 + torch.exp(-x if y == 1 else x))
+                    terms.append((weight if y == 1 else 1.0) * (1 - p) ** gamma * -p.log())
+        total = total + sum(terms) / max(len(terms), 1)
+    return total / len(logits)
+
+
+def batch(labels: Tensor = LABELS) -> Batch:
+    images = torch.randn(len(labels), 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return batch_of(images, labels=labels)
 
 
 def by_double_loop(logits: Tensor, labels: Tensor) -> float:
@@ -57,21 +102,24 @@ def test_extreme_logits_and_unknown_labels_give_finite_loss_and_gradient() -> No
     assert loss.item() == pytest.approx(200) and torch.isfinite(logits.grad).all()
 
 
-def test_two_halves_accumulate_to_the_gradient_of_the_whole() -> None:
-    model = classify()
+@variants
+@tasks
+def test_parts_accumulate_to_the_gradient_of_the_whole(task: str, arguments: dict[str, Any]) -> None:
+    model, given = classify(task=task, **arguments).double(), batch(labels=truth_of(task))
+    given.images = given.images.double()
     assert Classify.per_sample
-    model(batch()).loss.backward()
+    model(given).loss.backward()
     whole = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    for rows in (slice(0, 3), slice(3, 6)):
-        (model(batch(rows)).loss / 2).backward()
+    for start, end in ((0, 1), (1, 3), (3, 6)):
+        (model(given.rows(slice(start, end))).loss * (end - start) / 6).backward()
     for grad, parameter in zip(whole, model.parameters(), strict=True):
-        assert torch.allclose(grad, parameter.grad, atol=1e-7)
+        assert grad.abs().max() > 1e-6 and (grad - parameter.grad).abs().max() < 1e-12
 
 
 def test_classify_gives_the_logits_of_the_first_view() -> None:
     model = classify()
-    assert isinstance(model, Classifies)
+    assert isinstance(model, Classifies) and isinstance(model, EncodesImages)
     given = batch()
     expected = model.classifier(model.image_encoder(given.images[:, 0]).pooled)
     assert torch.equal(model.embed(given)["logits"], expected)
@@ -99,3 +147,154 @@ def test_free_encoder_trains_and_updates_its_statistics() -> None:
 def test_no_label_is_an_error() -> None:
     with pytest.raises(ValueError, match="no label column"):
         Classify(TinyImages(), ())
+
+
+# ------------------------------------------------------------------------------- classes, weights, focal loss
+
+
+@variants
+@tasks
+def test_value_and_gradient_equal_a_loop(task: str, arguments: dict[str, Any]) -> None:
+    model, logits, labels = classify(task=task, **arguments).double(), random_logits(), truth_of(task)
+    slow = loss_by_loop(logits, labels, task, model.class_weights.tolist(), arguments.get("focal_gamma", 0.0))
+    assert_same([model.loss({"logits": logits}, {"labels": labels}).loss], [slow], [logits], within=1e-10)
+
+
+def test_every_variant_of_each_task_is_another_loss() -> None:
+    given = {"logits": random_logits()}, {"labels": CLASSES.double()}
+    models = [classify(task=task, **a).double() for task in ("multi_label", "multi_class") for a in VARIANTS.values()]
+    assert len({model.loss(*given).loss.item() for model in models}) == 2 * len(VARIANTS)
+
+
+def test_log_odds_of_classes_are_those_of_the_softmax() -> None:
+    model, images = classify(task="multi_class"), batch().images[:, 0]
+    probabilities = model.embed(batch())["logits"].softmax(dim=1)
+    assert (model.classify(images).sigmoid() - probabilities).abs().max() < 1e-6
+    assert (classify().classify(images) == classify().embed(batch())["logits"]).all()
+
+
+def test_log_odds_of_a_certain_class_are_finite() -> None:
+    model = classify(task="multi_class")
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([300.0, 0.0, 0.0]))
+    assert torch.isfinite(model.classify(batch().images[:, 0])).all()
+
+
+@tasks
+@pytest.mark.parametrize("gamma", [0.3, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("extreme", [40.0, 200.0, 3e4])
+def test_focal_loss_of_the_extremely_confident_is_finite(task: str, gamma: float, extreme: float) -> None:
+    logits = torch.tensor([[extreme, -extreme, -extreme], [-extreme, extreme, 0.0]], requires_grad=True)
+    labels = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    loss = classify(task=task, focal_gamma=gamma).loss({"logits": logits}, {"labels": labels}).loss
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+    # What is right has no part, what is wrong the whole.
+    assert logits.grad[0].abs().max() < 1e-6 and logits.grad[1].abs().max() > 0.1
+
+
+def test_balanced_weights_of_labels_are_negatives_over_positives() -> None:
+    model = classify(class_weights="balanced", label_counts=COUNTS)
+    assert model.class_weights.tolist() == pytest.approx([3.0, 0.25, 1.0])
+
+
+def test_balanced_weights_of_classes_are_samples_over_classes_times_samples_of_the_class() -> None:
+    model = classify(task="multi_class", class_weights="balanced", label_counts=COUNTS)
+    assert model.class_weights.tolist() == pytest.approx([80 / 30, 80 / 60, 80 / 150])
+
+
+def test_given_weights_are_one_where_none_is_given() -> None:
+    assert classify(class_weights={"c": 2.5}).class_weights.tolist() == [1.0, 1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"class_weights": {"a": 1.0, "d": 2.0}}, r"class_weights: no label d \(labels: a, b, c\)"),
+        ({"class_weights": {"a": 0.0}}, r"class_weights=\{a: 0.0\}: expected numbers above 0"),
+        ({"class_weights": {"a": NAN}}, "expected numbers above 0"),
+        ({"class_weights": "balanced", "label_counts": {**COUNTS, "b": (9, 0)}}, "no positive of b"),
+        ({"focal_gamma": -1.0}, "focal_gamma=-1.0"),
+        ({"focal_gamma": NAN}, "focal_gamma=nan"),
+    ],
+)
+@tasks
+def test_wrong_weights_are_refused(task: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classify(task=task, **arguments)
+
+
+def test_balanced_labels_need_negatives_and_balanced_classes_do_not() -> None:
+    counts = {**COUNTS, "b": (0, 9)}
+    with pytest.raises(ValueError, match="no negative of b"):
+        classify(class_weights="balanced", label_counts=counts)
+    assert classify(class_weights="balanced", label_counts=counts, task="multi_class").class_weights is not None
+
+
+def test_one_class_is_none() -> None:
+    with pytest.raises(ValueError, match="task=multi_class: a is the only label"):
+        Classify(TinyImages(), ("a",), task="multi_class")
+
+
+@tasks
+def test_only_plain_classes_have_a_chance(task: str) -> None:
+    for name, arguments in VARIANTS.items():
+        expected = math.log(3) if (task, name) == ("multi_class", "plain") else None
+        assert classify(task=task, **arguments).chance(64) == expected
+    model = classify(task="multi_class")
+    loss = model.loss({"logits": torch.zeros(3, 3)}, {"labels": torch.eye(3)}).loss
+    assert loss.item() == pytest.approx(model.chance(64), abs=1e-6)
+
+
+# --------------------------------------------------------------------------------------- configs and checkpoints
+
+
+def built(counts: dict[str, tuple[int, int]] | None = COUNTS, **settings: Any) -> tuple[dict[str, Any], Any]:
+    node = {"_target_": "cxrcl.objectives.classify.Classify", **settings}
+    nodes = {"objective": node, "image_encoder": {"_target_": "helpers.TinyImages"}}
+    return nodes, assemble.build_model(nodes, ("a", "b", "c"), None, (*config.OWN_PACKAGES, "helpers"), counts)
+
+
+def restored(nodes: dict[str, Any], model: Classify) -> Any:
+    state = {"model": copy.deepcopy(model.state_dict()), "config": {"model": nodes, "labels": ["a", "b", "c"]}}
+    return assemble.restore_model(state, (*config.OWN_PACKAGES, "helpers"))
+
+
+def test_weights_come_from_the_config_and_do_not_travel_with_a_checkpoint() -> None:
+    nodes, model = built(class_weights={"a": 2})
+    assert model.class_weights.tolist() == [2.0, 1.0, 1.0]
+    assert set(model.state_dict()) == {"classifier.weight", "classifier.bias"} | {
+        f"image_encoder.{name}" for name in model.image_encoder.state_dict()
+    }
+    other = built(class_weights={"a": 5})[1]
+    other.load_state_dict(model.state_dict())
+    assert other.class_weights.tolist() == [5.0, 1.0, 1.0]
+    assert restored(nodes, model).class_weights.tolist() == [2.0, 1.0, 1.0]
+
+
+@tasks
+def test_a_restored_checkpoint_with_balanced_weights_classifies_and_has_no_loss(task: str) -> None:
+    nodes, model = built(class_weights="balanced", task=task)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    found, images = restored(nodes, model), batch().images[:, 0]
+    assert equal_everywhere(dict(found.state_dict()), dict(model.state_dict()))
+    assert torch.equal(found.classify(images), model.classify(images))
+    with pytest.raises(ConfigError, match="class_weights=balanced: known while training only"):
+        found(batch())
+    assert found.chance(4) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_weights": "some"}, "objective.class_weights='some'"),
+        ({"class_weights": {"d": 1}}, "no label d"),
+        ({"task": "ordinal"}, "objective.task='ordinal'"),
+        ({"label_counts": {}}, "objective.label_counts: comes from other parts"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built(**settings)

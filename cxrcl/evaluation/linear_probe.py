@@ -1,0 +1,57 @@
+"""What an image encoder has learnt, read off by logistic regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from cxrcl.evaluation.supervised import Supervised
+from cxrcl.types import Batch, EncodesImages, EvalData
+
+
+class LinearProbe(Supervised):
+    """AUROC of one logistic regression a label on the encoder's standardised pooled features, films not augmented.
+
+    Trained on the labels of `train`; the penalty with the best AUROC on held-out films is taken for each label. Compare
+    with an encoder of random weights whose batch statistics were estimated (a run with optimizer.lr=0).
+
+    Args:
+        data: the splits (given by the application).
+        splits: pooled before scoring.
+        train: the split that gives the labels.
+        choose_on: the split that chooses the penalty; None when every other split is scored.
+        penalties: tried for each label; without `choose_on`, five folds of the training patients choose.
+        labels: score these only; None scores all.
+        mean_over, against_normal, resamples: as for zero-shot.
+        batch_size: images encoded at a time (given by the application).
+    """
+
+    needs: ClassVar[tuple[type, ...]] = (EncodesImages,)
+
+    def __init__(
+        self,
+        data: EvalData,
+        splits: Sequence[str] = ("test",),
+        train: str = "train",
+        choose_on: str | None = "valid",
+        penalties: Sequence[float] = (1.0, 10.0, 100.0, 1e3),
+        labels: Sequence[str] | None = None,
+        mean_over: Sequence[str] | None = None,
+        against_normal: Sequence[str] = (),
+        resamples: int = 0,
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__(
+            data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples, batch_size
+        )
+
+    def vectors(self, model: nn.Module, batch: Batch) -> Tensor:
+        assert batch.images is not None
+        return cast(EncodesImages, model).encode_images(batch.images[:, 0])
+
+    def estimator(self, penalty: float) -> Any:
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(C=1 / penalty, max_iter=300)

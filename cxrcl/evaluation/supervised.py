@@ -1,0 +1,130 @@
+"""Linear models trained with labels on fixed vectors of films: what labels alone can do, or what a tower has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from cxrcl.evaluation.embed import over_images
+from cxrcl.evaluation.metrics import auroc
+from cxrcl.evaluation.scores import NO_FINDING, auroc_figures, check_names, labels_against_normal
+from cxrcl.types import Batch, EvalData, Gathers
+
+
+class Supervised:
+    """AUROC of one linear model a label, trained on `train`; of several penalties the best on held-out films is taken.
+
+    Args:
+        data: the splits.
+        splits: pooled before scoring.
+        train: the split that gives the labels.
+        choose_on: the split that chooses the penalty; None: five folds of the training patients do.
+        penalties: tried for each label.
+        labels: score these only; None scores all.
+        mean_over, against_normal, resamples: as for zero-shot.
+        batch_size: films read at a time.
+    """
+
+    selects: ClassVar[str] = "mean_auroc"
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        data: EvalData,
+        splits: Sequence[str],
+        train: str,
+        choose_on: str | None,
+        penalties: Sequence[float],
+        labels: Sequence[str] | None,
+        mean_over: Sequence[str] | None,
+        against_normal: Sequence[str],
+        resamples: int,
+        batch_size: int,
+    ) -> None:
+        learns_from = [train] if choose_on is None else [train, choose_on]
+        if train == choose_on or not set(learns_from).isdisjoint(splits):
+            raise ValueError(
+                f"train={train}, choose_on={choose_on}: a model learns from them, so that it cannot be scored on them "
+                "as well, and each is another split; choose_on=null lets folds of the training patients choose"
+            )
+        if empty := [name for name in learns_from if not data.size(name)]:
+            raise ValueError(f"no row has the split {', '.join(empty)}, and a linear model learns from it")
+        if not penalties or not all(penalty > 0 for penalty in penalties):
+            raise ValueError(f"penalties={list(penalties)}: expected numbers above 0")
+        self.data, self.splits, self.train, self.choose_on = data, tuple(splits), train, choose_on
+        self.penalties = tuple(penalties)
+        self.labels = tuple(data.labels if labels is None else labels)
+        check_names(self.labels, data.labels, "labels")
+        check_names(mean_over, self.labels, "mean_over")
+        check_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
+        self.mean_over, self.against_normal, self.resamples = mean_over, against_normal, resamples
+        self.batch_size = batch_size
+
+    def vectors(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[B, D] that the linear models see."""
+        raise TypeError(f"{type(self).__name__} does not define vectors()")
+
+    def estimator(self, penalty: float) -> Any:
+        """An unfitted scikit-learn model: a classifier, or a regression of the label."""
+        raise TypeError(f"{type(self).__name__} does not define estimator()")
+
+    def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
+        x_train, y_train = self._read([self.train], model, runtime)
+        x_test, y_test = self._read(self.splits, model, runtime)
+        chooser = self._read([self.choose_on], model, runtime) if self.choose_on else None
+        scores = np.zeros((len(x_test), len(self.labels)))
+        columns = [self.data.labels.index(name) for name in self.labels]
+        for k, column in enumerate(columns):
+            held_out = None if chooser is None else (chooser[0], chooser[1][:, column])
+            scores[:, k] = self._predict(x_train, y_train[:, column], held_out, x_test)
+        return auroc_figures(
+            self.data,
+            self.splits,
+            scores,
+            y_test[:, columns],
+            self.labels,
+            mean_over=self.mean_over,
+            resamples=self.resamples,
+        )
+
+    def _read(self, splits: Sequence[str], model: nn.Module, runtime: Gathers) -> tuple[np.ndarray, np.ndarray]:
+        rows, labels = over_images(
+            self.data, splits, runtime, lambda batch: self.vectors(model, batch), self.batch_size
+        )
+        return rows.numpy(), labels_against_normal(self.data, labels.numpy(), self.against_normal)
+
+    def _predict(
+        self, x: np.ndarray, y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None, x_test: np.ndarray
+    ) -> np.ndarray:
+        known = (y == 0) | (y == 1)
+        if len(np.unique(y[known])) < 2:
+            return np.zeros(len(x_test))
+        x, y = x[known], y[known]
+        models = [self._learnt(penalty, x, y) for penalty in self.penalties]
+        if held_out is not None:
+            quality = [auroc(model(held_out[0]), held_out[1]) for model in models]
+        else:
+            patients = np.asarray(self.data.column(self.train, "patient"))[known]
+            quality = [auroc(self._by_folds(penalty, x, y, patients), y) for penalty in self.penalties]
+        return models[int(np.argmax(np.nan_to_num(quality)))](x_test)
+
+    def _by_folds(self, penalty: float, x: np.ndarray, y: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        """Scores of each film by a model that has not seen its patient; 0 where that one would know one class only."""
+        from sklearn.model_selection import GroupKFold
+
+        scores, count = np.zeros(len(y)), min(5, len(np.unique(patients)))
+        for seen, rest in GroupKFold(count).split(x, y, patients) if count > 1 else ():
+            if len(np.unique(y[seen])) == 2:
+                scores[rest] = self._learnt(penalty, x[seen], y[seen])(x[rest])
+        return scores
+
+    def _learnt(self, penalty: float, x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Vectors -> a classifier's log-odds, or a regression's values."""
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        model = make_pipeline(StandardScaler(), self.estimator(penalty)).fit(x, y)
+        return getattr(model, "decision_function", model.predict)

@@ -1,0 +1,119 @@
+"""Several objectives at once over the same towers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from cxrcl.types import Batch, Features, Objective, StepOutput, Tokenizer
+
+
+class Sum(Objective):
+    """The weighted sum of objectives; each tower sees every view, or text, once for all of them.
+
+    Args:
+        parts: objectives by name, each made with the same towers.
+        primary: the part that evaluators and inference see.
+        weights: of parts by name; 1 where none is given.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Callable[..., Objective]],
+        primary: str,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(parts) < 2:
+            raise ValueError(f"parts: expected two objectives or more, found {', '.join(parts) or 'none'}")
+        for what, names in (("primary", [primary]), ("weights", list(weights or {}))):
+            if strange := [name for name in names if name not in parts]:
+                raise ValueError(f"{what}={', '.join(strange)}: no such part (parts: {', '.join(parts)})")
+        if wrong := [f"{name}: {weight}" for name, weight in (weights or {}).items() if not weight >= 0]:
+            raise ValueError(f"weights={{{', '.join(wrong)}}}: expected numbers of 0 or more")
+        made = {name: make() for name, make in parts.items()}
+        # Registered before the parts: a part that freezes a tower has the last word in train().
+        self.image_encoder = _taken_from(made.values(), "image_encoder")
+        self.text_encoder = _taken_from(made.values(), "text_encoder")
+        self.parts = nn.ModuleDict(made)
+        self.primary = primary
+        # Of a classifier among them: weights of another list of labels must not be laid in.
+        self.labels = next((part.labels for part in made.values() if hasattr(part, "labels")), None)
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in parts}
+        # Shadow the class's declarations: they depend on the parts.
+        self.num_views = max(part.num_views for part in self._objectives.values())  # type: ignore[misc]
+        self.num_texts = max(part.num_texts for part in self._objectives.values())  # type: ignore[misc]
+        self.per_sample = all(part.per_sample for part in self._objectives.values())  # type: ignore[misc]
+
+    @property
+    def _objectives(self) -> dict[str, Objective]:
+        return dict(self.parts.items())  # type: ignore[arg-type]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.text_encoder.tokenizer  # type: ignore[union-attr,return-value]  # AttributeError: reads no text
+
+    def evaluated(self) -> nn.Module:
+        return self._objectives[self.primary].evaluated()
+
+    def check(self, samples: int, global_batch: int) -> None:
+        for part in self._objectives.values():
+            part.check(samples, global_batch)
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        return _joined({name: part.targets(batch) for name, part in self._objectives.items()})
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        batch = batch.rows(slice(None))  # the features below are for the parts only
+        if self.image_encoder is not None and batch.images is not None and batch.seen is None:
+            views = self.num_views
+            batch.seen = _by_sample(self.image_encoder(batch.images[:, :views].flatten(0, 1)), views)
+        if self.text_encoder is not None and batch.text is not None and batch.read is None:
+            ids, mask = (part[:, : self.num_texts].flatten(0, 1) for part in (batch.text.ids, batch.text.mask))
+            batch.read = _by_sample(self.text_encoder(ids, mask), self.num_texts)
+        return _joined({name: part.embed(batch) for name, part in self._objectives.items()})
+
+    def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        outputs = {
+            name: part.loss(_of(name, embeddings), _of(name, targets)) for name, part in self._objectives.items()
+        }
+        weighted = [self.weights[name] * output.loss for name, output in outputs.items()]
+        loss = weighted[0]
+        for term in weighted[1:]:
+            loss = loss + term
+        logs = _joined({name: output.logs for name, output in outputs.items()})
+        return StepOutput(loss, {"loss": loss.detach(), **logs}, _joined({n: o.state for n, o in outputs.items()}))
+
+    def after_step(self, output: StepOutput, step: int, total: int) -> None:
+        for name, part in self._objectives.items():
+            part.after_step(StepOutput(output.loss, _of(name, output.logs), _of(name, output.state)), step, total)
+
+    def chance(self, global_batch: int) -> float | None:
+        each = {name: part.chance(global_batch) for name, part in self._objectives.items()}
+        known = [self.weights[name] * value for name, value in each.items() if value is not None]
+        return sum(known) if len(known) == len(each) else None
+
+
+def _taken_from(parts: Iterable[nn.Module], name: str) -> nn.Module | None:
+    """The tower of this name. Parts keep a plain reference: a checkpoint holds the tower once, by its own name."""
+    found = None
+    for part in parts:
+        if name in part._modules:
+            assert found in (None, part._modules[name]), f"parts were made with different towers: {name}"
+            found = part.__dict__[name] = part._modules.pop(name)
+    return found
+
+
+def _by_sample(features: Features, count: int) -> Features:
+    return Features(*(part.unflatten(0, (-1, count)) for part in features))
+
+
+def _joined(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{name}/{key}": value for name, values in parts.items() for key, value in values.items()}
+
+
+def _of(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}

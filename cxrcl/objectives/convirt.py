@@ -1,0 +1,60 @@
+"""ConVIRT: contrast of images and texts at a fixed temperature (Zhang et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from cxrcl.models.heads import Head
+from cxrcl.objectives.losses import info_nce, sides
+from cxrcl.objectives.towers import Targets, TwoTowers
+from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
+
+
+class ConVirt(TwoTowers):
+    """lambda InfoNCE(image -> text) + (1 - lambda) InfoNCE(text -> image) of cosines / tau (equations 2 to 4).
+
+    Args:
+        image_encoder, text_encoder: the towers.
+        image_head, text_head: projections; called with the tower's width. The paper's are MLPs.
+        tau: temperature.
+        lambda_: weight of the direction image -> text.
+        targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
+    """
+
+    num_views: ClassVar[int] = 1
+    num_texts: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        image_head: Callable[..., Head],
+        text_head: Callable[..., Head],
+        tau: float = 0.1,
+        lambda_: float = 0.75,
+        targets: Targets = "same_text",
+    ) -> None:
+        super().__init__(image_encoder, text_encoder, image_head, text_head, targets)
+        if not tau > 0:
+            raise ValueError(f"tau={tau}: expected a temperature above 0, such as 0.1")
+        if not 0 <= lambda_ <= 1:
+            raise ValueError(f"lambda_={lambda_}: expected a weight between 0 and 1")
+        self.tau, self.lambda_ = tau, lambda_
+
+    def similarity_scale(self) -> float:
+        return 1 / self.tau
+
+    def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        text = targets.get("text")
+        image_side, text_side = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [text, text])
+        to_text, to_image = info_nce(image_side, text_side, image_side.own.new_tensor(1 / self.tau))
+        loss = self.lambda_ * to_text + (1 - self.lambda_) * to_image
+        logs = {"loss": loss, "image_to_text": to_text, "text_to_image": to_image}
+        return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
+
+    def chance(self, global_batch: int) -> float:
+        return math.log(global_batch)

@@ -1,0 +1,168 @@
+"""GLoRIA: contrast of images and texts, and of image regions and words (Huang et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cxrcl.distributed import gather, offset, rows_of_all
+from cxrcl.models.heads import Head
+from cxrcl.objectives.local_similarity import Aggregation, attention_maps, merge_words, pair_scores, word_counts
+from cxrcl.objectives.losses import Side, cross_entropy, info_nce, sides
+from cxrcl.objectives.same_text import excluded
+from cxrcl.objectives.towers import Targets, TwoTowers, read, see, unit
+from cxrcl.types import Batch, ImageEncoder, StepOutput, Text, TextEncoder
+
+
+class Gloria(TwoTowers):
+    """local_weight (L_l0 + L_l1) + global_weight (L_g0 + L_g1): InfoNCE in both directions, summed.
+
+    The global similarity of an image and a text is the cosine of their projections, the local one that of
+    `cxrcl.objectives.local_similarity.pair_scores`; both are multiplied by `scale`. The words of a text are its first
+    piece ([CLS]) and each whole word, the sum of its pieces; what closes the text ([SEP]) and padding are no words.
+
+    Args:
+        image_encoder, text_encoder: the towers; the image encoder must have local features.
+        image_head, text_head: projections of pooled features; called with the tower's width.
+        region_head, word_head: projections of local features and words; called with the tower's local width. The
+            paper projects regions without bias, and words not at all.
+        attention_scale: the paper's first temperature, multiplies before the softmax over regions.
+        word_scale: its second, multiplies the cosines of words and their contexts.
+        scale: its third, multiplies both similarities. The paper divides by these letters, its code multiplies.
+        aggregation: `sum` over the words of a text, or `mean`.
+        local_weight, global_weight: of the two parts; with a weight of 0 a part has no influence.
+        low_memory: make regional attention again in the backward pass instead of keeping it.
+        targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
+    """
+
+    num_views: ClassVar[int] = 1
+    num_texts: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        image_head: Callable[..., Head],
+        text_head: Callable[..., Head],
+        region_head: Callable[..., Head],
+        word_head: Callable[..., Head],
+        attention_scale: float = 4.0,
+        word_scale: float = 5.0,
+        scale: float = 10.0,
+        aggregation: Aggregation = "sum",
+        local_weight: float = 1.0,
+        global_weight: float = 1.0,
+        low_memory: bool = False,
+        targets: Targets = "same_text",
+    ) -> None:
+        if not image_encoder.local_dim:
+            raise ValueError(
+                f"image_encoder: {type(image_encoder).__name__} gives no local features (local_dim=0), which GLoRIA "
+                "matches with words: choose one that does, or objective=clip"
+            )
+        super().__init__(image_encoder, text_encoder, image_head, text_head, targets)
+        self.region_head = region_head(image_encoder.local_dim)
+        self.word_head = word_head(text_encoder.local_dim)
+        if self.region_head.out_dim != self.word_head.out_dim:
+            raise ValueError(
+                f"region_head.out_dim={self.region_head.out_dim} and word_head.out_dim={self.word_head.out_dim} differ"
+            )
+        scales = {"attention_scale": attention_scale, "word_scale": word_scale, "scale": scale}
+        for name, value in scales.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name}={value}: expected a factor above 0, such as 5")
+        if min(local_weight, global_weight) < 0 or not 0 < local_weight + global_weight < math.inf:
+            raise ValueError(
+                f"local_weight={local_weight}, global_weight={global_weight}: expected two weights of 0 or more, "
+                "and at least one above 0"
+            )
+        self.attention_scale, self.word_scale, self.scale = attention_scale, word_scale, scale
+        self.aggregation: Aggregation = aggregation
+        self.local_weight, self.global_weight = local_weight, global_weight
+        self.low_memory = low_memory
+
+    def similarity_scale(self) -> float:
+        return self.scale
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        """`text` as `TwoTowers` has it, and `counts` int64 [B] on the CPU: words of each text, the first piece too."""
+        assert batch.text is not None
+        # The loss cuts captions to their length and so needs these on the host. Copied here, before the towers run,
+        # they make the host wait for nothing but the batch itself.
+        return {**super().targets(batch), "counts": word_counts(batch.text.words[:, 0]).cpu()}
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """`image` [B, 1, D] and `text` [B, 1, D], unit vectors; `regions` [B, N, d] and `words` [B, L, d]."""
+        assert batch.text is not None
+        image, text = see(self.image_encoder, batch, 1), read(self.text_encoder, batch, 1)
+        merged, _ = merge_words(text.local, batch.text.words[:, 0])
+        return {
+            "image": unit(self.image_head(image.pooled))[:, None],
+            "text": unit(self.text_head(text.pooled))[:, None],
+            "regions": self.region_head(image.local),
+            "words": self.word_head(merged),
+        }
+
+    def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        names = targets.get("text")
+        image, text = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [names, names])
+        to_text, to_image = info_nce(image, text, image.own.new_tensor(self.scale))
+        loss = self.global_weight * (to_text + to_image)
+        logs = {"image_to_text": to_text, "text_to_image": to_image}
+        regions, words = embeddings["regions"], embeddings["words"]
+        if self.local_weight:
+            to_words, to_regions = self._local(regions, words, targets["counts"], text)
+            loss = loss + self.local_weight * (to_words + to_regions)
+            logs |= {"regions_to_words": to_words, "words_to_regions": to_regions}
+        else:
+            # Where processes average gradients, every parameter must have one: of zero, here.
+            loss = loss + 0 * (regions.sum() + words.sum())
+        logs["loss"] = loss
+        return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
+
+    def _local(self, regions: Tensor, words: Tensor, counts: Tensor, text: Side) -> tuple[Tensor, Tensor]:
+        """Cross-entropies of this process's images over all texts, and of its texts over all images.
+
+        Regions are many and stay where they are: words travel, and then a row of scores for each image.
+        """
+        size, first = len(regions), offset(len(regions))
+        by_image = self.scale * pair_scores(
+            regions,
+            gather(words),
+            rows_of_all(counts),
+            attention_scale=self.attention_scale,
+            word_scale=self.word_scale,
+            aggregation=self.aggregation,
+            low_memory=self.low_memory,
+        )
+        by_text = gather(by_image)[:, first : first + size].T
+        if text.texts is not None and text.all_texts is not None:
+            # An image stands for its study's text: the same pairs are left out in both directions.
+            shared = excluded(text.texts, text.all_texts, first)
+            by_image, by_text = (part.masked_fill(shared, -torch.inf) for part in (by_image, by_text))
+        return cross_entropy(by_image, first), cross_entropy(by_text, first)
+
+    @torch.no_grad()
+    def attention(self, images: Tensor, text: Text) -> Tensor:
+        """Where each word of an image's own text is found, for heat-maps.
+
+        Args:
+            images: float32 [B, 3, S, S].
+            text: one or more texts of each image, of which the first is taken.
+
+        Returns:
+            [B, L, N]: slot 0 is the first piece, slot w + 1 word w, each with a sum of one over regions; slots behind
+            the last word are zero.
+        """
+        words = text.words[:, 0]
+        merged, counts = merge_words(self.text_encoder(text.ids[:, 0], text.mask[:, 0]).local, words)
+        regions, found = self.region_head(self.image_encoder(images).local), self.word_head(merged)
+        with torch.autocast(images.device.type, enabled=False):
+            return attention_maps(regions.float(), found.float(), counts, self.attention_scale)
+
+    def chance(self, global_batch: int) -> float:
+        return 2 * (self.local_weight + self.global_weight) * math.log(global_batch)

@@ -1,0 +1,160 @@
+"""MoCo v2: an image against its other view and a queue of keys of earlier images (He et al. 2020, Chen et al. 2020)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cxrcl.distributed import rows_of_all, shuffle, unshuffle
+from cxrcl.models.heads import Head
+from cxrcl.objectives.towers import ImageTower, see, unit
+from cxrcl.types import Batch, ImageEncoder, StepOutput
+
+
+class Moco(ImageTower):
+    """InfoNCE of a query against the key of its sample and the keys of a queue.
+
+    Keys come from a moving average of the tower. The queue holds the same keys in every process. It is written after
+    the update, past its end and on from the start, so any size suits any batch.
+
+    Args:
+        image_encoder: the tower.
+        image_head: projection; called with the tower's width. An MLP makes v2 out of v1; without `batch_norm` it suits
+            towers that have no batch statistics, such as ViTs.
+        queue_size: number of keys.
+        momentum: of the moving average.
+        temperature: divides the cosines.
+        symmetric: both views are queries and both are keys: two terms, averaged. The keys of both are queued at once.
+        shuffle_batch_norm: keys are computed on samples shuffled over processes, so that batch statistics do not tell
+            which key belongs to a query. Of no use to towers without BatchNorm, nor in a single process.
+        allow_stale_queue: admit a queue larger than the training set, which holds older keys of every image it is
+            compared with (some published recipes do).
+    """
+
+    num_views: ClassVar[int] = 2
+    queue: Tensor
+    place: Tensor
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        image_head: Callable[..., Head],
+        queue_size: int = 65536,
+        momentum: float = 0.999,
+        temperature: float = 0.2,
+        symmetric: bool = False,
+        shuffle_batch_norm: bool = True,
+        allow_stale_queue: bool = False,
+    ) -> None:
+        super().__init__(image_encoder)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum={momentum}: expected a share between 0 and 1, such as 0.999")
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: expected a number above 0, such as 0.2")
+        if queue_size < 1:
+            raise ValueError(f"queue_size={queue_size}: expected 1 or more")
+        self.image_head = image_head(image_encoder.dim)
+        # A list keeps the names of the towers of a checkpoint apart from this average.
+        self.key_tower = nn.ModuleList([copy.deepcopy(image_encoder), copy.deepcopy(self.image_head)])
+        self.key_tower.requires_grad_(False)
+        self.register_load_state_dict_post_hook(_follow)
+        self.momentum, self.temperature = momentum, temperature
+        self.symmetric, self.shuffle_batch_norm = symmetric, shuffle_batch_norm
+        self.allow_stale_queue = allow_stale_queue
+        self.register_buffer("queue", F.normalize(torch.randn(queue_size, self.image_head.out_dim), dim=-1))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def _keys_per_sample(self) -> int:
+        return 2 if self.symmetric else 1
+
+    def check(self, samples: int, global_batch: int) -> None:
+        super().check(samples, global_batch)
+        size, a_step = len(self.queue), global_batch * self._keys_per_sample
+        if size < a_step:
+            raise ValueError(
+                f"objective.queue_size={size}: a step brings {a_step} keys; set objective.queue_size={a_step} or more"
+            )
+        largest = samples * self._keys_per_sample
+        # A batch larger than the training set is the plan's business, and no queue would suit it.
+        if a_step <= largest < size and not self.allow_stale_queue:
+            raise ValueError(
+                f"objective.queue_size={size}: larger than the {samples} training samples"
+                f"{' x 2 keys' if self.symmetric else ''}, so it holds older keys of the very images that it is "
+                f"compared with; set objective.queue_size={largest // a_step * a_step}, or "
+                "objective.allow_stale_queue=true"
+            )
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """`query` [B, 1 or 2, D], unit vectors."""
+        views = self._keys_per_sample
+        query = unit(self.image_head(see(self.image_encoder, batch, views).pooled))
+        return {"query": query.unflatten(0, (-1, views))}
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        """`key` [B, 1 or 2, D]: of the view that a query is not."""
+        assert batch.images is not None
+        others = (1, 0) if self.symmetric else (1,)
+        return {"key": torch.stack([self._key(batch.images[:, view]) for view in others], dim=1)}
+
+    def _key(self, images: Tensor) -> Tensor:
+        encoder, head = self.key_tower
+        if not (self.shuffle_batch_norm and self.training):
+            return unit(head(encoder(images).pooled))
+        shuffled, order = shuffle(images)
+        return unshuffle(unit(head(encoder(shuffled).pooled)), order)
+
+    def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        query, key = embeddings["query"].flatten(0, 1), targets["key"].flatten(0, 1)
+        positive, negative = queue_cosines(query, key, self.queue)
+        loss = queue_nce(positive, negative, self.temperature)
+        logs = {
+            "loss": loss.detach(),
+            "positive_cosine": positive.detach().mean(),
+            "queue_cosine": negative.detach().mean(),
+            "accuracy": (positive.detach() > negative.detach().amax(dim=1)).float().mean(),
+        }
+        return StepOutput(loss, logs, {"key": targets["key"]})
+
+    @torch.no_grad()
+    def after_step(self, output: StepOutput, step: int, total: int) -> None:
+        own: list[Tensor] = [*self.image_encoder.parameters(), *self.image_head.parameters()]
+        averages: list[Tensor] = [*self.key_tower.parameters()]
+        torch._foreach_lerp_(averages, own, 1 - self.momentum)
+        keys = rows_of_all(output.state["key"]).flatten(0, 1).to(self.queue.dtype)
+        places = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[places] = keys
+        self.place.copy_((self.place + len(keys)) % len(self.queue))
+
+    def chance(self, global_batch: int) -> float:
+        return math.log(len(self.queue) + 1)
+
+
+def _follow(model: nn.Module, incompatible: Any) -> None:
+    """Weights of a checkpoint that has no such average: the average starts from them."""
+    assert isinstance(model, Moco)
+    if any("key_tower." in name for name in incompatible.missing_keys):
+        for average, own in zip(model.key_tower, (model.image_encoder, model.image_head), strict=True):
+            average.load_state_dict(own.state_dict())
+
+
+def queue_cosines(query: Tensor, key: Tensor, queue: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors [b, D], [b, D] and [K, D] -> cosines with the own key [b] and with the queue [b, K]."""
+    return (query * key).sum(dim=1), query @ queue.to(query.dtype).T
+
+
+def queue_nce(positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+    """- log( exp(p / T) / (exp(p / T) + sum of exp(n / T)) ), mean over queries (He et al. 2020, equation 1).
+
+    Args:
+        positive: cosines [b] with the own key.
+        negative: cosines [b, K] with the queue.
+    """
+    logits = torch.cat([positive[:, None], negative], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

@@ -1,0 +1,241 @@
+"""Logistic regression on the features of an encoder."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import FixedData, TinyImages, TinyTexts
+from torch import Tensor, nn
+
+from cxrcl import assemble, config
+from cxrcl.cli import compose
+from cxrcl.errors import ConfigError
+from cxrcl.evaluation.linear_probe import LinearProbe
+from cxrcl.evaluation.metrics import auroc
+from cxrcl.models.heads import Linear
+from cxrcl.objectives.classify import Classify
+from cxrcl.objectives.clip import Clip
+from cxrcl.objectives.combined import Sum
+from cxrcl.objectives.moco import Moco
+from cxrcl.objectives.simclr import SimClr
+from cxrcl.trainer import Precision, evaluate
+from cxrcl.types import EncodesImages, Objective
+
+LABELS = ("seen", "noise", "blank", "No Finding")
+
+
+class Features(nn.Module):
+    """A fixed random projection of the pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = torch.randn(3 * 64, 24, generator=torch.Generator().manual_seed(3)) / 8
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.map
+
+
+class Random(nn.Module):
+    """Features that have nothing to do with the film."""
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(int(1000 * images.sum().abs()))
+        return torch.randn(len(images), 8, generator=generator)
+
+
+@pytest.fixture
+def planted() -> FixedData:
+    """`seen` moves the film along a direction, `noise` follows nothing, `blank` marks `seen` and no negative."""
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(3, 8, 8, generator=generator)
+
+    def part(count: int) -> tuple[Any, ...]:
+        labels = (torch.rand(count, 4, generator=generator) < 0.5).float()
+        images = torch.randn(count, 3, 8, 8, generator=generator) + 0.5 * labels[:, 0, None, None, None] * direction
+        labels[:, 2] = torch.where(labels[:, 0] == 1, 1.0, torch.nan)
+        labels[:, 3] = 1 - labels[:, 0]
+        labels[::9, 0] = torch.nan
+        return images, labels, [""] * count, [str(k // 2) for k in range(count)]
+
+    return FixedData(LABELS, {"train": part(160), "valid": part(80), "test": part(100)})
+
+
+def run(data: FixedData, alone: Any, model: nn.Module | None = None, **settings: Any) -> dict[str, float]:
+    return LinearProbe(data, **settings).run(model or Features(), alone)
+
+
+def test_a_planted_signal_is_learnt_and_noise_is_not(planted: FixedData, alone: Any) -> None:
+    figures = run(planted, alone)
+    assert figures["auroc/seen"] > 0.85 and 0.35 < figures["auroc/noise"] < 0.65
+    assert figures["auroc/blank"] != figures["auroc/blank"]  # one class only
+    assert figures["mean_auroc"] == pytest.approx((figures["auroc/seen"] + figures["auroc/noise"]) / 2)
+
+
+def test_random_features_know_nothing(planted: FixedData, alone: Any) -> None:
+    assert 0.35 < run(planted, alone, Random())["auroc/seen"] < 0.65
+
+
+def test_the_figures_are_those_of_logistic_regression_on_standardised_features(planted: FixedData, alone: Any) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    model = Features()
+    parts = [planted.splits[name] for name in ("train", "test")]
+    (x, y), (x_test, y_test) = [(model.encode_images(p[0]).numpy(), p[1][:, 0].numpy()) for p in parts]
+    x, y = x[~np.isnan(y)], y[~np.isnan(y)]
+    fitted = LogisticRegression(C=1 / 30, max_iter=300).fit((x - x.mean(0)) / x.std(0), y)
+    expected = auroc(fitted.decision_function((x_test - x.mean(0)) / x.std(0)), y_test)
+    assert run(planted, alone, penalties=(30.0,))["auroc/seen"] == pytest.approx(expected, abs=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------ the penalty
+
+WEAK, STRONG = 1e-4, 1e5
+
+
+def by_penalty(data: FixedData, alone: Any, splits: tuple[str, ...], **settings: Any) -> dict[float, float]:
+    return {
+        penalty: run(data, alone, splits=splits, penalties=(penalty,), **settings)["auroc/seen"]
+        for penalty in (WEAK, STRONG)
+    }
+
+
+def test_the_penalty_is_the_best_on_the_choosing_split(planted: FixedData, alone: Any) -> None:
+    on_valid = by_penalty(planted, alone, ("valid",), choose_on=None)
+    on_test = by_penalty(planted, alone, ("test",))
+    assert on_valid[WEAK] != on_valid[STRONG] and on_test[WEAK] != on_test[STRONG]
+    best = max(on_valid, key=lambda penalty: on_valid[penalty])
+    assert run(planted, alone, penalties=(WEAK, STRONG))["auroc/seen"] == on_test[best]
+    # Held-out labels the other way round choose the other one.
+    planted.splits["valid"][1][:, 0] = 1 - planted.splits["valid"][1][:, 0]
+    (other,) = {WEAK, STRONG} - {best}
+    assert run(planted, alone, penalties=(WEAK, STRONG))["auroc/seen"] == on_test[other]
+
+
+def test_without_a_choosing_split_folds_that_keep_patients_together_choose(planted: FixedData, alone: Any) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    images, labels, _, patients = planted.splits["train"]
+    known = ~labels[:, 0].isnan()
+    x, y, groups = Features().encode_images(images)[known].numpy(), labels[known, 0].numpy(), np.array(patients)[known]
+    quality = {}
+    for penalty in (WEAK, STRONG):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=300))
+        scores = cross_val_predict(model, x, y, groups=groups, cv=GroupKFold(5), method="decision_function")
+        quality[penalty] = auroc(scores, y)
+    best = max(quality, key=lambda penalty: quality[penalty])
+    both = run(planted, alone, splits=("valid", "test"), choose_on=None, penalties=(WEAK, STRONG))
+    single = by_penalty(planted, alone, ("valid", "test"), choose_on=None)
+    assert single[WEAK] != single[STRONG] and both["auroc/seen"] == single[best]
+
+
+@pytest.mark.parametrize("positive", [1, 30])
+def test_folds_without_a_positive_or_a_second_patient_break_nothing(
+    planted: FixedData, alone: Any, positive: int
+) -> None:
+    """One patient has every positive; or there is one patient only."""
+    images, labels, texts, _ = planted.splits["train"]
+    labels[:, 0] = 0
+    labels[:positive, 0] = 1
+    patients = ["one"] * positive + ["one" if positive == 30 else str(k) for k in range(positive, len(images))]
+    planted.splits["train"] = (images, labels, texts, patients)
+    assert run(planted, alone, choose_on=None, labels=("seen",))["auroc/seen"] == pytest.approx(0.5, abs=0.5)
+
+
+# ---------------------------------------------------------------------------------------------- other settings
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_figures_do_not_depend_on_the_batch_size(planted: FixedData, alone: Any, batch_size: int) -> None:
+    found, plain = run(planted, alone, batch_size=batch_size), run(planted, alone)
+    assert found == pytest.approx(plain, abs=1e-3, nan_ok=True)
+
+
+def test_the_batch_size_is_that_of_the_passes(planted: FixedData, alone: Any) -> None:
+    seen = []
+
+    class Counting(Features):
+        def encode_images(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().encode_images(images)
+
+    run(planted, alone, Counting(), batch_size=50)
+    assert seen == [50, 50, 50, 10, 50, 50, 50, 30]
+
+
+def test_each_setting_changes_the_figures(planted: FixedData, alone: Any) -> None:
+    plain = run(planted, alone)
+    assert run(planted, alone, splits=("valid",), choose_on="test")["auroc/seen"] != plain["auroc/seen"]
+    assert run(planted, alone, train="valid", choose_on="train")["auroc/seen"] != plain["auroc/seen"]
+    assert run(planted, alone, choose_on=None, penalties=(WEAK,))["auroc/seen"] != plain["auroc/seen"]
+    assert "auroc/noise" not in run(planted, alone, labels=("seen",))
+    assert run(planted, alone, mean_over=("seen",))["mean_auroc"] == plain["auroc/seen"]
+    assert run(planted, alone, against_normal=("blank",))["auroc/blank"] > 0.85
+    low, high = (run(planted, alone, resamples=20)[f"{name}/seen"] for name in ("low", "high"))
+    assert low < plain["auroc/seen"] < high
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"splits": ("train",)}, "it cannot be scored on them as well"),
+        ({"splits": ("valid", "test")}, "train=train, choose_on=valid"),
+        ({"choose_on": "train"}, "each is another split"),
+        ({"penalties": ()}, r"penalties=\[\]: expected numbers above 0"),
+        ({"penalties": (1.0, 0.0)}, r"penalties=\[1.0, 0.0\]: expected numbers above 0"),
+        ({"labels": ("absent",)}, "no label absent"),
+        ({"mean_over": ("absent",)}, "no label absent"),
+    ],
+)
+def test_wrong_settings_are_refused(planted: FixedData, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LinearProbe(planted, **settings)
+
+
+@pytest.mark.parametrize("empty", ["train", "valid"])
+def test_a_split_without_films_is_named(planted: FixedData, empty: str) -> None:
+    planted.splits[empty] = tuple(part[:0] for part in planted.splits[empty])
+    with pytest.raises(ValueError, match=f"no row has the split {empty}"):
+        LinearProbe(planted)
+
+
+# ------------------------------------------------------------------------------------------------ what it needs
+
+
+def objectives() -> dict[str, Objective]:
+    image, head = TinyImages(), partial(Linear, out_dim=4)
+    parts = {"one": partial(SimClr, image, head), "two": partial(Classify, image, LABELS)}
+    return {
+        "simclr": SimClr(TinyImages(), head),
+        "clip": Clip(TinyImages(), TinyTexts(), head, head),
+        "moco": Moco(TinyImages(), head, queue_size=8),
+        "classify": Classify(TinyImages(), LABELS),
+        "sum": Sum(parts, "one"),
+    }
+
+
+def evaluators(data: FixedData, model: Any, alone: Any) -> dict[str, Any]:
+    nodes = compose("evaluate", ["checkpoint=none", "evals=[linear_probe]"])["evals"]
+    return assemble.build_evaluators(nodes, data, model, 16, config.OWN_PACKAGES, ["*"], alone)
+
+
+@pytest.mark.parametrize("name", objectives())
+def test_every_objective_with_an_image_tower_is_probed(planted: FixedData, alone: Any, name: str) -> None:
+    model, images = objectives()[name], planted.splits["test"][0]
+    (probe,) = evaluators(planted, model, alone).values()
+    assert 0 < evaluate(model, probe, alone, Precision("fp32", alone.device))["mean_auroc"] < 1
+    seen = model.evaluated()
+    assert isinstance(seen, EncodesImages) and torch.equal(
+        seen.encode_images(images), seen.image_encoder(images).pooled
+    )
+
+
+def test_a_model_that_encodes_no_images_is_refused(planted: FixedData, alone: Any) -> None:
+    with pytest.raises(ConfigError, match="does not meet EncodesImages"):
+        evaluators(planted, Objective(), alone)

@@ -1,0 +1,143 @@
+"""InfoNCE a tile at a time against the whole matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import assert_same, batch_of, info_nce_by_loop, two_towers, unit_rows
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cxrcl.objectives import losses
+from cxrcl.objectives.clip import Clip
+from cxrcl.objectives.cxr_clip import CxrClip
+from cxrcl.objectives.losses import info_nce, sides
+from cxrcl.objectives.tiled import tiled_info_nce
+from cxrcl.types import Objective
+
+COUNT = 8
+TEXTS = {
+    "none": None,
+    "distinct": [[k] for k in range(COUNT)],
+    "repeated": [[0], [1], [0], [3], [1], [0], [6], [0]],
+    "pairs": [[0, 1], [2, 3], [1, 4], [5, 6], [6, 7], [8, 9], [3, 0], [9, 9]],
+    "all equal": [[5]] * COUNT,
+}
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    scale = torch.tensor(6.5, dtype=torch.float64, requires_grad=True)
+    return unit_rows(1, COUNT, 5), unit_rows(2, COUNT, 5), scale
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("tile", [1, 3, 4, 7, 8, 64])
+def test_values_and_gradients_are_those_of_the_whole_matrix(tile: int, smoothing: float, texts: str) -> None:
+    a, b, scale = inputs()
+    names = None if TEXTS[texts] is None else torch.tensor(TEXTS[texts])
+    plain = info_nce(*sides([a, b], [names, names]), scale, smoothing)
+    tiled = tiled_info_nce(a, b, scale, names, names, smoothing, tile)
+    assert_same(tiled, plain, (a, b, scale), within=1e-10)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_values_and_gradients_are_those_of_a_double_loop(smoothing: float) -> None:
+    a, b, scale = inputs()
+    rows, columns = torch.tensor(TEXTS["pairs"]), torch.tensor(TEXTS["repeated"])
+    slow = info_nce_by_loop(a, b, scale, lambda i, j: columns[j, 0] in rows[i], smoothing)
+    assert_same(tiled_info_nce(a, b, scale, rows, columns, smoothing, 3), slow, (a, b, scale), within=1e-10)
+
+
+def test_the_gradient_is_that_of_numbers_next_to_the_point() -> None:
+    a, b, scale = inputs()
+    names = torch.tensor(TEXTS["repeated"])
+    assert torch.autograd.gradcheck(lambda *x: tiled_info_nce(*x, names, names, 0.1, 3), (a, b, scale))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_extreme_cosines_at_the_largest_scale_stay_finite(sign: float, smoothing: float) -> None:
+    # Cosines rise from tile to tile by steps of 100 logits: sums of exponentials would overflow in fp32.
+    a = F.normalize(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3 + [[-1.0, 1e-4]] * 3), dim=-1)
+    rows = [a.clone().requires_grad_(), (sign * a.flip(0)).requires_grad_()]
+    scale = torch.tensor(100.0, requires_grad=True)
+    found = tiled_info_nce(*rows, scale, smoothing=smoothing, tile=2)
+    assert_same(found, info_nce(*sides(rows), scale, smoothing), (*rows, scale), within=2e-3)
+
+
+def test_a_row_whose_negatives_are_all_left_out_has_no_loss_and_no_gradient() -> None:
+    a, b, scale = inputs()
+    # The first sample shares a text with every other one; the others share none.
+    names = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7]] + [[k] * 8 for k in range(1, COUNT)])
+    losses = tiled_info_nce(a, b, scale, names, names, tile=3)
+    (grad,) = torch.autograd.grad(sum(losses), a)
+    assert grad[0].abs().max() < 1e-15 and (grad[1:].abs().amax(dim=1) > 1e-4).all()
+    rest = tiled_info_nce(a[1:], b[1:], scale, names[1:], names[1:], tile=3)
+    assert all(abs(one - other * 7 / 8) < 1e-12 for one, other in zip(losses, rest, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------ the threshold
+
+
+def batch(views: int, texts: int) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(5, views, 3, 16, 16, generator=generator, dtype=torch.float64)
+    return batch_of(images, [[[1, 5 + (k + n) % 4, 9, 2] for n in range(texts)] for k in range(5)])
+
+
+@pytest.mark.parametrize("targets", ["identity", "same_text"])
+@pytest.mark.parametrize(("objective", "contrasts"), [(Clip, 1), (CxrClip, 6)])
+def test_large_batches_are_tiled_with_the_same_results(
+    objective: type[Objective], contrasts: int, targets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tiled = two_towers(objective, torch.float64, targets=targets), []
+    given = batch(objective.num_views, objective.num_texts)
+
+    def spy(*arguments: Any) -> tuple[Tensor, Tensor]:
+        tiled.append(arguments[0])
+        return tiled_info_nce(*arguments, tile=2)
+
+    monkeypatch.setattr(losses, "tiled_info_nce", spy)
+    plain = model(given)
+    assert tiled == []
+    monkeypatch.setattr(losses, "LARGE", 26)
+    model(given)
+    assert tiled == []
+    monkeypatch.setattr(losses, "LARGE", 25)
+    found = model(given)
+    assert len(tiled) == contrasts
+    assert_same([found.loss], [plain.loss], list(model.parameters()), within=1e-10)
+    for name, value in plain.logs.items():
+        assert abs(found.logs[name] - value) < 1e-10, name
+
+
+# --------------------------------------------------------------------------------------------------- memory
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(value, Tensor):
+                self.numel = max(self.numel, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_memory_is_linear_in_the_batch(smoothing: float) -> None:
+    a, b = unit_rows(1, 256, 4), unit_rows(2, 256, 4)
+    names, scale = torch.arange(256)[:, None] // 2, torch.tensor(5.0, requires_grad=True)
+    with Largest() as tiled:
+        sum(tiled_info_nce(a, b, scale, names, names, smoothing, tile=16)).backward()
+    assert tiled.numel == 256 * 4  # the embeddings; a tile has 256
+    with Largest() as plain:
+        sum(info_nce(*sides([a, b], [names, names]), scale, smoothing)).backward()
+    assert plain.numel == 256 * 256
