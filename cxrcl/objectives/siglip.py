@@ -12,11 +12,9 @@ from torch.nn import functional as F
 from cxrcl.distributed import offset
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import sides
-from cxrcl.objectives.same_text import excluded
+from cxrcl.objectives.tiled import tile_side, tiles
 from cxrcl.objectives.towers import LearnedScale, Targets
 from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
-
-TILE = 2048  # columns
 
 
 class SigLip(LearnedScale):
@@ -65,7 +63,7 @@ def sigmoid_loss(
     bias: Tensor,
     texts: Tensor | None = None,
     all_texts: Tensor | None = None,
-    tile: int = TILE,
+    tile: int | None = None,
 ) -> Tensor:
     """The loss of `SigLip` for the rows of this process.
 
@@ -74,9 +72,9 @@ def sigmoid_loss(
         all_b: [B, D] of all processes, gathered with gradient.
         scale, bias: of the cosines.
         texts, all_texts: identities int64 [b, n] and [B, m]; pairs that share one are left out.
-        tile: columns at a time; memory is b x tile.
+        tile: side of the block of pairs that is seen at a time.
     """
-    return _SigmoidLoss.apply(a, all_b, scale, bias, texts, all_texts, tile)
+    return _SigmoidLoss.apply(a, all_b, scale, bias, texts, all_texts, tile or tile_side(a))
 
 
 class _SigmoidLoss(torch.autograd.Function):
@@ -95,20 +93,19 @@ class _SigmoidLoss(torch.autograd.Function):
     ) -> Tensor:
         first = offset(len(a))
         total, grad_bias = a.new_zeros(()), a.new_zeros(())
-        weighted, grad_b = torch.zeros_like(a), torch.empty_like(all_b)
+        weighted, grad_b = torch.zeros_like(a), torch.zeros_like(all_b)
         scaled = scale * a
-        for start in range(0, len(all_b), tile):
-            columns = slice(start, start + tile)
-            logits = scaled @ all_b[columns].T + bias
-            sign = torch.full_like(logits, -1)
-            if texts is not None and all_texts is not None:
-                sign.masked_fill_(excluded(texts, all_texts[columns], first - start), 0)
-            sign.diagonal(first - start).fill_(1)  # empty where it lies outside
-            total += (F.softplus(-sign * logits) * sign.abs()).sum()
-            by_pair = -sign * torch.sigmoid(-sign * logits)  # gradient with respect to the logits
-            weighted.addmm_(by_pair, all_b[columns])
-            torch.mm(by_pair.T, scaled, out=grad_b[columns])
-            grad_bias += by_pair.sum()
+        for rows, columns, logits in tiles(scaled, all_b, texts, all_texts, first, tile):
+            logits += bias
+            own = logits.diagonal(first + rows.start - columns.start)  # empty where it lies outside
+            positive = own.clone()
+            own.fill_(-torch.inf)  # what is left are negatives
+            total += F.softplus(logits).sum() + F.softplus(-positive).sum()
+            slope = logits.sigmoid_()  # gradient with respect to the logits
+            own.copy_(-torch.sigmoid(-positive))
+            weighted[rows].addmm_(slope, all_b[columns])
+            grad_b[columns].addmm_(slope.T, scaled[rows])
+            grad_bias += slope.sum()
         grads = (scale * weighted, grad_b, (weighted * a).sum().to(scale.dtype), grad_bias.to(bias.dtype))
         ctx.save_for_backward(*(grad / len(a) for grad in grads))
         return total / len(a)

@@ -36,31 +36,37 @@ def tiled_info_nce(
         texts, all_texts: identities int64 [b, n] and [B, m].
         tile: side of a tile.
     """
-    tile = tile or (TILE_CPU if a.device.type == "cpu" else TILE_ACCELERATOR)
     # The sum over processes of these gradients is that of the global loss, not that of each process's own part.
-    return _Tiled.apply(a, all_b, scale, texts, all_texts, smoothing, tile)
+    return _Tiled.apply(a, all_b, scale, texts, all_texts, smoothing, tile or tile_side(a))
 
 
 def _cuts(count: int, tile: int) -> list[slice]:
     return [slice(start, min(start + tile, count)) for start in range(0, count, tile)]
 
 
-class _Tiled(torch.autograd.Function):
-    @staticmethod
-    def _tiles(
-        scaled: Tensor, all_b: Tensor, texts: Tensor | None, all_texts: Tensor | None, first: int, tile: int
-    ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows, columns and logits of each tile; pairs that share a text are at -inf."""
-        space = scaled.new_empty(min(tile, len(scaled)) * min(tile, len(all_b)))
-        for rows in _cuts(len(scaled), tile):
-            for columns in _cuts(len(all_b), tile):
-                height, width = rows.stop - rows.start, columns.stop - columns.start
-                logits = torch.mm(scaled[rows], all_b[columns].T, out=space[: height * width].view(height, width))
-                if texts is not None and all_texts is not None:
-                    shared = excluded(texts[rows], all_texts[columns], first + rows.start - columns.start)
-                    logits.masked_fill_(shared, -torch.inf)
-                yield rows, columns, logits
+def tile_side(rows: Tensor) -> int:
+    return TILE_CPU if rows.device.type == "cpu" else TILE_ACCELERATOR
 
+
+def tiles(
+    scaled: Tensor, all_b: Tensor, texts: Tensor | None, all_texts: Tensor | None, first: int, tile: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Rows, columns and logits of each tile of `scaled` [b, D] times `all_b` [B, D]; the logits lie in one place.
+
+    Pairs that share a text and are not of the same sample are at -inf; row k's own column is `first` + k.
+    """
+    space = scaled.new_empty(min(tile, len(scaled)) * min(tile, len(all_b)))
+    for rows in _cuts(len(scaled), tile):
+        for columns in _cuts(len(all_b), tile):
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            logits = torch.mm(scaled[rows], all_b[columns].T, out=space[: height * width].view(height, width))
+            if texts is not None and all_texts is not None:
+                shared = excluded(texts[rows], all_texts[columns], first + rows.start - columns.start)
+                logits.masked_fill_(shared, -torch.inf)
+            yield rows, columns, logits
+
+
+class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -79,7 +85,7 @@ class _Tiled(torch.autograd.Function):
         row_sum, row_count = torch.zeros_like(row_lse), torch.zeros_like(row_lse)
         column_sum, column_count = torch.zeros_like(column_lse), torch.zeros_like(column_lse)
         scaled = scale * a
-        for rows, columns, logits in _Tiled._tiles(scaled, all_b, texts, all_texts, first, tile):
+        for rows, columns, logits in tiles(scaled, all_b, texts, all_texts, first, tile):
             row_lse[rows] = torch.logaddexp(row_lse[rows], logits.logsumexp(dim=1))
             column_lse[columns] = torch.logaddexp(column_lse[columns], logits.logsumexp(dim=0))
             if smoothing:
@@ -110,7 +116,7 @@ class _Tiled(torch.autograd.Function):
         scaled = scale * a
         weighted = torch.zeros_like(a)  # G b, where G is the gradient with respect to the logits
         grad_b = torch.zeros_like(all_b)
-        for rows, columns, logits in _Tiled._tiles(scaled, all_b, texts, all_texts, first, ctx.tile):
+        for rows, columns, logits in tiles(scaled, all_b, texts, all_texts, first, ctx.tile):
             by_row = (logits - row_lse[rows, None]).exp_().mul_(grad_to_b)
             if ctx.smoothing:
                 counted = logits > -torch.inf

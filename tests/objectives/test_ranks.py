@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cxrcl.distributed import Runtime
 from cxrcl.models.heads import Linear
-from cxrcl.objectives import losses, siglip, tiled
+from cxrcl.objectives import losses, tiled
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.combined import Sum
@@ -115,9 +115,8 @@ def share_of(batch: Batch, runtime: Runtime) -> Batch:
 def small_tiles(wanted: bool) -> Iterator[None]:
     with ExitStack() as stack:
         if wanted:
-            for module, name, value in ((losses, "LARGE", 1), (tiled, "TILE_CPU", 3)):
-                stack.enter_context(mock.patch.object(module, name, value))
-        stack.enter_context(mock.patch.object(siglip, "TILE", 3))
+            stack.enter_context(mock.patch.object(losses, "LARGE", 1))
+        stack.enter_context(mock.patch.object(tiled, "TILE_CPU", 3))
         yield
 
 

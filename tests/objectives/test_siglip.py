@@ -83,8 +83,8 @@ def test_bias_changes_the_loss() -> None:
     assert abs(one - other) > 1e-2
 
 
-def test_columns_are_taken_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    widths, softplus = [], siglip.F.softplus
-    monkeypatch.setattr(siglip.F, "softplus", lambda logits: widths.append(logits.shape) or softplus(logits))
+def test_pairs_are_taken_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, softplus = [], siglip.F.softplus
+    monkeypatch.setattr(siglip.F, "softplus", lambda logits: shapes.append(tuple(logits.shape)) or softplus(logits))
     sigmoid_loss(*inputs(), tile=4)
-    assert widths == [(6, 4), (6, 2)]
+    assert [shape for shape in shapes if len(shape) == 2] == [(4, 4), (4, 2), (2, 4), (2, 2)]
