@@ -9,13 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cxrcl.models.folders import fault
 from cxrcl.types import Features, ImageEncoder, ImageSpec
 
+Colour = tuple[float, float, float]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _tokens(features: Tensor, width: int, num_prefix_tokens: int) -> Tensor:
+def check_patches(size: int, patch: int) -> None:
+    """Raises ValueError when patches do not tile the input: the border would be cut off in silence."""
+    if size % patch:
+        nearest = max(1, round(size / patch)) * patch
+        raise ValueError(f"size={size} is not a multiple of the patch of {patch} pixels: set size={nearest}")
+
+
+def local_features(features: Tensor, width: int, num_prefix_tokens: int) -> Tensor:
     """A feature map [B, C, h, w] or [B, h, w, C], or tokens [B, prefix + N, C] -> local features [B, N, C]."""
     if features.ndim == 3:
         return features[:, num_prefix_tokens:]
@@ -45,11 +54,15 @@ class TimmEncoder(ImageEncoder):
 
     Args:
         name: a timm model name, such as resnet50, densenet121 or vit_base_patch16_224.
-        size: side of the input in pixels.
+        size: side of the input in pixels. Transformers of another native size are built for this one; position
+            embeddings of loaded weights are interpolated.
         pretrained: load timm's weights: from `weights` when given, else from the hub (needs a network).
         weights: a local file of weights, loaded strictly but for the classifier.
         mean, std: normalisation of the input; ImageNet's by default.
         channels_last: memory layout of the convolutions; about twice as fast with bf16 on recent CPUs and on CUDA.
+        local_layer: where local features are taken, counted from the end: -1 the last stage or block, normalised as
+            for pooling; -2 the one before (layer3 of a ResNet, as in GLoRIA).
+        checkpointing: recompute activations in the backward pass: less memory, more time.
         options: more arguments of the timm model, such as {norm_layer: groupnorm}.
     """
 
@@ -59,9 +72,11 @@ class TimmEncoder(ImageEncoder):
         size: int = 224,
         pretrained: bool = False,
         weights: str | None = None,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: Colour = IMAGENET_MEAN,
+        std: Colour = IMAGENET_STD,
         channels_last: bool = True,
+        local_layer: int = -1,
+        checkpointing: bool = False,
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -72,34 +87,70 @@ class TimmEncoder(ImageEncoder):
             raise ValueError(
                 f"name={name}: timm has no such model{' (near: ' + ', '.join(close) + ')' if close else ''}"
             )
-        if weights is not None and not Path(weights).is_file():
-            raise ValueError(f"weights={weights}: file not found")
-        self._arguments = {"name": name, "size": size, "channels_last": channels_last, "options": options}
+        if weights is not None:
+            if not Path(weights).is_file():
+                raise ValueError(f"weights={weights}: file not found")
+            if wrong := fault(Path(weights)):
+                raise ValueError(f"weights={weights}: {wrong}")
+        self._arguments = {
+            "name": name,
+            "size": size,
+            "channels_last": channels_last,
+            "local_layer": local_layer,
+            "checkpointing": checkpointing,
+            "options": options,
+        }
         self.spec = ImageSpec(size, mean, std)
         extra = dict(options or {})
+        native = timm.get_pretrained_cfg(name)
+        if native is not None and native.fixed_input_size and native.input_size[1:] != (size, size):
+            extra = {"img_size": size, **extra}
         try:
             model: Any = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=0, **extra)
             if weights is not None:
                 _load_weights(model, weights)
-        except (TypeError, RuntimeError, OSError) as error:
-            raise ValueError(f"timm cannot make {name} with {extra}: {str(error).splitlines()[0]}") from error
+        except (TypeError, RuntimeError, OSError, AssertionError) as error:
+            reason = (str(error) or repr(error)).splitlines()[0]
+            raise ValueError(f"timm cannot make {name} with {extra}: {reason}") from error
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        if patch is not None:
+            check_patches(size, patch[0])
         # Pooled features may be wider than the map (timm's head_hidden_size: MobileNetV3 and its kin).
         self.dim = int(getattr(model, "head_hidden_size", model.num_features))
-        self.local_dim = int(model.num_features)
+        self.local_dim = int(model.num_features) if local_layer == -1 else _width(model, local_layer)
+        self.local_layer = local_layer
         self._prefix = int(getattr(model, "num_prefix_tokens", 0))
         self.model: Any = model
+        if checkpointing:
+            try:
+                model.set_grad_checkpointing(True)
+            except (AssertionError, AttributeError, NotImplementedError) as error:
+                raise ValueError(f"checkpointing=true: timm's {name} does not support it") from error
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self._layout)
 
     def forward(self, images: Tensor) -> Features:
         """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
-        features = self.model.forward_features(images.contiguous(memory_format=self._layout))
-        pooled = self.model.forward_head(features, pre_logits=True)
-        return Features(pooled, _tokens(features, self.local_dim, self._prefix))
+        images = images.contiguous(memory_format=self._layout)
+        if self.local_layer == -1:
+            features = self.model.forward_features(images)
+            local = local_features(features, self.local_dim, self._prefix)
+        else:
+            features, (grid,) = self.model.forward_intermediates(images, [self.local_layer], output_fmt="NCHW")
+            local = grid.flatten(2).transpose(1, 2)
+        return Features(self.model.forward_head(features, pre_logits=True), local)
 
     def node(self) -> dict[str, Any]:
         normalisation = {"mean": list(self.spec.mean), "std": list(self.spec.std)}
         return {"_target_": f"{__name__}.TimmEncoder", **self._arguments, **normalisation}
+
+
+def _width(model: Any, layer: int) -> int:
+    """Channels of a stage or block, counted from the end."""
+    stages = getattr(model, "feature_info", ())
+    if layer >= 0 or -layer > len(stages) or not hasattr(model, "forward_intermediates"):
+        raise ValueError(f"local_layer={layer}: expected -1 to -{max(1, len(stages))}, counted from the end")
+    return int(stages[layer]["num_chs"])
 
 
 class TorchvisionEncoder(ImageEncoder):
@@ -122,8 +173,8 @@ class TorchvisionEncoder(ImageEncoder):
         weights: str | None = None,
         local_node: str = "layer4",
         pooled_node: str = "flatten",
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: Colour = IMAGENET_MEAN,
+        std: Colour = IMAGENET_STD,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
@@ -155,7 +206,7 @@ class TorchvisionEncoder(ImageEncoder):
     def forward(self, images: Tensor) -> Features:
         """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
         found = self.model(images.contiguous(memory_format=self._layout))
-        return Features(found["pooled"], _tokens(found["local"], self.local_dim, 0))
+        return Features(found["pooled"], local_features(found["local"], self.local_dim, 0))
 
     def node(self) -> dict[str, Any]:
         normalisation = {"mean": list(self.spec.mean), "std": list(self.spec.std)}

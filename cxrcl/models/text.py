@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cxrcl.models import folders, hf
 from cxrcl.models import tokenizer as tok
 from cxrcl.types import Corpus, Features, TextEncoder
 
 Pooling = Literal["cls", "eos", "mean"]
 Attention = Literal["sdpa", "eager"]
+LayerMix = Literal["sum", "mean"]
 
 
 def pool(hidden: Tensor, mask: Tensor, how: Pooling) -> Tensor:
@@ -38,6 +40,10 @@ class BertText(TextEncoder):
         pooling: see `pool`.
         max_length: texts are cut to this many pieces.
         attention: PyTorch's fused kernel, or plain matrix products (twice as fast for small models on a CPU in bf16).
+        last_layers: local features are mixed from the output of this many last layers, and pooled from the mix.
+            GLoRIA (Huang et al. 2021) takes the sum of four.
+        layer_mix: how: their sum or their mean.
+        checkpointing: recompute activations in the backward pass: less memory, more time.
     """
 
     def __init__(
@@ -48,13 +54,15 @@ class BertText(TextEncoder):
         pooling: Pooling = "cls",
         max_length: int = 128,
         attention: Attention = "sdpa",
+        last_layers: int = 1,
+        layer_mix: LayerMix = "sum",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        from transformers import AutoConfig
-
-        kind = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
+        kind = hf.config_of(config)
         self.pooling: Pooling = pooling
         self.attention: Attention = attention
+        self.last_layers, self.layer_mix, self.checkpointing = last_layers, layer_mix, checkpointing
         kind._attn_implementation = attention
         self.tokenizer: tok.PackedTokenizer = tok.PackedTokenizer(definition, max_length, pad_id)
         size = tok.vocabulary_size(definition)
@@ -62,85 +70,87 @@ class BertText(TextEncoder):
             raise ValueError(
                 f"the tokenizer has {size} pieces, the model {kind.vocab_size}: they do not belong together"
             )
-        self.model = _without_pooler(kind)
-        positions = getattr(kind, "max_position_embeddings", None)
-        table = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
-        padding = getattr(table, "padding_idx", None)
-        if positions is not None and padding is not None:
-            positions -= padding + 1  # RoBERTa counts positions from its padding id on
+        if not 1 <= last_layers <= kind.num_hidden_layers:
+            raise ValueError(f"last_layers={last_layers}: the model has {kind.num_hidden_layers} layers")
+        self.model = hf.make(kind, add_pooling_layer=False)
+        positions = num_positions(self.model)
         if positions is not None and max_length > positions:
-            raise ValueError(f"max_length={max_length}: the model has {positions} positions")
+            raise ValueError(f"max_length={max_length}: the model has {positions} positions, set at most that many")
+        if checkpointing:
+            hf.recompute(self.model)
         self.dim = self.local_dim = int(kind.hidden_size)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
         """int64 [B, L] each -> Features([B, dim], [B, L, dim])."""
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        several = self.last_layers > 1
+        found = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=several)
+        hidden = found.last_hidden_state
+        if several:  # the last one as the model gives it: some models normalise it at the end
+            layers = torch.stack([*found.hidden_states[-self.last_layers : -1], hidden])
+            hidden = layers.sum(dim=0) if self.layer_mix == "sum" else layers.mean(dim=0)
         return Features(pool(hidden, mask, self.pooling), hidden)
 
     def node(self) -> dict[str, Any]:
         return {
             "_target_": f"{__name__}.BertText",
-            "config": _plain(self.model.config),
+            "config": hf.plain(self.model.config),
             "definition": self.tokenizer.definition,
             "pad_id": self.tokenizer.pad_id,
             "pooling": self.pooling,
             "max_length": self.tokenizer.max_length,
             "attention": self.attention,
+            "last_layers": self.last_layers,
+            "layer_mix": self.layer_mix,
+            "checkpointing": self.checkpointing,
         }
 
 
-def _without_pooler(config: Any) -> Any:
-    """A model of this architecture; BERT's pooler is left out (it would never get a gradient)."""
-    from transformers import AutoModel
-
-    try:
-        return AutoModel.from_config(config, add_pooling_layer=False, trust_remote_code=False)
-    except TypeError:
-        return AutoModel.from_config(config, trust_remote_code=False)
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """config.json as plain containers, without what only describes the file it came from."""
-    left_out = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
-    return {"model_type": config.model_type} | {k: v for k, v in config.to_diff_dict().items() if k not in left_out}
+def num_positions(model: Any) -> int | None:
+    """How many pieces a Hugging Face text model can place; None when there is no limit."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    if positions is not None and padding is not None:
+        positions -= padding + 1  # RoBERTa counts positions from its padding id on
+    return positions
 
 
 class HuggingFaceText(BertText):
-    """A pre-trained BERT-like model by folder or hub id. Remote code is never run.
+    """A pre-trained BERT-like model by folder or hub id, such as Bio_ClinicalBERT, PubMedBERT, RoBERTa, the text tower
+    of CLIP (pooling=eos, max_length=77), or BiomedVLP-CXR-BERT without its heads. Remote code is never run.
 
     Args:
         name: a folder with config.json, weights and tokenizer (then nothing touches the network), or a hub id.
         pooling: see `pool`.
         max_length: texts are cut to this many pieces.
+        last_layers, layer_mix, checkpointing: see `BertText`.
     """
 
-    def __init__(self, name: str, pooling: Pooling = "cls", max_length: int = 128) -> None:
-        from transformers import AutoConfig, AutoModel
-
-        folder = Path(name).expanduser()
-        local = folder.is_dir()
-        if not local and (folder.is_absolute() or name.startswith((".", "~"))):
-            raise ValueError(f"name={name}: no such folder")
-        if local and (lacking := tok.describe_folder(folder)):
-            raise ValueError(f"name={name}: the folder lacks {'; '.join(lacking)}")
-        source = str(folder) if local else name
+    def __init__(
+        self,
+        name: str,
+        pooling: Pooling = "cls",
+        max_length: int = 128,
+        last_layers: int = 1,
+        layer_mix: LayerMix = "sum",
+        checkpointing: bool = False,
+    ) -> None:
+        folder = folders.locate(name, "hf text")
+        values = hf.part_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), "text")
+        adapted = hf.ADAPTED.get(values["model_type"])
+        if adapted is not None:
+            values = {**values, "model_type": adapted}
         try:
-            kind = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"name={name}: {reason} (with no network, give a local folder instead)") from error
-        definition, pad_id = tok.from_folder(source, local)
-        super().__init__(_plain(kind), definition, pad_id, pooling, max_length)
-        settings = {"local_files_only": local, "trust_remote_code": False, "output_loading_info": True}
-        try:
-            self.model, report = AutoModel.from_pretrained(source, config=kind, add_pooling_layer=False, **settings)
-        except TypeError:
-            self.model, report = AutoModel.from_pretrained(source, config=kind, **settings)
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise ValueError(
-                f"name={name}: the weights lack {len(missing)} of the model's tensors, such as {missing[0]}"
-            )
+            kind = hf.config_of(values)
+            definition, pad_id = tok.from_folder(folder, adapted)
+            with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
+                mix: tuple[int, LayerMix] = (last_layers, layer_mix)
+                super().__init__(hf.plain(kind), definition, pad_id, pooling, max_length, "sdpa", *mix, checkpointing)
+        except ValueError as error:
+            raise ValueError(f"name={name}: {error}") from error
+        self.model, self.load_report = hf.load(folder, name, self.model.config, add_pooling_layer=False)
+        if checkpointing:
+            hf.recompute(self.model)
 
 
 class TinyText(BertText):

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import html
 import json
+import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cxrcl.types import Tokens
+
+Clean = Literal["none", "whitespace", "lower", "canonicalize"]
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def clean_text(text: str, how: Clean) -> str:
+    """What open_clip does to a text before its pieces are looked up (a tokenizer.json cannot say it).
+
+    `whitespace` mends wrong encodings and HTML escapes and joins words by one space, `lower` also lowers the case,
+    `canonicalize` also drops punctuation; `none` leaves the text as it is.
+    """
+    if how == "none":
+        return text
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))  # twice: some captions were escaped twice
+    if how == "canonicalize":
+        text = text.replace("_", " ").translate(_WITHOUT_PUNCTUATION)
+    text = " ".join(text.split())
+    return text if how == "whitespace" else text.lower()
 
 
 class PackedTokenizer:
@@ -17,12 +40,14 @@ class PackedTokenizer:
         definition: the content of a `tokenizer.json`.
         max_length: texts are cut to this many pieces, special tokens included.
         pad_id: id of the padding piece.
+        clean: see `clean_text`.
     """
 
-    def __init__(self, definition: str, max_length: int, pad_id: int = 0) -> None:
+    def __init__(self, definition: str, max_length: int, pad_id: int = 0, clean: Clean = "none") -> None:
         self.definition = definition
         self.max_length = max_length
         self.pad_id = pad_id
+        self.clean: Clean = clean
         self._fast: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -43,7 +68,7 @@ class PackedTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Texts -> ids, mask and word index of each piece, padded to the longest."""
-        found = self.fast.encode_batch(list(texts))
+        found = self.fast.encode_batch([clean_text(text, self.clean) for text in texts])
         longest = max((len(e.ids) for e in found), default=0)
         tokens = Tokens([], [], [])
         for encoding in found:
@@ -90,43 +115,58 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int) -> str:
     return tokenizer.to_str()
 
 
-def from_folder(name: str, local_files_only: bool) -> tuple[str, int]:
-    """(tokenizer.json content, pad id) of a Hugging Face tokeniser by folder or hub id.
+@functools.cache
+def clip_bpe() -> str:
+    """CLIP's byte-pair encoding as the content of a `tokenizer.json`; texts are to be cleaned by `lower`.
+
+    The merges ship inside open_clip. Every text is framed by <start_of_text> and <end_of_text>.
+    """
+    from open_clip import SimpleTokenizer
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    original = SimpleTokenizer()
+    merges = sorted(original.bpe_ranks, key=original.bpe_ranks.__getitem__)
+    tokenizer = Tokenizer(
+        models.BPE(original.encoder, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False)
+    )
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    frame = ["<start_of_text>", "<end_of_text>"]
+    tokenizer.add_special_tokens(frame)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{frame[0]} $A {frame[1]}", special_tokens=[(token, original.encoder[token]) for token in frame]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer.to_str()
+
+
+def from_folder(folder: Path, kind: str | None = None) -> tuple[str, int]:
+    """(tokenizer.json content, pad id) of the Hugging Face tokeniser in a folder.
+
+    Args:
+        kind: take the tokeniser of this model type, whatever the folder says (it may name code of its own).
 
     Raises:
         ValueError: no tokeniser there, or none that has a fast form.
     """
     from transformers import AutoTokenizer
 
+    settings = {"use_fast": True, "trust_remote_code": False, "local_files_only": True}
+    if kind is not None:
+        settings["tokenizer_type"] = kind  # type: ignore[assignment]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, use_fast=True, trust_remote_code=False, local_files_only=local_files_only
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no tokenizer in {name}: {str(error).splitlines()[0]}") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    except Exception as error:  # the parsers raise errors of many kinds where a file is damaged
+        raise ValueError(f"no tokenizer in {folder}: {str(error).splitlines()[0]}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ValueError(f"the tokenizer of {name} has no fast form: add a tokenizer.json to the folder")
+        raise ValueError(f"the tokenizer of {folder} has no fast form: add a tokenizer.json to the folder")
     return backend.to_str(), int(tokenizer.pad_token_id or 0)
-
-
-def describe_folder(folder: Path) -> list[str]:
-    """What a Hugging Face folder lacks: config, weights, tokenizer, all at once."""
-    lacking = []
-    if not (folder / "config.json").is_file():
-        lacking.append("config.json")
-    weights = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
-    present = [folder / name for name in weights if (folder / name).is_file()]
-    if not present:
-        lacking.append("weights (model.safetensors or pytorch_model.bin)")
-    lacking += [
-        f"{file.name} is a git-lfs pointer: run `git lfs pull` in the folder"
-        for file in present
-        if file.open("rb").read(24).startswith(b"version https://git-lfs")
-    ]
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
-        lacking.append("tokenizer (tokenizer.json or vocab.txt)")
-    return lacking
 
 
 def vocabulary_size(definition: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -11,21 +12,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 import torch
+import transformers
+from builders import SENTENCES, TEXTS, WORDS, features, gradients, perturb, rewrite, tensors, unused
 from helpers import ROOT
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
 from cxrcl.config import build
 from cxrcl.models.text import BertText, HuggingFaceText, TinyText, pool
-from cxrcl.models.tokenizer import learn_wordpiece, vocabulary_size
+from cxrcl.models.tokenizer import PackedTokenizer, learn_wordpiece
 from cxrcl.types import TextEncoder
-
-WORDS = ["heart", "lung", "enlarged", "normal", "effusion", "edema", "small", "left", "right"]
-WORDS += ["pleural", "opacity", "no", "there", "is", "of", "the", "in", "base"]
-TEXTS = [" ".join(WORDS[(k * step) % len(WORDS)] for k in range(1, 7)) + "." for step in range(1, 60)]
-DEFINITION = learn_wordpiece(TEXTS, 120)
-SENTENCES = ["the heart is enlarged.", "no effusion", "small left pleural effusion in the right lung base."]
 
 
 class Corpus:
@@ -38,39 +36,43 @@ def tiny(**arguments: Any) -> TinyText:
     return TinyText(Corpus(), **{"width": 16, "depth": 1, "heads": 2, "max_length": 24, **arguments})
 
 
-def save_folder(folder: Path, kind: str = "bert", **settings: Any) -> Path:
-    """A Hugging Face folder as a person would download it."""
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    sizes |= {"vocab_size": vocabulary_size(DEFINITION), "max_position_embeddings": 40, **settings}
-    if kind == "bert":
-        model: Any = BertModel(BertConfig(**sizes))
-    else:
-        model = RobertaModel(RobertaConfig(**sizes, pad_token_id=0, bos_token_id=2, eos_token_id=3, type_vocab_size=1))
-    model.save_pretrained(folder)
-    from tokenizers import Tokenizer
-
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    fast = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(DEFINITION), **special)
-    fast.save_pretrained(folder)
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    builders.save_text(folder := tmp_path_factory.mktemp("bert"))
     return folder
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_folder(tmp_path_factory.mktemp("bert"))
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    builders.save_text(folder := tmp_path_factory.mktemp("roberta"), "roberta")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_folder(tmp_path_factory.mktemp("roberta"), "roberta")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both towers of a CLIP."""
+    folder = tmp_path_factory.mktemp("clip")
+    text = {**builders.bert_sizes(), "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8, "hidden_size": 8}
+    config = transformers.CLIPConfig(text_config=text, vision_config={**sizes, "intermediate_size": 8})
+    perturb(transformers.CLIPModel(config)).save_pretrained(folder)
+    builders.save_tokenizer(folder)
+    return folder
 
 
-def tensors(encoder: BertText, texts: list[str] = SENTENCES) -> tuple[Tensor, Tensor]:
-    ids, mask, _ = encoder.tokenizer(texts)
-    return torch.tensor(ids), torch.tensor(mask)
+@pytest.fixture(scope="module")
+def cxr_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BiomedVLP-CXR-BERT: a BERT with two heads, whose config and tokenizer name code inside of the folder."""
+    folder = tmp_path_factory.mktemp("cxr_bert")
+    builders.save_text(folder, "pretraining")
+    weights = {key: v for key, v in load_file(folder / "model.safetensors").items() if "seq_relation" not in key}
+    weights["cls_projection_head.dense_to_hidden.weight"] = torch.zeros(4, 16)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    code = {"AutoConfig": "code.Config", "AutoModel": "code.Model", "AutoTokenizer": ["code.Tokenizer", None]}
+    rewrite(folder / "config.json", model_type="cxr-bert", projection_size=4, auto_map=code)
+    rewrite(folder / "tokenizer_config.json", tokenizer_class="CXRBertTokenizer", auto_map=code)
+    (folder / "code.py").write_text("raise SystemExit('ran')")
+    return folder
 
 
 # -------------------------------------------------------------------------------------------------- pooling
@@ -147,46 +149,99 @@ def test_hidden_states_of_roberta_are_those_of_transformers(roberta: Path) -> No
     assert (encoder(ids, mask).local - own).abs().max() < 1e-6
 
 
-FRESH = """
-import sys, torch
-from cxrcl.config import build
-from cxrcl.types import TextEncoder
-torch.set_num_threads(1)
-for path in sys.argv[1:]:
-    node, weights, sentences, pooled, local = torch.load(path)
-    encoder = build(node, TextEncoder, "text_encoder").eval()
-    encoder.load_state_dict(weights)
-    ids, mask, _ = encoder.tokenizer(sentences)
-    found = encoder(torch.tensor(ids), torch.tensor(mask))
-    assert torch.equal(found.pooled, pooled) and torch.equal(found.local, local), path
-    print("equal")
-"""
-
-
 def test_nodes_rebuild_the_towers_in_a_fresh_process_without_folder_or_network(
-    bert: Path, roberta: Path, tmp_path: Path
+    bert: Path, roberta: Path, clip: Path, cxr_bert: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(bert, tmp_path / "moved"))
     towers = [
         tiny(pooling="eos"),
-        HuggingFaceText(str(folder), max_length=30),
+        HuggingFaceText(str(folder), max_length=30, last_layers=2, layer_mix="mean", checkpointing=True),
         HuggingFaceText(str(roberta), max_length=9),
+        HuggingFaceText(str(clip), "eos", 40),
+        HuggingFaceText(str(cxr_bert), max_length=40),
     ]
     shutil.rmtree(folder)
-    kept = []
-    for k, encoder in enumerate(towers):
-        with torch.no_grad():
-            for parameter in encoder.parameters():
-                parameter.add_(0.01)
-            features = encoder.eval()(*tensors(encoder))
-        torch.save((encoder.node(), encoder.state_dict(), SENTENCES, *features), tmp_path / f"{k}.pt")
-        kept.append(str(tmp_path / f"{k}.pt"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, *kept], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    builders.assert_rebuilt_elsewhere(tmp_path, towers)
+
+
+def test_the_text_tower_of_clip_is_read_at_the_end_of_the_text(clip: Path) -> None:
+    encoder = HuggingFaceText(str(clip), pooling="eos", max_length=40).eval()
+    ids, mask = tensors(encoder)
+    own = transformers.CLIPTextModel.from_pretrained(clip).eval()(input_ids=ids, attention_mask=mask)
+    pooled, local = encoder(ids, mask)
+    assert (local - own.last_hidden_state).abs().max() < 1e-6 and (pooled - own.pooler_output).abs().max() < 1e-6
+
+
+def test_cxr_bert_is_a_plain_bert_without_its_heads(cxr_bert: Path) -> None:
+    encoder = HuggingFaceText(str(cxr_bert), max_length=40)
+    own = load_file(cxr_bert / "model.safetensors")
+    assert all(torch.equal(value, own[f"bert.{key}"]) for key, value in encoder.model.state_dict().items())
+    assert "37 tensors matched" in str(encoder.load_report) and "known heads ignored" in str(encoder.load_report)
+    assert encoder.model.config.model_type == "bert" and encoder.tokenizer(SENTENCES) == PackedTokenizer(
+        builders.DEFINITION, 40
+    )(SENTENCES)
+
+
+def test_the_mix_of_the_last_layers(bert: Path) -> None:
+    ids, mask = tensors(HuggingFaceText(str(bert), max_length=40))
+    model = transformers.BertModel.from_pretrained(bert).eval()
+    layers = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    for mix, expected in (("sum", layers[1] + layers[2]), ("mean", (layers[1] + layers[2]) / 2)):
+        encoder = HuggingFaceText(str(bert), "mean", 40, last_layers=2, layer_mix=mix).eval()
+        pooled, local = encoder(ids, mask)
+        assert (local - expected).abs().max() < 1e-5 and (pooled - pool(expected, mask, "mean")).abs().max() < 1e-5
+    for wrong in (0, 3):
+        with pytest.raises(ValueError, match=f"last_layers={wrong}: the model has 2 layers"):
+            HuggingFaceText(str(bert), max_length=40, last_layers=wrong)
+
+
+def test_every_parameter_of_every_family_takes_part(bert: Path, roberta: Path, clip: Path, cxr_bert: Path) -> None:
+    for folder in (bert, roberta, clip, cxr_bert):
+        for layers in (1, 2):
+            assert unused(HuggingFaceText(str(folder), "eos", 39, last_layers=layers)) == []
+
+
+def test_checkpointing_gives_the_same_gradients_and_runs_layers_twice(bert: Path, clip: Path) -> None:
+    for folder in (bert, clip):
+        plain, saving = (HuggingFaceText(str(folder), "eos", 40, checkpointing=c) for c in (False, True))
+        for (key, one), other in zip(gradients(plain).items(), gradients(saving).values(), strict=True):
+            assert one is not None and other is not None and torch.allclose(one, other, atol=1e-4), key
+        linear = [next(m for m in e.modules() if isinstance(m, torch.nn.Linear)) for e in (plain, saving)]
+        assert [builders.passes_of(m, e) for m, e in zip(linear, (plain, saving), strict=True)] == [1, 2]
+
+
+def test_half_precision_weights_become_single(bert: Path, tmp_path: Path) -> None:
+    part = Path(shutil.copytree(bert, tmp_path / "part"))
+    weights = {key: value.half() for key, value in load_file(part / "model.safetensors").items()}
+    save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
+    rewrite(part / "config.json", dtype="float16")
+    encoder = HuggingFaceText(str(part), max_length=30)
+    assert features(encoder).pooled.dtype == torch.float32 and "dtype" not in encoder.node()["config"]
+
+
+def test_nothing_in_a_folder_asks_for_a_network(bert: Path, cxr_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builders.refuse_network(monkeypatch)
+    for folder in (bert, cxr_bert):
+        HuggingFaceText(f"local-dir:{folder}", max_length=30)
+
+
+def test_weights_with_unknown_tensors_or_other_shapes_are_refused(bert: Path, tmp_path: Path) -> None:
+    part = Path(shutil.copytree(bert, tmp_path / "part"))
+    weights = load_file(part / "model.safetensors")
+    weights |= {"strange": torch.zeros(1), "embeddings.LayerNorm.weight": torch.zeros(3)}
+    save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
+    message = (
+        r"36 tensors matched, 1 unexpected \(strange\), 1 mismatched \(embeddings\.LayerNorm\.weight \[3\] for \[16\]\)"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["equal"] * 3
+    with pytest.raises(ValueError, match=message):
+        HuggingFaceText(str(part), max_length=30)
+
+
+def test_a_damaged_tokenizer_is_named(bert: Path, tmp_path: Path) -> None:
+    part = Path(shutil.copytree(bert, tmp_path / "part"))
+    (part / "tokenizer.json").write_text(json.dumps({"model": {"type": "WordPiece"}}))
+    with pytest.raises(ValueError, match=r"name=.*part: no tokenizer in .*part: "):
+        HuggingFaceText(str(part), max_length=30)
 
 
 def test_pretrained_weights_are_taken(bert: Path) -> None:
@@ -197,23 +252,17 @@ def test_pretrained_weights_are_taken(bert: Path) -> None:
     assert not torch.equal(loaded.state_dict()[name], fresh.state_dict()[name])
 
 
-def test_all_missing_files_are_listed_at_once(bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"lacks config\.json; weights .*; tokenizer"):
-        HuggingFaceText(str(tmp_path))
+def test_everything_wrong_with_a_folder_is_one_line(bert: Path, tmp_path: Path) -> None:
     part = Path(shutil.copytree(bert, tmp_path / "part"))
     (part / "config.json").unlink()
     (part / "tokenizer.json").unlink()
-    with pytest.raises(
-        ValueError, match=r"the folder lacks config\.json; tokenizer \(tokenizer\.json or vocab\.txt\)$"
-    ):
+    (part / "model.safetensors").write_text(builders.LFS)
+    with pytest.raises(ValueError) as caught:
         HuggingFaceText(str(part))
-
-
-def test_a_git_lfs_pointer_is_recognised(bert: Path, tmp_path: Path) -> None:
-    part = Path(shutil.copytree(bert, tmp_path / "part"))
-    (part / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n")
-    with pytest.raises(ValueError, match=r"model\.safetensors is a git-lfs pointer: run `git lfs pull`"):
-        HuggingFaceText(str(part))
+    assert str(caught.value) == (
+        f"name={part}: no config.json; model.safetensors is a git-lfs pointer: run `git lfs pull` in the folder; "
+        "no tokenizer (tokenizer.json or vocab.txt)"
+    )
 
 
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
@@ -222,22 +271,18 @@ def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 
 
 def test_weights_without_some_tensors_are_refused(bert: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     part = Path(shutil.copytree(bert, tmp_path / "part"))
     weights = load_file(part / "model.safetensors")
     lost = next(name for name in weights if name.endswith("encoder.layer.1.output.dense.weight"))
     save_file({k: v for k, v in weights.items() if k != lost}, part / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        ValueError, match=r"the weights lack 1 of the model's tensors, such as .*layer\.1\.output\.dense"
-    ):
+    with pytest.raises(ValueError, match=r"36 tensors matched, 1 missing \(encoder\.layer\.1\.output\.dense\.weight\)"):
         HuggingFaceText(str(part), max_length=30)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:
-    folder = save_folder(tmp_path, vocab_size=50)
+    builders.save_text(tmp_path, vocab_size=50)
     with pytest.raises(ValueError, match=r"the tokenizer has \d+ pieces, the model 50: they do not belong together"):
-        HuggingFaceText(str(folder), max_length=30)
+        HuggingFaceText(str(tmp_path), max_length=30)
 
 
 def test_max_length_above_the_positions_is_refused(bert: Path) -> None:
@@ -312,4 +357,4 @@ def test_code_of_a_downloaded_model_is_never_trusted() -> None:
             trust = given.get("trust_remote_code")
             assert isinstance(trust, ast.Constant) and trust.value is False, f"{file.name}:{node.lineno}"
             calls += 1
-    assert calls >= 6
+    assert calls >= 5

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
+from pathlib import Path
 
+import builders
+import open_clip
 import pytest
+from builders import TEXTS, WORDS
 from helpers import ROOT
 
-from cxrcl.models.tokenizer import PackedTokenizer, learn_wordpiece, vocabulary_size
-
-WORDS = ["heart", "lung", "enlarged", "normal", "effusion", "edema", "small", "left", "right"]
-WORDS += ["pleural", "opacity", "no", "there", "is", "of", "the", "in", "base"]
-TEXTS = [" ".join(WORDS[(k * step) % len(WORDS)] for k in range(1, 7)) + "." for step in range(1, 60)]
+from cxrcl.models.tokenizer import Clean, PackedTokenizer, clip_bpe, from_folder, learn_wordpiece, vocabulary_size
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,75 @@ def test_learning_in_another_process_gives_the_same(definition: str) -> None:
             check=True,
         )
         assert done.stdout == definition
+
+
+# ------------------------------------------------------------------------------------------- CLIP's own pieces
+
+ODD = [
+    "",
+    "The heart's size is 12.5cm; no PNEUMOTHORAX!!",
+    "don't you'll we've I'm he'd they're",
+    "naïve Ångström — “quoted” … µm ×3 ½ ² ① ﬁ",
+    "中文 テスト 🫁🫀 lungs",
+    "a &amp;amp; b &lt;p&gt; Ã© mojibake â€™",
+    "x<end_of_text>y <START_OF_TEXT>",
+    "\u00a0 nbsp\ttab\nline \x00 \x7f \u200b",
+    "___ --- ... !?!? (a)(b) [1] {2}",
+    "e\u0301 İstanbul ẞ",
+    "lung " * 200,
+    "supercalifragilistic" * 30,
+]
+# Letters and signs that all versions of Unicode class alike; what is letter and what is not depends on the version.
+LETTERS = [*range(33, 127), *range(0xA1, 0x180), *range(0x391, 0x3A2), *range(0x3B1, 0x3CA), *range(0x410, 0x450)]
+LETTERS += [*range(0x2010, 0x2028), *range(0x4E00, 0x4E20), *range(0x1F600, 0x1F620), *[32] * 60]
+
+
+def test_clips_pieces_are_those_of_open_clip() -> None:
+    draw = random.Random(0)
+    texts = ODD + ["".join(chr(draw.choice(LETTERS)) for _ in range(draw.randint(1, 90))) for _ in range(1000)]
+    for length in (77, 12):
+        theirs = open_clip.tokenize(texts, context_length=length).tolist()
+        found = PackedTokenizer(clip_bpe(), length, clean="lower")(texts)
+        for text, ids, mask, expected in zip(texts, found.ids, found.mask, theirs, strict=True):
+            assert ids + [0] * (length - len(ids)) == expected, text
+            assert ids[sum(mask) - 1] == max(ids) == 49407  # the end is kept
+
+
+def test_clips_words_are_numbered() -> None:
+    words = PackedTokenizer(clip_bpe(), 77, clean="lower")(["Pneumothoraces aren't seen."]).words[0]
+    assert words[0] == words[-1] == -1 and words[1] == words[2] == 0
+    assert sorted(set(words)) == [-1, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("how", ["lower", "whitespace", "canonicalize"])
+def test_texts_are_cleaned_as_open_clip_does(how: Clean) -> None:
+    from open_clip.tokenizer import get_clean_fn
+
+    from cxrcl.models.tokenizer import clean_text
+
+    draw = random.Random(1)
+    texts = ODD + ["".join(chr(draw.choice(LETTERS)) for _ in range(40)) for _ in range(200)]
+    assert [clean_text(text, how) for text in texts] == [get_clean_fn(how)(text) for text in texts]
+    assert [clean_text(text, "none") for text in texts] == texts
+
+
+def test_cleaning_belongs_to_the_tokenizer(definition: str) -> None:
+    plain, cleaned = (PackedTokenizer(definition, 20, clean=how) for how in ("none", "canonicalize"))
+    assert cleaned(["heart, lung!"]) == plain(["heart lung"]) != plain(["heart, lung!"])
+    assert pickle.loads(pickle.dumps(cleaned))(["heart, lung!"]) == cleaned(["heart, lung!"])
+
+
+def test_a_folder_without_a_tokenizer_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no tokenizer in ") as caught:
+        from_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_file_is_enough(tmp_path: Path) -> None:
+    """As in the folder of Bio_ClinicalBERT: config.json, weights and vocab.txt."""
+    vocabulary = json.loads(builders.DEFINITION)["model"]["vocab"]
+    (tmp_path / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)) + "\n")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    found, pad_id = from_folder(tmp_path)
+    assert pad_id == 0
+    assert PackedTokenizer(found, 20)(TEXTS) == PackedTokenizer(builders.DEFINITION, 20)(TEXTS)

@@ -1,0 +1,117 @@
+"""What the text and image towers of Hugging Face share: configs, weights, and no code out of a folder, ever."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cxrcl.models.weights import LoadReport, from_transformers
+
+# Model types whose code is not part of transformers, by the type they are under their heads.
+ADAPTED = {"cxr-bert": "bert"}  # BiomedVLP-CXR-BERT, BioViL-T's text tower
+# What else is in the files of two-tower models.
+_OTHER_TOWER = ("vision_model.", "text_model.", "visual_projection.", "text_projection.", "logit_scale", "logit_bias")
+_ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "auto_map")
+
+
+def recompute(model: Any) -> None:
+    """Turn on gradient checkpointing of a Hugging Face model."""
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False  # a cache of keys is for generation, and excludes recomputing
+    options = {"use_reentrant": False}
+    try:
+        if hasattr(model, "activation_checkpointing_enable"):  # the name in newer transformers
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        else:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    except ValueError as error:
+        raise ValueError(f"checkpointing=true: {type(model).__name__} does not support it") from error
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """config.json as plain containers, without what only describes the file it came from."""
+    values = {k: v for k, v in config.to_diff_dict().items() if k not in _ABOUT_THE_FILE}
+    return {"model_type": config.model_type} | values
+
+
+def part_of(values: dict[str, Any], part: Literal["text", "vision"]) -> dict[str, Any]:
+    """The config of one tower of a two-tower model such as CLIP; any other config as it is."""
+    inner = values.get(f"{part}_config")
+    if not isinstance(inner, dict):
+        return values
+    return {"model_type": f"{values['model_type']}_{part}_model", **inner}
+
+
+def config_of(values: dict[str, Any]) -> Any:
+    """The transformers config of these values.
+
+    Raises:
+        ValueError: a type that transformers does not have.
+    """
+    from transformers import AutoConfig
+
+    left_out = ("model_type", *_ABOUT_THE_FILE)
+    try:
+        return AutoConfig.for_model(values["model_type"], **{k: v for k, v in values.items() if k not in left_out})
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"config.json: transformers has no model_type {values['model_type']} (code inside of a folder is never run)"
+        ) from error
+
+
+def make(config: Any, add_pooling_layer: bool) -> Any:
+    """A model of this architecture with random weights; a pooler that nothing reads would never get a gradient."""
+    from transformers import AutoModel
+
+    try:
+        return AutoModel.from_config(config, add_pooling_layer=add_pooling_layer, trust_remote_code=False)
+    except TypeError:  # a model without that choice
+        return AutoModel.from_config(config, trust_remote_code=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tables of transformers: the tower's own report says what was loaded."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load(folder: Path, name: str, config: Any, add_pooling_layer: bool) -> tuple[Any, LoadReport]:
+    """A Hugging Face model with the weights of a folder.
+
+    Raises:
+        ValueError: a tensor of the model is missing or of another shape, or an unknown one is left over.
+    """
+    from transformers import AutoModel
+
+    settings = {
+        "config": config,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # they are reported with the rest
+        "dtype": torch.float32,  # else that of the file
+    }
+    try:
+        with _quiet():
+            try:
+                model, found = AutoModel.from_pretrained(folder, add_pooling_layer=add_pooling_layer, **settings)
+            except TypeError:
+                model, found = AutoModel.from_pretrained(folder, **settings)
+    except Exception as error:  # the readers raise errors of many kinds
+        raise ValueError(f"name={name}: {str(error).splitlines()[0]}") from error
+    report = from_transformers(found, model, _OTHER_TOWER)
+    return model, report.demand_all(f"name={name}")

@@ -1,0 +1,162 @@
+"""Image towers of Hugging Face: ViT, DeiT, Swin, ConvNeXt, DINOv2, ResNet, CLIP's image tower, ..."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cxrcl.models import folders, hf
+from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features
+from cxrcl.types import Features, ImageEncoder, ImageSpec
+
+Pooling = Literal["cls", "mean", "pooler", "first_token"]
+# Parameters that stand before the patches of the sequence.
+_PREFIX = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
+# The last norm of these models is part of their pooling alone.
+_POOLING_NORM = {"convnext": "layernorm", "convnextv2": "layernorm", "clip_vision_model": "post_layernorm"}
+
+
+class VisionTower(ImageEncoder):
+    """A Hugging Face image model described entirely by values, without weights: what a checkpoint rebuilds.
+
+    Local features are the patch tokens, or the cells of the last map, without class tokens.
+
+    Args:
+        config: the model's `config.json` as a mapping.
+        mean, std: normalisation of the input.
+        size: side of the input in pixels; position embeddings are interpolated when it is not the config's.
+        pooling: `cls` takes the class token, `mean` averages the local features, `pooler` is the model's own output
+            `pooler_output`, `first_token` the first of the sequence whatever it is: published CXR-CLIP (You et al.
+            2023) takes it of Swin, where it is the patch at the top left.
+        checkpointing: recompute activations in the backward pass: less memory, more time.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        mean: Colour,
+        std: Colour,
+        size: int = 224,
+        pooling: Pooling = "cls",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        kind = hf.config_of(config)
+        native, patch = getattr(kind, "image_size", size), getattr(kind, "patch_size", 1)
+        if not isinstance(native, int) or not isinstance(patch, int):
+            raise ValueError(f"config.json: image_size={native}, patch_size={patch}: only squares are supported")
+        check_patches(size, patch)
+        self.spec = ImageSpec(size, mean, std)
+        self.pooling: Pooling = pooling
+        self.checkpointing = checkpointing
+        self._fit(hf.make(kind, add_pooling_layer=pooling == "pooler"), native)
+
+    def _fit(self, model: Any, native: int) -> None:
+        """Take a model: leave out what this pooling does not read, and learn its shapes."""
+        self.model: Any = model
+        norm = _POOLING_NORM.get(model.config.model_type)
+        if norm is not None and self.pooling != "pooler":
+            setattr(model, norm, torch.nn.Identity())
+        self._prefix = sum(
+            1 if p.ndim == 1 else p.shape[1] for key, p in model.named_parameters() if key.split(".")[-1] in _PREFIX
+        )
+        self._call: dict[str, Any] = {}
+        if self.spec.size != native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters:
+            self._call["interpolate_pos_encoding"] = True
+        if self.pooling == "cls" and not self._prefix:
+            raise ValueError(
+                f"pooling=cls: {type(model).__name__} has no class token, set pooling=mean, pooler or first_token"
+            )
+        if self.checkpointing:
+            hf.recompute(model)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Widths, and parameters that no feature depends on, from a pass over shapes alone (no arithmetic)."""
+        state = {key: value.detach().to("meta") for key, value in self.state_dict().items()}
+        free = {key: state[key].requires_grad_() for key, _ in self.named_parameters()}
+        buffers = {key: value.to("meta") for key, value in self.named_buffers()}
+        shape = (1, 3, self.spec.size, self.spec.size)
+        was_training = self.training
+        self.eval()
+        pooled, local = torch.func.functional_call(self, {**buffers, **state}, torch.zeros(shape, device="meta"))
+        self.train(was_training)
+        self.dim, self.local_dim = pooled.shape[1], local.shape[2]
+        found = torch.autograd.grad(pooled.sum() + local.sum(), list(free.values()), allow_unused=True)
+        for parameter, gradient in zip(self.parameters(), found, strict=True):
+            if gradient is None:  # such as DINOv2's mask token, which belongs to its own training
+                parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Features:
+        """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
+        found = self.model(pixel_values=images, **self._call)
+        hidden = found.last_hidden_state
+        local = local_features(hidden, hidden.shape[1] if hidden.ndim == 4 else hidden.shape[-1], self._prefix)
+        if self.pooling == "mean":
+            return Features(local.mean(dim=1), local)
+        if self.pooling == "pooler":
+            return Features(found.pooler_output.flatten(1), local)
+        return Features(hidden[:, 0] if hidden.ndim == 3 else local[:, 0], local)
+
+    def node(self) -> dict[str, Any]:
+        return {
+            "_target_": f"{__name__}.VisionTower",
+            "config": hf.plain(self.model.config),
+            "mean": list(self.spec.mean),
+            "std": list(self.spec.std),
+            "size": self.spec.size,
+            "pooling": self.pooling,
+            "checkpointing": self.checkpointing,
+        }
+
+
+class HuggingFaceVision(VisionTower):
+    """A pre-trained Hugging Face image model by folder or hub id. Remote code is never run.
+
+    Args:
+        name: a folder with config.json and weights (then nothing touches the network), or a hub id.
+        size: side of the input in pixels; None takes the model's.
+        pooling: see `VisionTower`.
+        mean, std: normalisation of the input; None takes those of preprocessor_config.json, or ImageNet's where the
+            folder has no such file.
+        checkpointing: see `VisionTower`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        size: int | None = None,
+        pooling: Pooling = "cls",
+        mean: Colour | None = None,
+        std: Colour | None = None,
+        checkpointing: bool = False,
+    ) -> None:
+        folder = folders.locate(name, "hf image", ["normalisation"] if mean and std else [])
+        values = hf.part_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), "vision")
+        file = folder / "preprocessor_config.json"
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if not found.get("do_normalize", True):
+            found |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+        mean = mean or tuple(found.get("image_mean", IMAGENET_MEAN))
+        std = std or tuple(found.get("image_std", IMAGENET_STD))
+        try:
+            kind = hf.config_of(values)
+            native = getattr(kind, "image_size", None) or _side(found) or 224
+            with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
+                super().__init__(hf.plain(kind), mean, std, size or native, pooling, checkpointing)
+        except ValueError as error:
+            raise ValueError(f"name={name}: {error}") from error
+        model, self.load_report = hf.load(folder, name, kind, add_pooling_layer=pooling == "pooler")
+        self._fit(model, native)
+
+
+def _side(preprocessor: dict[str, Any]) -> int | None:
+    """The side of the input that a preprocessor_config.json asks for."""
+    size = preprocessor.get("crop_size") or preprocessor.get("size")
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    return size if isinstance(size, int) else None

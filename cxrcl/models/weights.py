@@ -1,0 +1,122 @@
+"""Laying the weights of a file into a tower, strictly, with a report of what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+# Parts that published models carry beside the tower, for the task that they were trained on. Nothing else is left out
+# of a file in silence.
+KNOWN_HEADS = (
+    "cls",  # BERT: masked words and next sentence
+    "cls_projection_head",  # BiomedVLP-CXR-BERT
+    "lm_head",  # RoBERTa: masked words
+    "generator_lm_head",
+    "generator_predictions",  # ELECTRA
+    "discriminator_predictions",
+    "classifier",
+    "cls_classifier",  # DeiT
+    "distillation_classifier",
+    "pre_classifier",
+    "qa_outputs",
+    "head",
+    "fc",
+    "pooler",
+)
+# Constants that older versions of the libraries stored; they are computed now.
+KNOWN_CONSTANTS = ("position_ids", "token_type_ids", "relative_position_index", "attn_mask")
+_HEAD = re.compile(rf"(\w+\.)?({'|'.join(KNOWN_HEADS)})\.")
+_CONSTANT = re.compile(rf"(.*\.)?({'|'.join(KNOWN_CONSTANTS)})")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What came of laying weights into a tower. `ignored` counts known heads of the file that the tower has not."""
+
+    matched: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    ignored: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.matched} tensors matched"]
+        for name in ("missing", "unexpected", "mismatched"):
+            keys = getattr(self, name)
+            if keys:
+                parts.append(f"{len(keys)} {name} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
+        if self.ignored:
+            parts.append(f"{self.ignored} of known heads ignored")
+        return ", ".join(parts)
+
+    def demand_all(self, source: str) -> LoadReport:
+        """The report itself, when every tensor of the tower was found and nothing unknown was left over.
+
+        Raises:
+            ValueError: otherwise, with the counts and examples.
+        """
+        if self.missing or self.unexpected or self.mismatched:
+            raise ValueError(f"{source}: the weights do not fit the model: {self}")
+        return self
+
+
+def is_known_head(key: str, known: Iterable[str] = ()) -> bool:
+    """A tensor of a head or a constant that a tower may leave out; `known` lists more prefixes."""
+    return bool(_HEAD.match(key) or _CONSTANT.fullmatch(key)) or key.startswith(tuple(known))
+
+
+def lay_in(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Copy weights into a module of the same tensors; known heads in excess are left out.
+
+    Raises:
+        ValueError: a tensor of the module is missing or of another shape, or an unknown one is left over.
+    """
+    own = module.state_dict()
+    good = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
+    excess = sorted(set(weights) - set(own))
+    report = LoadReport(
+        matched=len(good),
+        missing=tuple(sorted(set(own) - set(weights))),
+        unexpected=tuple(key for key in excess if not is_known_head(key)),
+        mismatched=tuple(
+            f"{key} {list(weights[key].shape)} for {list(own[key].shape)}"
+            for key in sorted(set(own) & set(weights) - set(good))
+        ),
+        ignored=sum(is_known_head(key) for key in excess),
+    )
+    report.demand_all(source)
+    module.load_state_dict(good)
+    return report
+
+
+def from_transformers(found: Mapping[str, Any], module: nn.Module, known: Iterable[str] = ()) -> LoadReport:
+    """The report of `from_pretrained(..., output_loading_info=True)`; `known` lists more prefixes of known heads."""
+    missing, excess = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    mismatched = tuple(f"{key} {list(there)} for {list(here)}" for key, there, here in sorted(found["mismatched_keys"]))
+    heads = [key for key in excess if is_known_head(key, known)]
+    return LoadReport(
+        matched=len(module.state_dict()) - len(missing) - len(mismatched),
+        missing=tuple(missing),
+        unexpected=tuple(key for key in excess if key not in heads),
+        mismatched=mismatched,
+        ignored=len(heads),
+    )
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a PyTorch file; objects of other kinds are refused.
+
+    Raises:
+        ValueError: the file cannot be read as plain tensors.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        return dict(load_state_dict(str(file), use_ema=False, device="cpu", weights_only=True))
+    except Exception as error:  # the readers raise errors of many kinds, and advise weights_only=False
+        raise ValueError(f"{file.name}: cannot be read as plain tensors ({type(error).__name__})") from error
