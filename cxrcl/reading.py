@@ -1,26 +1,146 @@
-"""Reading single films: a checkpoint and files in, probabilities out."""
+"""Reading films with a checkpoint: what inference.py and `cxrcl.load` have in common, and what inference.py does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
 
 from cxrcl import assemble, checkpoint, config, distributed
+from cxrcl.data import image_io
 from cxrcl.data import prompts as prompt_files
-from cxrcl.data.image_io import ImageError, read_gray
+from cxrcl.data.image_io import ImageError
+from cxrcl.data.prompts import Prompts
 from cxrcl.data.transforms import RadiographTransform
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.readers import ClassifierReader, Reader, ZeroShotReader
 from cxrcl.trainer import Precision
-from cxrcl.types import Batch, Classifies, Objective
+from cxrcl.types import Batch, Classifies, EmbedsImages, EmbedsText, Objective, ScalesSimilarity
 
 Packages = Sequence[str]
+Film = str | Path | np.ndarray | Image.Image
+T = TypeVar("T")
+
+
+# ------------------------------------------------------------------------------------------ a checkpoint, ready
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The model of a checkpoint on its device, with the preprocessing and the precision of its training."""
+
+    objective: Objective
+    stored: Mapping[str, Any]  # the checkpoint's config
+    step: int
+    transform: RadiographTransform
+    precision: Precision
+    device: torch.device
+
+    @property
+    def model(self) -> nn.Module:
+        """What reads: of a sum of objectives its primary part."""
+        return self.objective.evaluated()
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Inside, no gradients and the model's precision, whatever the caller's autocast is."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), self.precision.autocast():
+            yield
+
+    def each(
+        self, films: Sequence[Film], batch_size: int, compute: Callable[[Tensor], Iterable[T]]
+    ) -> Iterator[T | ImageError]:
+        """For each film its row of `compute(float32 [B, 3, S, S])`, or why it cannot be read."""
+        for start in range(0, len(films), batch_size):
+            pixels = [self._pixels(film) for film in films[start : start + batch_size]]
+            good = [film for film in pixels if not isinstance(film, ImageError)]
+            rows = iter(compute(self._on_device(good))) if good else iter(())
+            for film in pixels:
+                yield film if isinstance(film, ImageError) else next(rows)
+
+    def blank(self) -> Tensor:
+        """One black film, float32 [1, 3, S, S]: for the shape of a row where there is no film."""
+        side = self.transform.spec.size
+        return self._on_device([np.zeros((1, 1, side, side), dtype=np.uint8)])
+
+    def _on_device(self, films: Sequence[np.ndarray]) -> Tensor:
+        """uint8 [1, 1, S, S] each -> float32 [B, 3, S, S]."""
+        batch = Batch(torch.from_numpy(np.stack(films)), None, None, torch.empty(0), torch.empty(0))
+        images = self.transform.finish(batch.to(self.device)).images
+        assert images is not None
+        return images[:, 0]
+
+    def _pixels(self, film: Film) -> np.ndarray | ImageError:
+        """uint8 [1, 1, S, S], or why it cannot be read."""
+        try:
+            return self.transform.geometry(_grey(film, self.transform.spec.size), None)[None, None]
+        except ImageError as error:
+            return error
+
+
+def restore(
+    path: Path, device: torch.device, precision: str | None = None, packages: Packages = config.OWN_PACKAGES
+) -> Restored:
+    """Make a checkpoint ready to read.
+
+    Args:
+        precision: auto, fp32, bf16 or fp16; None takes that of training.
+
+    Raises:
+        CheckpointError: a file that cannot be used.
+        ConfigError: it names a class outside of `packages`.
+    """
+    state = checkpoint.load(path.expanduser())
+    stored = state["config"]
+    objective = assemble.restore_model(state, packages, device)
+    transform = assemble.build_transform(stored["transform"], objective, packages)
+    name = assemble.precision_name(precision or stored["precision"], device)
+    return Restored(objective, stored, state["progress"]["step"], transform, Precision(name, device), device)
+
+
+def _grey(film: Film, smallest_side_px: int) -> np.ndarray:
+    """uint8 [H, W]; arrays and images in memory by the range rule of `cxrcl.data.image_io`."""
+    if isinstance(film, str | Path):
+        return image_io.read_gray(film, smallest_side_px)
+    if isinstance(film, Image.Image):
+        try:  # Pillow decodes here what was opened before
+            grey = image_io._grey(ImageOps.exif_transpose(film))
+        except ImageError:
+            raise
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ImageError(f"damaged image ({type(error).__name__})") from None
+    elif isinstance(film, np.ndarray) and film.ndim == 2 and film.dtype.kind in "buif":
+        grey = film if film.dtype == np.uint8 else image_io._to_uint8(film)
+    else:
+        found = f"{film.dtype} {list(film.shape)}" if isinstance(film, np.ndarray) else type(film).__name__
+        raise ImageError(f"expected a path, a 2-D array of numbers or a PIL image, found {found}")
+    if min(grey.shape) < image_io.MIN_SIDE_PX:
+        raise ImageError(f"{grey.shape[1]} x {grey.shape[0]} px: a side is below {image_io.MIN_SIDE_PX} px")
+    return grey
+
+
+# -------------------------------------------------------------------------------------------------- zero-shot
+
+
+def sentences_of(stored: Mapping[str, Any]) -> tuple[Prompts, list[str]]:
+    """The shipped sentences, and for labels of the user's own those that training used; and the labels to read.
+
+    These are the labels of the data that have both sides; where none has, those of the shipped file.
+    """
+    shipped = prompt_files.load("zero_shot.json")
+    sentences = {**stored["prompt_sentences"], **shipped}
+    labels = [name for name in stored["labels"] if sentences.get(name, {}).get("neg")]
+    return sentences, labels or list(shipped)
+
+
+# ------------------------------------------------------------------------------------------------ inference.py
 
 
 @dataclass(frozen=True)
@@ -45,43 +165,27 @@ def predict(
         UserError: a checkpoint or prompts file that cannot be used.
     """
     with distributed.start(device) as runtime:
-        state = checkpoint.load(path.expanduser())
-        stored = state["config"]
-        model = assemble.restore_model(state, packages).to(runtime.device)
-        transform = assemble.build_transform(stored["transform"], model, packages)
-        precision = Precision(assemble.precision_name(stored["precision"], runtime.device), runtime.device)
-        with torch.no_grad(), precision.autocast():
-            score = _reader(model, stored, prompts, runtime)
+        restored = restore(path, runtime.device, packages=packages)
+        with restored.ready():
+            reader = _reader(restored, prompts)
             entries: list[dict[str, Any]] = []
-            for start in range(0, len(images), batch_size):
-                chunk = list(images[start : start + batch_size])
-                films = [_film(image, transform) for image in chunk]
-                good = [film for film in films if not isinstance(film, str)]
-                rows: Iterator[dict[str, float]] = iter(())
-                if good:
-                    batch = Batch(torch.from_numpy(np.stack(good)), None, None, torch.empty(0), torch.empty(0))
-                    ready = assemble.prepare(transform, runtime)(batch).images
-                    assert ready is not None
-                    rows = iter(score.run(ready[:, 0]))
-                for image, film in zip(chunk, films, strict=True):
-                    entries.append({"image": str(image)})
-                    entries[-1] |= {"error": film} if isinstance(film, str) else {"probabilities": next(rows)}
-        return Read(entries, score.rule)
+            for image, found in zip(images, restored.each(images, batch_size, reader.run), strict=True):
+                result = {"error": str(found)} if isinstance(found, ImageError) else {"probabilities": found}
+                entries.append({"image": str(image), **result})
+        return Read(entries, reader.rule)
 
 
-def _film(path: Path, transform: RadiographTransform) -> np.ndarray | str:
-    """uint8 [1, 1, S, S], or why the file cannot be read."""
-    try:
-        return transform.geometry(read_gray(path, transform.spec.size), None)[None, None]
-    except ImageError as error:
-        return str(error)
-
-
-def _reader(model: Objective, stored: Mapping[str, Any], prompts: str | None, runtime: Runtime) -> Reader:
+def _reader(restored: Restored, prompts: str | None) -> Reader:
+    model = restored.model
     if isinstance(model, Classifies):
         if prompts is not None:
             raise ConfigError("--prompts: this checkpoint is a classifier and reads no text")
-        return ClassifierReader(model, stored["labels"])
+        return ClassifierReader(model, restored.stored["labels"])
+    if not (isinstance(model, EmbedsImages) and isinstance(model, EmbedsText) and isinstance(model, ScalesSimilarity)):
+        raise ConfigError(
+            f"{type(model).__name__} neither classifies nor compares images with text: train a classifier on it with "
+            "finetune.py init_from=CHECKPOINT"
+        )
     if prompts is not None:
         try:
             sentences = prompt_files.load(prompts)
@@ -91,8 +195,5 @@ def _reader(model: Objective, stored: Mapping[str, Any], prompts: str | None, ru
         if not labels:
             raise ConfigError(f"--prompts {prompts}: no label has `neg` sentences: a probability needs both sides")
     else:
-        # The shipped sentences, and for labels of the user's own those that training used.
-        sentences = {**stored["prompt_sentences"], **prompt_files.load("zero_shot.json")}
-        labels = [name for name in stored["labels"] if sentences.get(name, {}).get("neg")]
-        labels = labels or list(prompt_files.load("zero_shot.json"))
-    return ZeroShotReader(model, sentences, labels, runtime.device)  # type: ignore[arg-type]
+        sentences, labels = sentences_of(restored.stored)
+    return ZeroShotReader(model, sentences, labels, restored.device)

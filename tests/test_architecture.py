@@ -68,6 +68,10 @@ ALLOWED = {
     "cxrcl.micro_batch": ("distributed", "types"),
     "cxrcl.trainer": ("distributed", "errors", "micro_batch", "optim", "tracking", "types"),
     "cxrcl.run": ("checkpoint", "config", "errors"),
+    "cxrcl.reading": (
+        *("assemble", "checkpoint", "config", "data", "distributed", "errors", "evaluation", "trainer", "types"),
+    ),
+    "cxrcl.api": ("config", "data", "errors", "evaluation", "reading", "types"),  # in a process of the caller's own
 }
 
 
@@ -124,6 +128,12 @@ def test_checkpoints_are_loaded_in_one_place_and_as_plain_values() -> None:
     assert [module for module, _ in found] == ["cxrcl.checkpoint"]
     keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in found[0][1].keywords}
     assert keywords["weights_only"] == "True"
+
+
+def test_reading_from_python_leaves_the_process_to_the_caller() -> None:
+    changing = {"start", "set_num_threads", "set_grad_enabled", "manual_seed", "set_device", "environ"}
+    found = {node.attr for node in ast.walk(MODULES["cxrcl.api"]) if isinstance(node, ast.Attribute)}
+    assert not found & changing and not [n for n in imported(MODULES["cxrcl.api"]) if under(n, "torch.distributed")]
 
 
 @pytest.mark.parametrize("name", ["eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "os.system"])

@@ -173,3 +173,16 @@ def test_a_classifier_reads_its_own_labels_and_no_prompts(
     assert status == 0 and list(json.loads(out)["images"][0]["probabilities"]) == ["Edema"]
     status, _, err = read("--checkpoint", classifier, "--image", film, "--prompts", "zero_shot.json")
     assert status == 2 and "reads no text" in err
+
+
+def test_a_model_without_probabilities_says_what_to_do(read: Read, trained: Path, film: Path, tmp_path: Path) -> None:
+    from cxrcl import assemble, checkpoint
+
+    state = checkpoint.load(trained)
+    head = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
+    nodes = state["config"]["model"]
+    nodes["objective"] = {"_target_": "cxrcl.objectives.simclr.SimClr", "image_head": head}
+    state["model"] = assemble.build_model(nodes, [], None, ("cxrcl",)).state_dict()
+    checkpoint.save(state, tmp_path / "simclr.pt")
+    status, _, err = read("--checkpoint", tmp_path / "simclr.pt", "--image", film)
+    assert status == 2 and "SimClr neither classifies nor compares" in err and "finetune.py init_from" in err

@@ -1,0 +1,253 @@
+"""Reading films and texts from Python: `cxrcl.load(checkpoint)`.
+
+Everything comes from the checkpoint. Neither processes nor global settings of torch are touched: threads, gradient mode
+and random numbers stay the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cxrcl import config, reading
+from cxrcl.data.image_io import ImageError
+from cxrcl.data.prompts import Prompts
+from cxrcl.errors import ConfigError, DataError
+from cxrcl.evaluation.embed import embed_texts
+from cxrcl.evaluation.readers import ClassifierReader, Reader, ZeroShotReader
+from cxrcl.reading import Film, Restored
+from cxrcl.types import Classifies, EmbedsImages, EmbedsText, EncodesImages, ScalesSimilarity
+
+Labels = Sequence[str] | Mapping[str, Mapping[str, Sequence[str]]]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+T = TypeVar("T")
+SIDES = ("pos", "neg")
+
+_NEEDS: dict[str, tuple[type, ...]] = {
+    "embed_images": (EmbedsImages,),
+    "embed_texts": (EmbedsText,),
+    "zero_shot": (EmbedsImages, EmbedsText, ScalesSimilarity),
+    "encode_images": (EncodesImages,),
+    "classify": (Classifies,),
+}
+_WITH_TEXTS = "load a checkpoint of an objective that reads texts, such as objective=clip"
+_REMEDIES = {
+    "embed_images": _WITH_TEXTS,
+    "embed_texts": _WITH_TEXTS,
+    "zero_shot": _WITH_TEXTS,
+    "encode_images": "give its class a method encode_images",
+    "classify": "train a classifier on it with finetune.py init_from=CHECKPOINT",
+}
+
+
+def load(
+    checkpoint: str | Path,
+    device: str | torch.device = "auto",
+    batch_size: int = 32,
+    precision: Precision | None = None,
+    allow_packages: Sequence[str] = (),
+) -> Model:
+    """A trained model, ready to read films and texts. No other file is read and no network is used.
+
+    Args:
+        checkpoint: a .pt file written by train.py or finetune.py.
+        device: auto (CUDA where present), cpu, cuda or cuda:N.
+        batch_size: films, or texts, that go through the model at a time.
+        precision: None computes as in training; `fp32` is exact; `auto`, `bf16` and `fp16` as in `trainer.precision`.
+        allow_packages: packages of your own objective or encoder, which the checkpoint may name.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a checkpoint.
+        ConfigError: an argument that cannot be used.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: expected 1 or more")
+    if precision not in (None, *get_args(Precision)):
+        raise ConfigError(f"precision={precision}: expected {', '.join(get_args(Precision))}, or None as in training")
+    packages = (*config.OWN_PACKAGES, *allow_packages)
+    # Towers are made with random weights before those of the checkpoint are laid in.
+    with torch.random.fork_rng(devices=[]):
+        restored = reading.restore(Path(checkpoint), _device(str(device)), precision, packages)
+    return Model(restored, batch_size)
+
+
+class Model:
+    """A model in evaluation mode; see `load`. All results are float32 arrays in the order of what was given.
+
+    `images` are paths, 2-D arrays (uint8 as they are; any other numbers scaled by their own minimum and maximum, as
+    deep files are), or PIL images, mixed at will. One that cannot be read is a DataError that names it; with
+    `skip_bad=True` its row is nan. Results depend neither on the batch size nor on the company of a film (but for
+    rounding: below 1e-6 in fp32, more in 16 bits).
+
+    Attributes:
+        objective: name of the objective's class.
+        step: training steps.
+        labels: columns of `classify`, or of `zero_shot` when it is given no labels; empty where there is neither.
+        rule: how the probabilities come about; None where there are none.
+    """
+
+    def __init__(self, restored: Restored, batch_size: int) -> None:
+        self._restored, self._model = restored, restored.model
+        self.batch_size = batch_size
+        self.step = restored.step
+        whole, read = type(restored.objective).__name__, type(restored.model).__name__
+        self.objective = read if read == whole else f"{read} (of a {whole})"
+        self._can = [name for name, needs in _NEEDS.items() if all(isinstance(self._model, need) for need in needs)]
+        self._zero_shot: tuple[Prompts, ZeroShotReader] | None = None
+        self.labels: tuple[str, ...] = ()
+        self.rule: str | None = None
+        if "classify" in self._can:
+            self.labels, self.rule = tuple(restored.stored["labels"]), ClassifierReader.rule
+        elif "zero_shot" in self._can:
+            self.labels, self.rule = tuple(reading.sentences_of(restored.stored)[1]), ZeroShotReader.rule
+
+    def __repr__(self) -> str:
+        nodes = self._restored.stored["model"]
+        towers = [
+            f"{name} {str(node['_target_']).rpartition('.')[2]}{' ' + str(node['name']) if 'name' in node else ''}"
+            for name, node in nodes.items()
+            if name.endswith("_encoder")
+        ]
+        labels = ", ".join(self.labels) or "none"
+        numbers = str(self._restored.precision.dtype or torch.float32).removeprefix("torch.")
+        return (
+            f"<cxrcl {self.objective}, step {self.step}; {', '.join(towers)}; labels: {labels}; "
+            f"{self._restored.device}, {numbers}>"
+        )
+
+    def embed_images(self, images: Iterable[Film], skip_bad: bool = False) -> np.ndarray:
+        """Unit vectors [N, D] in the space that images share with texts."""
+        model: Any = self._able("embed_images")
+        return self._rows(images, lambda films: _arrays(model.embed_images(films)), skip_bad)
+
+    def encode_images(self, images: Iterable[Film], skip_bad: bool = False) -> np.ndarray:
+        """Features [N, dim] of the image encoder, before any projection."""
+        model: Any = self._able("encode_images")
+        return self._rows(images, lambda films: _arrays(model.encode_images(films)), skip_bad)
+
+    def embed_texts(self, texts: Iterable[str]) -> np.ndarray:
+        """Unit vectors [N, D]. Texts longer than the tokenizer's maximum (`text_encoder.max_length`) are cut."""
+        model: Any = self._able("embed_texts")
+        given = _listed(texts, "texts")
+        for k, text in enumerate(given):
+            if not isinstance(text, str):
+                raise DataError(f"texts[{k}]: expected a string, found {text!r}")
+        with self._restored.ready():  # of no text, the width is that of any
+            rows = embed_texts(model, given or [""], self._restored.device, self.batch_size)
+        return rows[: len(given)].numpy()
+
+    def zero_shot(self, images: Iterable[Film], labels: Labels | None = None, skip_bad: bool = False) -> np.ndarray:
+        """Probabilities [N, C] from pairs of prompts (see `rule`).
+
+        Args:
+            labels: names among those of the shipped prompts and of the training's; or the sentences themselves,
+                {name: {"pos": [...], "neg": [...]}}; None takes `self.labels`. A name without sentences is an error,
+                not a prompt of its own: a misspelt label would be read as nonsense in silence.
+
+        Raises:
+            ConfigError: a name without sentences, or a label without both sides.
+        """
+        model: Any = self._able("zero_shot")
+        prompts = self._prompts(self.labels if labels is None else labels)
+        kept = self._zero_shot
+        # Prompts are embedded once for a caller that reads film after film.
+        if kept is None or list(kept[0].items()) != list(prompts.items()):
+            with self._restored.ready():
+                kept = prompts, ZeroShotReader(model, prompts, list(prompts), self._restored.device)
+            self._zero_shot = kept
+        return self._probabilities(kept[1], images, skip_bad)
+
+    def classify(self, images: Iterable[Film], skip_bad: bool = False) -> np.ndarray:
+        """Probabilities [N, C] of a classifier, columns as in `self.labels`."""
+        model: Any = self._able("classify")
+        return self._probabilities(ClassifierReader(model, self.labels), images, skip_bad)
+
+    def _able(self, method: str) -> Any:
+        if method not in self._can:
+            raise ConfigError(
+                f"{method}: not what {self.objective} can do (it has {', '.join(self._can) or 'no such method'}); "
+                f"{_REMEDIES[method]}"
+            )
+        return self._model
+
+    def _prompts(self, labels: Labels) -> Prompts:
+        """Both sides of each label."""
+        if isinstance(labels, Mapping):
+            prompts = {name: {side: _sentences(name, kinds, side) for side in SIDES} for name, kinds in labels.items()}
+        else:
+            names = _listed(labels, "labels")
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ConfigError(f"labels: {', '.join(twice)} stands twice")
+            known = {k: v for k, v in reading.sentences_of(self._restored.stored)[0].items() if v.get("neg")}
+            for name in names:
+                if name not in known:
+                    raise ConfigError(
+                        f"labels: no sentences for {name!r}{config.nearest(str(name), known)}; give your own: "
+                        f'{{{name!r}: {{"pos": [...], "neg": [...]}}}}'
+                    )
+            prompts = {name: {side: known[name][side] for side in SIDES} for name in names}
+        if not prompts:
+            raise ConfigError("labels: expected one or more")
+        return prompts
+
+    def _probabilities(self, reader: Reader, images: Iterable[Film], skip_bad: bool) -> np.ndarray:
+        def compute(films: Tensor) -> list[np.ndarray]:
+            return [np.array([*row.values()], dtype=np.float32) for row in reader.run(films)]
+
+        return self._rows(images, compute, skip_bad)
+
+    def _rows(
+        self, images: Iterable[Film], compute: Callable[[Tensor], Iterable[np.ndarray]], skip_bad: bool
+    ) -> np.ndarray:
+        films, rows = _listed(images, "images"), []
+        with self._restored.ready():
+            lacking: np.ndarray | None = None  # a row of nan
+            for k, row in enumerate(self._restored.each(films, self.batch_size, compute)):
+                if isinstance(row, ImageError):
+                    if not skip_bad:
+                        film = films[k]
+                        raise DataError(f"{film if isinstance(film, str | Path) else f'images[{k}]'}: {row}")
+                    if lacking is None:
+                        lacking = np.full_like(next(iter(compute(self._restored.blank()))), np.nan)
+                    row = lacking
+                rows.append(row)
+            # Of no film, the width is that of any.
+            return np.stack(rows) if rows else np.stack([*compute(self._restored.blank())])[:0]
+
+
+def _arrays(rows: Tensor) -> np.ndarray:
+    return rows.float().cpu().numpy()
+
+
+def _listed(values: Iterable[T], what: str) -> list[T]:
+    """A list; a single thing is refused, since a string would be taken letter by letter and a film line by line."""
+    if isinstance(values, str | Path | Image.Image) or (isinstance(values, np.ndarray) and values.ndim == 2):
+        raise DataError(f"{what}: expected a list, found one {type(values).__name__}: write [{what[:-1]}]")
+    return list(values)
+
+
+def _sentences(name: str, kinds: Mapping[str, Sequence[str]], kind: str) -> list[str]:
+    found = kinds.get(kind) if isinstance(kinds, Mapping) else None
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(s, str) and s.strip() for s in found):
+        raise ConfigError(
+            f'labels: {name!r} needs sentences on both sides, {{"pos": [...], "neg": [...]}}; found {kinds!r}'
+        )
+    return list(found)
+
+
+def _device(name: str) -> torch.device:
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and not number.isdecimal()):
+        raise ConfigError(f"device={name}: expected auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if kind != "cpu" else 0
+    if kind == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise ConfigError(f"device={name}: PyTorch finds {count or 'no'} CUDA devices; use device=auto or device=cpu")
+    return torch.device(name)
