@@ -1,43 +1,169 @@
-"""Turn a download into a folder with manifest.csv: `python scripts/prepare.py cxr_real --source DIR --out DIR`."""
+"""Turn a download into a folder with manifest.csv: `python scripts/prepare.py chexpert --source DIR --out DIR`.
+
+Each module of cxrcl.data.sources that defines `read(source, *, option=default, ...) -> Prepared` is a sub-command: the
+first line of its docstring is the help, the section `Args:` that of its options.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
+import inspect
 import pkgutil
+import re
+import shlex
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 import cxrcl.data.sources
 from cxrcl.cli import guarded
-from cxrcl.errors import DataError
+from cxrcl.errors import ConfigError
+
+COMMON = ("source", "out", "force", "check_images", "drop_missing")
 
 
-def datasets() -> list[str]:
-    """Modules of cxrcl.data.sources that can prepare a data set: adding one adds a file there and edits nothing."""
-    names = [module.name for module in pkgutil.iter_modules(cxrcl.data.sources.__path__)]
-    return [name for name in names if hasattr(importlib.import_module(f"cxrcl.data.sources.{name}"), "prepare")]
+def datasets() -> dict[str, str]:
+    """Name and first line of help of each set, by its source text: no module is imported for a list."""
+    found = {}
+    for module in pkgutil.iter_modules(cxrcl.data.sources.__path__):
+        text = (Path(next(iter(cxrcl.data.sources.__path__))) / f"{module.name}.py").read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and node.name == "read":
+                found[module.name] = (ast.get_docstring(node) or "").partition("\n")[0]
+    return found
+
+
+def reader(dataset: str) -> Callable[..., Any]:
+    return importlib.import_module(f"cxrcl.data.sources.{dataset}").read
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; only the set that it names is imported."""
+    parser = _Parser(prog="prepare.py", description=(__doc__ or "").partition(":")[0] + ".", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+    for name, text in datasets().items():
+        read = reader(name) if name in arguments[:1] else None
+        description = (inspect.getdoc(read) or "").partition("\nArgs:")[0] if read else None
+        command = commands.add_parser(
+            name,
+            help=text.replace("%", "%%"),
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_argument("--source", required=True, type=Path, help="the folder as it was downloaded")
+        command.add_argument("--out", required=True, type=Path, help="the folder to make")
+        command.add_argument("--force", action="store_true", help="write over a manifest.csv that is there")
+        command.add_argument(
+            "--check-images",
+            type=_count,
+            metavar="N",
+            help="films to look for, drawn at random (default: all of fewer than 50,000, else 2,000)",
+        )
+        command.add_argument("--drop-missing", action="store_true", help="leave out rows whose film is not there")
+        if read is not None:
+            _add_options(command, read)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of films, 0 or more, found {text!r}")
+    return int(text)
+
+
+def _add_options(command: argparse.ArgumentParser, read: Callable[..., Any]) -> None:
+    """An option for each keyword of `read`, by its annotation: str, int, float, bool or Literal, | None or not."""
+    documented = option_help(read)
+    kinds = typing.get_type_hints(read)
+    group = command.add_argument_group("options of this set")
+    for parameter in list(inspect.signature(read).parameters.values())[1:]:
+        name, default = parameter.name, parameter.default
+        settings: dict[str, Any] = {"required": default is parameter.empty, "help": documented.get(name, "")}
+        if default not in (parameter.empty, None, ""):
+            settings |= {"default": default, "help": f"{settings['help']} (default: %(default)s)"}
+        else:
+            settings["default"] = None if default is parameter.empty else default
+        kind = kinds[name]
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):
+            (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
+        if kind is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is typing.Literal:
+            settings |= {"choices": typing.get_args(kind), "type": type(typing.get_args(kind)[0])}
+        elif kind in (str, int, float):
+            settings |= {"type": kind, "metavar": kind.__name__.upper()}
+        else:
+            raise TypeError(f"{read.__module__}.read: option {name} is {kind}: use str, int, float, bool or Literal")
+        group.add_argument("--" + name.replace("_", "-"), **settings)
+
+
+def option_help(read: Callable[..., Any]) -> dict[str, str]:
+    """option -> its text in the section `Args:` of the docstring; several may share a line: `a, b: text`."""
+    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", inspect.getdoc(read) or "", re.MULTILINE)
+    texts: dict[str, str] = {}
+    for entry in re.split(r"^[ ]{4}(?=\S)", section[1], flags=re.MULTILINE)[1:] if section else []:
+        names, _, text = entry.partition(":")
+        texts |= dict.fromkeys(names.split(", "), " ".join(text.split()).replace("%", "%%"))
+    return texts
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="prepare.py", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("dataset", choices=datasets())
-    parser.add_argument("--source", required=True, type=Path, help="the folder as it was downloaded")
-    parser.add_argument("--out", required=True, type=Path, help="the folder to make")
-    given = parser.parse_args()
-    if not given.source.is_dir():
-        raise DataError(f"--source {given.source}: no such folder")
-    path = importlib.import_module(f"cxrcl.data.sources.{given.dataset}").prepare(given.source, given.out)
-    _summarise(path)
-    print(f"written: {path}\nnext: python train.py data.text=report data.root={given.out}")
+    given = vars(make_parser(sys.argv[1:]).parse_args())
+    dataset, source, out = given.pop("dataset"), given["source"].expanduser(), given["out"].expanduser()
+    from cxrcl.data.sources import card, writing
+
+    writing.check_folders(source, out, given["force"])
+    options = {name: value for name, value in given.items() if name not in COMMON}
+    written = writing.write(
+        reader(dataset)(source, **options),
+        out,
+        dataset=dataset,
+        source=source,
+        options=options,
+        version=f"cxrcl {cxrcl.__version__}",
+        num_checked=given["check_images"],
+        drop_missing=given["drop_missing"],
+    )
+    print(card.tables(written.card), end="\n\n")
+    for reason, number in written.card["dropped"].items():
+        print(f"dropped {number}: {reason}")
+    for note in written.card["notes"]:
+        print(f"note: {note}")
+    print(f"written: {out / 'manifest.csv'}, {out / 'card.md'}\nnext: {next_command(written, out)}")
 
 
-def _summarise(path: Path) -> None:
-    from cxrcl.data import manifest
+def next_command(written: Any, out: Path) -> str:
+    """A command that runs on this set as it is."""
+    from cxrcl.data.labels import CHEXPERT
+    from cxrcl.data.sources.writing import has_mixed_studies
 
-    data = manifest.load(path.parent)
-    for name in manifest.SPLITS:
-        part = data.split(name).rows
-        print(f"{name}: {len(part)} images, {part['study'].nunique()} studies, {part['patient'].nunique()} patients")
+    splits: Mapping[str, Any] = written.card["splits"]
+    labels = list(written.card["labels"])
+    words = [f"data.root={shlex.quote(str(out))}"]
+    if has_mixed_studies(written.table):
+        words.append("data.unit=image")
+    if "train" not in splits:
+        return f"python evaluate.py checkpoint=CHECKPOINT {' '.join(words)} 'splits=[{','.join(splits)}]'"
+    if splits["train"]["images with text"]:
+        words.append("data.text=report")
+    elif labels and set(labels) <= set(CHEXPERT):
+        words.append("data.text=prompts")
+    else:  # the prompts of the package do not speak of these labels
+        words.insert(0, "objective=simclr")
+    return f"python train.py {' '.join(words)}"
 
 
 if __name__ == "__main__":

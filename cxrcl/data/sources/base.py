@@ -1,8 +1,19 @@
-"""A source: something that has, or can make, a folder with a manifest."""
+"""What a source is: something that has, or can make, a folder with a manifest.
+
+A module of this package that defines `read(source, ...) -> Prepared` is a data set that `scripts/prepare.py <name>`
+turns into a folder with a manifest; its further keyword arguments are options of that command.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrcl.errors import DataError
 
 
 class Source:
@@ -18,3 +29,94 @@ class Source:
     def prepare(self) -> Path:
         """Make the data when it is missing (called in one process only) and return its folder."""
         return self.root
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A download as a manifest, before it is written.
+
+    Attributes:
+        table: one image a row, str columns of the manifest (`image` relative to `images`), labels '1', '0', '-1', ''.
+        labels: the label columns, in order.
+        images: the folder that holds the films; `image` may lead into a zip file in it: `archive.zip!/inside/film.png`.
+        dropped: reason -> number of rows that were left out.
+        notes: what a reader of the card should know: the split rule, the label policy, published counts.
+    """
+
+    table: pd.DataFrame
+    labels: tuple[str, ...]
+    images: Path
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def read_table(
+    file: Path, columns: Sequence[str], hint: str = "", separator: str = ",", header: bool = True
+) -> pd.DataFrame:
+    """A CSV (.gz too) of the download, every cell a string and blanks ''.
+
+    Args:
+        columns: names that have to be there.
+        hint: what to do when the file is missing.
+        header: whether the first line names the columns; else they are named '0', '1', ...
+
+    Raises:
+        DataError: the file or one of `columns` is missing, or it is no CSV.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: not found{f': {hint}' if hint else ''}")
+    try:
+        table = pd.read_csv(
+            file,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            sep=separator,
+            header=0 if header else None,
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError, EOFError) as error:
+        raise DataError(f"{file}: not a readable CSV: {str(error).splitlines()[0]}") from None
+    table.columns = [str(name).strip() for name in table.columns]
+    # pandas would take the first column of longer rows for names of rows, and shift the rest
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(f"{file}: rows have more cells than the {len(table.columns)} columns of the header")
+    other = [mark for mark in ";\t|," if mark != separator and mark in table.columns[0]]
+    if len(table.columns) == 1 and other:
+        raise DataError(
+            f"{file}: one single column {table.columns[0]!r}: its separator is {other[0]!r}, not {separator!r}"
+        )
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise DataError(f"{file}: no column {', '.join(missing)}; found: {', '.join(table.columns)}")
+    return table
+
+
+def split_patients(
+    patients: pd.Series, shares: Mapping[str, float], seed: int = 0, groups: pd.Series | None = None
+) -> pd.Series:
+    """A split for each row, the same for all rows of a patient.
+
+    Args:
+        patients: ids, one a row.
+        shares: split -> share of the patients; they sum to 1.
+        seed: of the shuffle; the order of rows has no influence.
+        groups: one a row, the same for all rows of a patient: each group is shared out alike, to a patient or two.
+    """
+    if not np.isclose(sum(shares.values()), 1) or min(shares.values()) < 0:
+        raise ValueError(f"shares={dict(shares)}: expected shares that sum to 1")
+    names = np.array(sorted(patients.unique()), dtype=object)
+    rng = np.random.Generator(np.random.Philox(seed))
+    names = names[rng.permutation(len(names))]
+    counts = np.diff(np.rint(np.cumsum([0, *shares.values()]) * len(names)).astype(int))
+    splits = np.repeat(np.array(list(shares), dtype=object), counts)
+    if groups is not None:
+        group = pd.Series(groups.to_numpy(), index=patients.to_numpy())
+        group = group[~group.index.duplicated()]
+        names = names[np.argsort(group.loc[names].to_numpy(dtype=object), kind="stable")]
+        # Patients now stand group by group; splits that are spread evenly along the row share out each of them alike.
+        places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+        splits = splits[np.argsort(places, kind="stable")]
+        splits = np.roll(splits, rng.integers(len(splits)))  # else the first group, when small, is always in train
+    return patients.map(dict(zip(names, splits)))

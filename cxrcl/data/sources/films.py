@@ -1,0 +1,108 @@
+"""The films below a folder, and whether the films that a table names are there. No film is opened."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from cxrcl.data.image_io import SUFFIXES
+from cxrcl.errors import DataError
+
+IN_ZIP = "!/"  # archive.zip!/inside/film.png
+ALL_BELOW_ROWS = 50_000
+SAMPLE_ROWS = 2_000
+
+
+def find_films(folder: Path) -> pd.Series:
+    """Paths of the films below a folder, relative to it, '/' between the parts, sorted.
+
+    Links to folders are followed. Hidden files and `__MACOSX` are left out: macOS puts a `._film.jpeg` that is no image
+    beside each film. Films in zip files count only where no film lies outside of one, since a zip file is often kept
+    beside what was taken out of it.
+
+    Raises:
+        DataError: there is none.
+    """
+    paths = list(tqdm(_walk(folder, "", set()), desc="films", unit="", disable=None, leave=False))
+    films = [path for path in paths if path.lower().endswith(SUFFIXES)]
+    if not films:
+        archives = [path for path in paths if path.lower().endswith(".zip")]
+        films = [f"{archive}{IN_ZIP}{name}" for archive in archives for name in _members(folder / archive)]
+        films = [path for path in films if path.lower().endswith(SUFFIXES) and not _is_hidden(path)]
+    if not films:
+        raise DataError(
+            f"{folder}: no film below it: expected files that end in {', '.join(SUFFIXES)}, or in zip files"
+        )
+    return pd.Series(sorted(films), dtype=str)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+        return
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
+            elif entry.is_file():
+                yield prefix + entry.name
+
+
+def _members(archive: Path) -> list[str]:
+    """What a zip file's index lists."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return file.namelist()
+    except zipfile.BadZipFile:
+        raise DataError(f"{archive}: not a whole zip file: download it again") from None
+
+
+def find_missing(folder: Path, films: pd.Series, num_checked: int | None = None) -> tuple[int, pd.Series]:
+    """Which films are not below a folder.
+
+    Args:
+        films: paths relative to `folder`, in zip files too.
+        num_checked: look for this many, drawn at random (always the same ones); None looks for all of fewer than
+            50,000 films, else for 2,000.
+
+    Returns:
+        How many were looked for, and those that are missing (a part of `films`, its index kept).
+    """
+    if num_checked is None:
+        num_checked = len(films) if len(films) < ALL_BELOW_ROWS else SAMPLE_ROWS
+    if num_checked < len(films):
+        drawn = np.random.Generator(np.random.Philox(0)).permutation(len(films))[:num_checked]
+        films = films.iloc[np.sort(drawn)]
+    if films.empty:
+        return 0, films
+    # One listing of a folder answers for all films in it: a call for each film is slow on network disks.
+    parts = films.str.extract(r"^(?P<place>(?i:.*?\.zip)!/|(?:.*/)?)(?P<name>.*)$")
+    found = pd.Series(False, index=films.index)
+    groups = parts["name"].groupby(parts["place"])
+    for place, names in tqdm(groups, desc="checking films", unit=" folders", disable=None, leave=False):
+        found[names.index] = names.isin(_listing(folder, str(place)))
+    return len(films), films[~found]
+
+
+def _listing(folder: Path, place: str) -> list[str]:
+    """Names in a folder or a zip file; none where it is missing."""
+    if place.lower().endswith(f".zip{IN_ZIP}"):
+        archive = folder / place.removesuffix(IN_ZIP)
+        return _members(archive) if archive.is_file() else []
+    try:
+        return [entry.name for entry in (folder / place).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,184 @@
+"""PadChest: 160,868 films of 67,625 patients of one Spanish hospital, reports in Spanish, 174 findings.
+
+Bustos et al. 2020 (arXiv 1901.07441). 27 % of the reports were labelled by physicians, the others by a network trained
+on these. The films are 16-bit PNG files in folders or zip files 0 to 54.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from cxrcl.data.labels import CHEXPERT, NO_FINDING
+from cxrcl.data.sources.base import Prepared, read_table
+from cxrcl.data.sources.cells import draw_splits, filled
+from cxrcl.data.sources.download import (
+    NO_FILM,
+    as_cells,
+    check_ages,
+    compare_counts,
+    drop,
+    find_file,
+    locate,
+    multi_hot,
+)
+from cxrcl.errors import DataError
+
+# CheXpert's name -> the term of the same meaning, then its kinds (children in the source's tree): a label that were 0
+# beside one of its kinds would be wrong.
+TERMS = {
+    NO_FINDING: ("normal",),
+    "Enlarged Cardiomediastinum": ("mediastinal enlargement", "superior mediastinal enlargement"),
+    "Cardiomegaly": ("cardiomegaly",),
+    "Edema": ("pulmonary edema",),
+    "Consolidation": ("consolidation",),
+    "Pneumonia": ("pneumonia", "atypical pneumonia"),
+    "Atelectasis": (
+        *("atelectasis", "laminar atelectasis", "lobar atelectasis", "segmental atelectasis", "total atelectasis"),
+        *("round atelectasis", "atelectasis basal"),
+    ),
+    "Pneumothorax": ("pneumothorax", "hydropneumothorax"),
+    "Pleural Effusion": (
+        *("pleural effusion", "loculated pleural effusion", "loculated fissural effusion", "hydropneumothorax"),
+        *("empyema", "hemothorax"),
+    ),
+    "Fracture": (
+        *("fracture", "rib fracture", "callus rib fracture", "clavicle fracture", "humeral fracture"),
+        "vertebral fracture",
+    ),
+}
+_OF_TERM = {
+    term: [label for label, terms in TERMS.items() if term in terms] for kinds in TERMS.values() for term in kinds
+}
+_SAME = {terms[0] for terms in TERMS.values()}
+EXCLUDE = "exclude"
+NOT_FINDINGS = (EXCLUDE, "unchanged", "suboptimal study")
+VIEWS = {"L": "Lateral"}
+# Known to be cut off or absent in the public archive.
+BAD_FILMS = (
+    "216840111366964012283393834152009033102258826_00-059-087.png",
+    "216840111366964012339356563862009072111404053_00-043-192.png",
+    "216840111366964012373310883942009117084022290_00-064-025.png",
+    "216840111366964012373310883942009170084120009_00-097-074.png",
+    "216840111366964012558082906712009327122220177_00-102-064.png",
+    "216840111366964012819207061112010306085429121_04-020-102.png",
+    "216840111366964012819207061112010307142602253_04-014-084.png",
+    "216840111366964012819207061112010315104455352_04-024-184.png",
+    "216840111366964012959786098432011033083840143_00-176-115.png",
+    "216840111366964012989926673512011074122523403_00-163-058.png",
+    "216840111366964013076187734852011291090445391_00-196-188.png",
+)
+_COLUMNS = ("ImageID", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "StudyDate_DICOM", "Projection")
+_PUBLISHED = {"films": 160_868, "studies": 109_931, "patients": 67_625}
+
+
+def read(
+    source: Path,
+    *,
+    physician_only: bool = False,
+    top_labels: int = 20,
+    images: str = "",
+    valid_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+) -> Prepared:
+    """PadChest: Spanish reports (as findings), labels of CheXpert's findings and of the most frequent others.
+
+    Args:
+        source: the folder with PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz) and the films, in folders or
+            zip files.
+        physician_only: only films whose report was labelled by a physician, none by the network.
+        top_labels: how many further findings become labels: the most frequent ones.
+        images: folder of the films inside the source folder (a resized copy); the source folder itself when not given.
+        valid_fraction: share of the patients for valid.
+        test_fraction: share of the patients for test.
+        seed: of the draw.
+    """
+    if top_labels < 0:
+        raise DataError(f"--top-labels {top_labels}: expected 0 or more")
+    file = find_file(source, "PADCHEST_chest_x_ray_images_labels*.csv*", "*PADCHEST*.csv*")
+    rows = read_table(file, (*_COLUMNS, "Report", "MethodLabel", "Labels"))
+    rows = rows[[*_COLUMNS, "Report", "MethodLabel", "Labels"]].apply(filled)
+    dropped: dict[str, int] = {}
+    rows = drop(rows, (rows["PatientID"] == "") | (rows["StudyID"] == ""), "films without patient or study", dropped)
+    rows = drop(rows, rows["ImageID"].duplicated(), "films that stand twice in the table", dropped)
+    rows = rows.reset_index(drop=True)
+    rows["split"], note = draw_splits(rows["PatientID"], None, valid_fraction, test_fraction, seed)
+    rows = drop(rows, rows["ImageID"].isin(BAD_FILMS), "films known to be damaged in the archive", dropped)
+    rows = drop(rows, rows["Projection"] == "EXCLUDE", "films that are no chest films (Projection EXCLUDE)", dropped)
+    if physician_only:
+        rows = drop(rows, rows["MethodLabel"] != "Physician", "reports that no physician labelled", dropped)
+    found = multi_hot(rows["Labels"], lambda cell: _names(cell, file))
+    excluded = found.get(EXCLUDE, pd.Series(False, index=rows.index))
+    rows = drop(rows, excluded, "reports labelled exclude", dropped)
+    places = locate(rows["ImageID"], source / images)
+    rows = drop(rows.assign(image=places), places == "", NO_FILM, dropped)
+    found = found.loc[rows.index]
+
+    labels = _choose(found, top_labels)
+    told = found.drop(columns=[name for name in NOT_FINDINGS if name in found]).any(axis=1)
+    table = pd.DataFrame(
+        {
+            "image": rows["image"],
+            "patient": rows["PatientID"],
+            "study": rows["StudyID"],
+            "view": rows["Projection"].replace({"": "unknown", **VIEWS}),
+            "split": rows["split"],
+            "findings": rows["Report"].str.split().str.join(" "),
+            "sex": rows["PatientSex_DICOM"],
+            "age": _ages(rows["StudyDate_DICOM"], rows["PatientBirth"]),
+            "source": "padchest",
+        }
+    )
+    table = pd.concat([table, as_cells(found.reindex(columns=labels, fill_value=False), told)], axis=1)
+    counts = {"films": len(table), "studies": table["study"].nunique(), "patients": table["patient"].nunique()}
+    methods = ", ".join(f"{name or 'blank'} {count:,}" for name, count in rows["MethodLabel"].value_counts().items())
+    notes = [
+        f"{note} {compare_counts(_PUBLISHED, counts)}",
+        f"Labelled by: {methods}. A finding that is not named is 0. Without labels, blank: {int((~told).sum())} films.",
+        "Labels of CheXpert's names count the term of the same meaning and its kinds (Atelectasis: laminar "
+        "atelectasis, ...); the others are the source's terms with capitals.",
+        "Reports are Spanish, cut and stemmed by the source; they stand in `findings`.",
+        "Age is the year of the study less the year of birth. View AP_horizontal: lying patient; COSTAL: ribs.",
+    ]
+    return Prepared(table.reset_index(drop=True), tuple(labels), source / images, dropped, notes)
+
+
+def _names(cell: str, file: Path) -> list[str]:
+    """Label names of a cell such as "['pleural effusion', ' cardiomegaly']"; EXCLUDE and the like as they are."""
+    if not cell:
+        return []
+    try:
+        terms = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        terms = None
+    if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+        raise DataError(f"{file}: Labels {cell[:60]!r}: expected a list such as ['pleural effusion', 'cardiomegaly']")
+    return [name for term in terms for name in _names_of_term(term)]
+
+
+@cache
+def _names_of_term(term: str) -> list[str]:
+    words = term.split()
+    key = " ".join(words).lower()
+    names = list(_OF_TERM.get(key, []))
+    if key in NOT_FINDINGS:
+        names.append(key)
+    elif key and key not in _SAME:
+        names.append(" ".join(word.capitalize() if word.islower() else word for word in words))
+    return names
+
+
+def _choose(found: pd.DataFrame, top_labels: int) -> list[str]:
+    """CheXpert's names in their order, then the most frequent others (by name where equally frequent)."""
+    counts = {str(name): int(count) for name, count in found.sum().items()}
+    others = sorted(set(counts) - set(TERMS) - set(NOT_FINDINGS), key=lambda name: (-counts[name], name))
+    return [*(name for name in CHEXPERT if name in TERMS), *others[:top_labels]]
+
+
+def _ages(dates: pd.Series, births: pd.Series) -> pd.Series:
+    years = pd.to_numeric(dates.str[:4], errors="coerce")
+    return check_ages(years - pd.to_numeric(births, errors="coerce"))

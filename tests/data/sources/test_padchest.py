@@ -1,0 +1,164 @@
+"""PadChest: lists in cells, Spanish reports, ages from two columns, films in folders and zip files."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+
+import pytest
+from downloads import column, load, positives, row, write_films, write_zip
+
+from cxrcl.data.sources import padchest
+from cxrcl.errors import DataError
+
+NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+BAD = padchest.BAD_FILMS[0]
+
+
+def film(name: str, patient: str, labels: str, **changes: str) -> dict[str, str]:
+    return {
+        **{"": "7", "ImageID": name, "ImageDir": "0", "StudyDate_DICOM": "20140915", "StudyID": f"s{patient}"},
+        **{"PatientID": patient, "PatientBirth": "1930.0", "PatientSex_DICOM": "M", "Projection": "PA"},
+        **{"MethodLabel": "Physician", "Report": "cardiomegali . sin hallazg", "Labels": labels, **changes},
+    }
+
+
+ROWS = [
+    film(
+        "a.png", "p1", "['pleural effusion', ' cardiomegaly', 'scoliosis']", Report="derram pleural ,\n cardiomegali ."
+    ),
+    film("b.png", "p1", "['pleural effusion', ' cardiomegaly', 'scoliosis']", Projection="L"),
+    film("c.png", "p2", "['normal']", MethodLabel="RNN_model", Projection="AP_horizontal", PatientBirth="unknown"),
+    film(
+        "d.png", "p3", "['laminar atelectasis', 'laminar atelectasis', 'scoliosis', 'COPD signs']", PatientBirth="1880"
+    ),
+    film("e.png", "p4", "", Projection="", Report="nan"),
+    film("f.png", "p5", "['']", Projection="COSTAL"),
+    film("g.png", "p6", "['unchanged']"),
+    film("h.png", "p7", "['exclude']"),
+    film("i.png", "p8", "['normal']", Projection="EXCLUDE"),
+    film("a.png", "p1", "['normal']"),
+    film(BAD, "p9", "['normal']"),
+    film("k.png", "", "['normal']"),
+    film("l.png", "p10", "['hydropneumothorax', 'rib fracture', 'atypical pneumonia', 'nsg tube']"),
+    film("m.png", "p11", "['normal']"),
+]
+
+
+def save(source: Path, rows: list[dict[str, str]], packed: bool = False) -> None:
+    source.mkdir(parents=True, exist_ok=True)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    content = file.getvalue().encode("utf-8")
+    if packed:
+        (source / f"{NAME}.gz").write_bytes(gzip.compress(content))
+    else:
+        (source / NAME).write_bytes(content)
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    source = tmp_path / "padchest"
+    save(source, ROWS)
+    write_films(source / "0", ["a.png", "b.png", "c.png", BAD])
+    write_zip(source / "1.zip", ["d.png", "e.png", "f.png", "g.png", "h.png", "i.png"])
+    write_zip(source / "54.zip", ["54/l.png", "54/k.png"])
+    return source
+
+
+def test_a_film(download: Path, tmp_path: Path) -> None:
+    prepared = padchest.read(download)
+    first = row(prepared, "a.png")
+    assert (first["image"], first["patient"], first["study"], first["view"]) == ("0/a.png", "p1", "sp1", "PA")
+    assert (first["sex"], first["age"], first["source"]) == ("M", "84", "padchest")
+    assert first["findings"] == "derram pleural , cardiomegali ."
+    assert positives(prepared, "a.png") == ["Cardiomegaly", "Pleural Effusion", "Scoliosis"]
+    assert len(load(prepared, tmp_path / "out")) == 8
+
+
+def test_films_may_stay_in_their_zip_files(download: Path) -> None:
+    places = set(padchest.read(download).table["image"])
+    assert {"1.zip!/d.png", "54.zip!/54/l.png"} <= places
+
+
+def test_what_is_left_out(download: Path) -> None:
+    assert padchest.read(download).dropped == {
+        "films without patient or study": 1,
+        "films that stand twice in the table": 1,
+        "films known to be damaged in the archive": 1,
+        "films that are no chest films (Projection EXCLUDE)": 1,
+        "reports labelled exclude": 1,
+        "no film of that name in the download": 1,
+    }
+
+
+def test_views_ages_and_missing_reports(download: Path) -> None:
+    prepared = padchest.read(download)
+    views = column(prepared, "view")
+    assert [views[f"{k}.png"] for k in "abcef"] == ["PA", "Lateral", "AP_horizontal", "unknown", "COSTAL"]
+    ages = column(prepared, "age")
+    assert (ages["c.png"], ages["d.png"]) == ("", "")
+    assert row(prepared, "e.png")["findings"] == ""
+
+
+def test_labels(download: Path) -> None:
+    prepared = padchest.read(download)
+    assert positives(prepared, "c.png") == ["No Finding"]
+    assert positives(prepared, "d.png") == ["Atelectasis", "Scoliosis", "COPD Signs", "Laminar Atelectasis"]
+    assert positives(prepared, "l.png")[:4] == ["Pneumonia", "Pneumothorax", "Pleural Effusion", "Fracture"]
+    for name in ("e.png", "f.png", "g.png"):  # no list, an empty one, and one that tells nothing of the film
+        assert positives(prepared, name, "") == list(prepared.labels)
+    assert not {"Unchanged", "unchanged", "exclude", "Normal", "Cardiomegaly "} & set(prepared.labels)
+
+
+def test_the_most_frequent_others(download: Path) -> None:
+    chexpert = padchest.read(download, top_labels=0).labels
+    assert chexpert == tuple(name for name in padchest.CHEXPERT if name in padchest.TERMS)
+    assert padchest.read(download, top_labels=3).labels == (
+        *(*chexpert, "Scoliosis", "Atypical Pneumonia", "COPD Signs"),
+    )
+    with pytest.raises(DataError, match="--top-labels -1: expected 0 or more"):
+        padchest.read(download, top_labels=-1)
+
+
+def test_physicians_only(download: Path) -> None:
+    prepared = padchest.read(download, physician_only=True)
+    assert prepared.dropped["reports that no physician labelled"] == 1
+    assert "c.png" not in column(prepared, "view") and len(prepared.table) == 7
+    whole = column(padchest.read(download), "split")
+    assert all(whole[name] == split for name, split in column(prepared, "split").items())
+
+
+def test_a_packed_table_and_a_resized_copy(download: Path) -> None:
+    plain = padchest.read(download).table
+    (download / NAME).unlink()
+    save(download, ROWS, packed=True)
+    assert padchest.read(download).table.equals(plain)
+    write_films(download / "images-224", ["a.png", "b.png", "m.png"])
+    prepared = padchest.read(download, images="images-224")
+    assert sorted(prepared.table["image"]) == ["a.png", "b.png", "m.png"]
+
+
+def test_splits_are_drawn_by_patient(tmp_path: Path) -> None:
+    rows = [film(f"{k}.png", f"p{k % 20}", "['normal']") for k in range(60)]
+    save(tmp_path, rows)
+    write_films(tmp_path / "0", [row["ImageID"] for row in rows])
+    table = padchest.read(tmp_path, valid_fraction=0.2, test_fraction=0.3).table
+    assert table["split"].value_counts().to_dict() == {"train": 30, "test": 18, "valid": 12}
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    assert (
+        table["split"].tolist()
+        != padchest.read(tmp_path, valid_fraction=0.2, test_fraction=0.3, seed=1).table["split"].tolist()
+    )
+
+
+@pytest.mark.parametrize("cell", ["['normal'", "normal", "__import__('os').getcwd()", "[1]", "{'normal': 1}"])
+def test_a_cell_that_is_no_list_of_words(tmp_path: Path, cell: str) -> None:
+    save(tmp_path, [film("a.png", "p1", "['normal']"), film("b.png", "p2", cell)])
+    write_films(tmp_path, ["a.png", "b.png"])
+    with pytest.raises(DataError, match=r"Labels .*: expected a list such as"):
+        padchest.read(tmp_path)
