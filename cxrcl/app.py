@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import cxrcl
-from cxrcl import assemble, checkpoint, config, distributed, run
+from cxrcl import assemble, checkpoint, config, distributed, restoring, run
 from cxrcl.config import build
 from cxrcl.data.dataset import GlobalBatches, Texts, TrainSet, probe_images
 from cxrcl.data.loader import Collate, Feed
@@ -28,7 +28,7 @@ from cxrcl.optim import Schedule
 from cxrcl.tracking import FileTracker, Tracker
 from cxrcl.trainer import Plan, Precision, Trainer
 from cxrcl.trainer import evaluate as run_evaluator
-from cxrcl.types import Classifies, ImageEncoder, Objective, TextEncoder
+from cxrcl.types import Classifies, EmbedsText, ImageEncoder, Objective, TextEncoder
 
 Packages = Sequence[str]
 
@@ -43,6 +43,7 @@ class Trained:
     steps: int
     seconds: float
     images_per_second: float
+    evals: str | None  # what evaluate.py should be asked for, where its defaults do not suit the objective
 
 
 @dataclass(frozen=True)
@@ -98,32 +99,40 @@ def train(
             nodes = earlier["config"]["model"]
         elif nodes["image_encoder"] is None and start_from is not None:
             nodes["image_encoder"] = start_from["config"]["model"]["image_encoder"]
-        counts = assemble.label_counts(training)
-        objective = assemble.build_model(nodes, data.labels, corpus, packages, counts)
+        labels = torch.from_numpy(training.values)
+        objective = assemble.build_model(nodes, data.labels, corpus, packages, labels, dict(cfg.freeze))
+        if runtime.is_main:
+            assemble.say_what_was_loaded(objective)
         if start_from is not None and earlier is None:
-            assemble.init_from(objective, start_from, str(cfg.init_from), runtime)
+            restoring.init_from(objective, start_from, str(cfg.init_from), runtime)
         tokenizer = getattr(objective, "tokenizer", None) if objective.num_texts else None
         objective.to(runtime.device)
         if trainer.sync_batchnorm:
             objective = runtime.sync_batchnorm(objective)  # type: ignore[assignment]
 
         transform = assemble.build_transform(cfg.transform, objective, packages)
+        training = assemble.usable_samples(training, objective, runtime)
         texts = make_texts(training) if objective.num_texts else None
+        if texts is not None:
+            assemble.check_texts(training, texts)
         dataset = TrainSet(
             training, transform, texts, cfg.data.unit, objective.num_views, objective.num_texts, cfg.seed
         )
-        plan = assemble.make_plan(trainer, cfg.seed, objective, len(dataset), runtime.world)
+        bad_fraction = cfg.data.max_bad_fraction
+        plan = assemble.make_plan(trainer, cfg.seed, objective, len(dataset), runtime.world, bad_fraction)
         schedule = assemble.build_schedule(cfg.schedule, trainer, plan, packages)
-        optimizer = assemble.build_optimizer(cfg.optimizer, objective, packages)
+        optimizer = assemble.build_optimizer(cfg.optimizer, objective, packages, trainer.layer_decay)
         prepare = assemble.prepare(transform, runtime)
         feed = Feed(cfg.data.num_workers, pin_memory=runtime.device.type == "cuda")
+        if cfg.data.skip_bad_images and cfg.evals:
+            data, _ = assemble.without_unreadable(data, cfg.splits, feed, runtime)
         splits = Splits(data, transform, make_texts, tokenizer, prepare, feed)
         evals = _with_rows(cfg.evals, splits, cfg.splits, evals_asked, runtime)
         evaluators = assemble.build_evaluators(
             evals, splits, objective, trainer.batch_size, packages, evals_asked, runtime
         )
-        plan = assemble.with_selector(plan, cfg.trainer, evaluators)
-        probe_images(data)
+        plan = assemble.with_selector(plan, cfg.trainer, evaluators, objective)
+        probe_images(data, allowed=1 if bad_fraction else 0)
 
         context = {
             "config": _describe(values, objective, data.labels, fingerprint, prompts, cfg),
@@ -134,7 +143,8 @@ def train(
         tracker: Tracker = FileTracker(folder, trainer.log_every) if runtime.is_main else Tracker()
         precision = Precision(assemble.precision_name(trainer.precision, runtime.device), runtime.device)
         loop = Trainer(
-            objective, optimizer, schedule, plan, precision, runtime, tracker, store, prepare, evaluators, context
+            *(objective, optimizer, schedule, plan, precision, runtime, tracker, store, prepare, evaluators, context),
+            why_unreadable=dataset.why_unreadable,
         )
         try:
             if earlier is not None:
@@ -154,7 +164,7 @@ def train(
             feed.close()
             tracker.close()
         rate = loop.done * plan.batch_size * plan.accumulate / max(loop.seconds, 1e-9)
-        return Trained(folder, store.chosen(), finished, loop.done, loop.seconds, rate)
+        return Trained(folder, store.chosen(), finished, loop.done, loop.seconds, rate, _scored_by(objective))
 
 
 def evaluate(
@@ -169,7 +179,7 @@ def evaluate(
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
         state = checkpoint.load(Path(cfg.checkpoint).expanduser())
         stored = state["config"]
-        model = assemble.restore_model(state, packages, runtime.device)
+        model = restoring.restore_model(state, packages, runtime.device)
         data_cfg = config.parse(_overlaid(stored["data"], cfg.data), config.Data)
         data = assemble.load_data(data_cfg, runtime, packages)
         if isinstance(model.evaluated(), Classifies):
@@ -180,6 +190,9 @@ def evaluate(
             {**stored["prompts"], "file": stored["prompt_sentences"]}, PromptSampler, "prompts", packages=packages
         )
         feed = Feed(data_cfg.num_workers)
+        fingerprint, left_out = data.fingerprint(), dict[int, str]()
+        if data_cfg.skip_bad_images:
+            data, left_out = assemble.without_unreadable(data, cfg.splits, feed, runtime)
         splits = Splits(
             data,
             transform,
@@ -193,7 +206,9 @@ def evaluate(
                 raise DataError(f"splits: no row has the split {split}; set splits=[...] to ones that the data has")
         evaluators = assemble.build_evaluators(cfg.evals, splits, model, cfg.batch_size, packages, asked, runtime)
         if not evaluators:
-            raise ConfigError("evals: no evaluator can run on this model and data; name some with evals=[...]")
+            raise ConfigError(
+                "evals: no evaluator can run on this model and data; name some, such as evals=[linear_probe]"
+            )
         precision = Precision(assemble.precision_name(stored["precision"], runtime.device), runtime.device)
         try:
             results = {name: run_evaluator(model, e, runtime, precision) for name, e in evaluators.items()}
@@ -202,9 +217,11 @@ def evaluate(
         facts = {
             "checkpoint": str(cfg.checkpoint),
             "step": str(state["progress"]["step"]),
+            "weights": "moving average" if "ema" in state else "as trained",
             "splits": " + ".join(cfg.splits),
             "images": str(sum(splits.size(split) for split in cfg.splits)),
-            "manifest": data.fingerprint(),
+            **({"left out, cannot be read": str(len(left_out))} if data_cfg.skip_bad_images else {}),
+            "manifest": fingerprint,
             "uncertain labels": str(data_cfg.label_policy),
         }
         for name, evaluator in evaluators.items():
@@ -215,6 +232,12 @@ def evaluate(
 
 
 # ------------------------------------------------------------------------------------------- descriptions
+
+
+def _scored_by(objective: Objective) -> str | None:
+    """Features alone are scored by a probe."""
+    model = objective.evaluated()
+    return None if isinstance(model, Classifies | EmbedsText) else "linear_probe"
 
 
 def _with_rows(
@@ -249,6 +272,7 @@ def _check_nodes(cfg: config.Train, packages: Packages) -> None:
     for where, node, base, given, allowed in node_bases:
         if node is not None:
             config.bind(node, base, where, dict.fromkeys(given), allowed)
+    assemble.check_folders(cfg.objective, cfg.image_encoder, cfg.text_encoder, packages)
 
 
 def _overlaid(stored: Mapping[str, Any], given: config.EvaluateData) -> dict[str, Any]:
@@ -276,6 +300,7 @@ def _describe(
         "fingerprint": fingerprint,
         "model": {"objective": dict(cfg.objective), **towers},
         "labels": list(labels),
+        "evaluated": restoring.evaluated_part(objective),
         "data": _with_absolute_roots(cfg.data.model_dump()),
         "transform": dict(cfg.transform),
         "prompts": dict(cfg.prompts),
@@ -314,8 +339,12 @@ def _say_first_lines(
     device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
     numbers = str(precision.dtype or torch.float32).removeprefix("torch.")
     count = sum(p.numel() for p in objective.parameters())
+    trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    parameters = f"{count / 1e6:.1f} M parameters"
+    if trained < count:
+        parameters = f"{trained / 1e6:.1f} of {parameters} trained"
     tracker.say(
-        f"{cfg.name}: {runtime.world} x {device}, {numbers}, {count / 1e6:.1f} M parameters; "
+        f"{cfg.name}: {runtime.world} x {device}, {numbers}, {parameters}; "
         f"{len(dataset)} {'studies' if cfg.data.unit == 'study' else 'images'}"
         f"{f' ({dataset.dropped} without a text dropped)' if dataset.dropped else ''}, "
         f"batch {plan.batch_size}{f' x {plan.accumulate}' if plan.accumulate > 1 else ''}, "

@@ -6,15 +6,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from cxrcl import checkpoint, config
+from cxrcl import config
 from cxrcl.config import build, wants
+from cxrcl.data import bad_images
 from cxrcl.data import manifest as manifests
 from cxrcl.data import prompts as prompt_files
 from cxrcl.data.dataset import Texts
 from cxrcl.data.labels import apply_policy
+from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
@@ -22,13 +26,16 @@ from cxrcl.data.sources.base import Source
 from cxrcl.data.splits import Splits
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
-from cxrcl.errors import CheckpointError, ConfigError, DataError, UserError
+from cxrcl.errors import ConfigError, DataError, UserError
+from cxrcl.evaluation.loss import Loss
+from cxrcl.freezing import Which, freeze
 from cxrcl.optim import Schedule, parameter_groups
 from cxrcl.trainer import Plan
-from cxrcl.types import Batch, Evaluator, ImageEncoder, Objective, TextEncoder
+from cxrcl.types import Batch, Encoder, Evaluator, ImageEncoder, Objective, TextEncoder
 
 Packages = Sequence[str]
-GIVEN_TO_OBJECTIVES = ("image_encoder", "text_encoder", "labels", "label_counts")
+TOWERS: dict[str, type[Encoder]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
+GIVEN_TO_OBJECTIVES = ("image_encoder", "text_encoder", "labels", "training_labels")
 GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
 
 
@@ -92,6 +99,19 @@ class TrainingTexts:
                 yield from sentences
 
 
+def without_unreadable(
+    data: Manifest, splits: Sequence[str], feed: Feed, runtime: Runtime
+) -> tuple[Manifest, dict[int, str]]:
+    """The data without those films of these splits that cannot be read, and why not, by position in `data`."""
+    positions = np.flatnonzero(data.rows["split"].isin(list(splits)))
+    mine = [int(positions[k]) for k in runtime.shard(len(positions))]
+    parts = runtime.gather_objects(bad_images.find_unreadable(data, mine, feed))
+    found = {position: reason for part in parts for position, reason in part.items()}
+    if found and runtime.is_main:
+        print(f"{len(found)} images cannot be read and are left out: {bad_images.named(data, found)}", flush=True)
+    return bad_images.leave_out(data, found), found
+
+
 def report_sampler(cfg: config.Reports) -> ReportSampler:
     return ReportSampler(cfg.sections, cfg.sentences, cfg.shuffle, cfg.min_words)
 
@@ -109,65 +129,107 @@ def prepare(transform: RadiographTransform, runtime: Runtime) -> Callable[[Batch
 # ------------------------------------------------------------------------------------------------- model
 
 
-def label_counts(training: Manifest) -> dict[str, tuple[int, int]]:
-    """Negatives and positives of each label."""
-    values = training.values
-    return dict(zip(training.labels, zip((values == 0).sum(axis=0).tolist(), (values == 1).sum(axis=0).tolist())))
-
-
 def build_model(
     nodes: Mapping[str, Any],
     labels: Sequence[str],
     corpus: TrainingTexts | None,
     packages: Packages,
-    counts: Mapping[str, tuple[int, int]] | None = None,
+    training_labels: Tensor | None = None,
+    frozen: Mapping[str, Which | None] | None = None,
 ) -> Objective:
-    """Towers that the objective asks for, then the objective."""
+    """Towers that the objective asks for, then the objective.
+
+    Args:
+        training_labels: float32 [N, C]; None when a checkpoint is read.
+        frozen: layers that are not trained, by the name of the tower.
+    """
     asked = wants(nodes["objective"], Objective, "objective", packages)
-    given: dict[str, Any] = {"labels": tuple(labels), "label_counts": counts}
-    bases: dict[str, type[nn.Module]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
-    for name, base in bases.items():
+    given: dict[str, Any] = {"labels": tuple(labels), "training_labels": training_labels}
+    for name, base in TOWERS.items():
+        which = (frozen or {}).get(name)
         if name not in asked:
+            if which is not None:
+                raise ConfigError(f"freeze.{name}={which}: the objective has no {name}, set it to null")
             continue
         if nodes.get(name) is None:
             hint = ", or take that of a checkpoint with init_from=FILE" if name == "image_encoder" else ""
             raise ConfigError(f"{name}: the objective needs one; choose it with {name}=<name>{hint}")
-        given[name] = build(nodes[name], base, name, {"corpus": corpus}, packages)
+        given[name] = encoder = build(nodes[name], base, name, {"corpus": corpus}, packages)
+        if which is not None:  # before the objective is made: MoCo copies its tower
+            try:
+                freeze(encoder, which)
+            except ValueError as error:
+                raise ConfigError(f"freeze.{name}={which}: {error}") from None
     return build(nodes["objective"], Objective, "objective", given, packages)
 
 
-def init_from(objective: Objective, state: Mapping[str, Any], name: str, runtime: Runtime) -> None:
-    """Weights of another run; each of its towers that this model has must match in every tensor."""
-    towers = [key for key, _ in objective.named_children() if key.endswith("_encoder")]
-    taken = dict(state["model"])
-    if getattr(objective, "labels", None) not in (None, tuple(state["config"]["labels"])):
-        # Rows of another label list: only the towers mean the same.
-        taken = {key: value for key, value in taken.items() if key.split(".")[0] in towers}
-    vocabulary = getattr(getattr(objective, "tokenizer", None), "definition", None)
-    other = state["config"]["model"].get("text_encoder", {}).get("definition")
-    if vocabulary is not None and other is not None and vocabulary != other:
-        raise ConfigError(
-            f"init_from={name}: its tokenizer is another one than that of text_encoder: its word embeddings mean "
-            "nothing here; choose the text encoder of the checkpoint"
+def check_folders(
+    objective: config.Node, image_encoder: config.Node | None, text_encoder: config.Node | None, packages: Packages
+) -> None:
+    """Everything that the folders of both towers lack, before data are read or anything is built.
+
+    Raises:
+        ConfigError: one line for all of it.
+    """
+    asked = wants(objective, Objective, "objective", packages)
+    wrong: list[str] = []
+    for (name, base), node in zip(TOWERS.items(), (image_encoder, text_encoder), strict=True):
+        if name in asked and node is not None:
+            encoder: Any = config.locate(node, base, name, packages)
+            wrong += [f"{name}: {fault}" for fault in encoder.lacking(node)]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+
+
+def say_what_was_loaded(objective: Objective) -> None:
+    """A line for each tower that took its weights from a file."""
+    for name, part in objective.named_modules():
+        report = getattr(part, "load_report", None) if isinstance(part, Encoder) else None
+        if report is not None and name.split(".")[0] in TOWERS:  # not the copies of towers, such as MoCo's
+            print(f"{name}: {report}", flush=True)
+
+
+def usable_samples(training: Manifest, objective: Objective, runtime: Runtime) -> Manifest:
+    """The training rows that the objective can learn from."""
+    keep = objective.learns_from(torch.from_numpy(training.values)).numpy()
+    if not keep.any():
+        raise DataError(f"none of {len(training)} training images has a label that the objective can use")
+    if runtime.is_main and not keep.all():
+        print(f"{int((~keep).sum())} of {len(keep)} training images have no label that the objective can use: left out")
+    return training if keep.all() else training.take(keep)
+
+
+def check_texts(training: Manifest, texts: Texts, looked_at: int = 256) -> None:
+    """A contrast of texts needs different ones.
+
+    Raises:
+        DataError: those looked at, spread over the data, are all the same.
+    """
+    known = [row for row in range(len(training)) if texts.exists(row)]
+    rows = sorted({known[k * len(known) // looked_at] for k in range(looked_at)}) if known else []
+    found = {texts.make(row, None) for row in rows}
+    if len(rows) > 1 and len(found) == 1:
+        raise DataError(
+            f"the texts of {len(rows)} training images are all the same ({found.pop()[:80]!r}): there is nothing to "
+            "contrast; use reports, more labels, or prompts=chexpert"
         )
-    report = checkpoint.lay_in(objective, taken)
-    if runtime.is_main:
-        print(f"init_from {name}: {report}", flush=True)
-    own = objective.state_dict()
-    for tower in towers:
-        keys = [key for key in own if key.startswith(f"{tower}.")]
-        there = [key for key in keys if key in taken and taken[key].shape == own[key].shape]
-        if any(key.startswith(f"{tower}.") for key in taken) and len(there) < len(keys):
-            raise ConfigError(
-                f"init_from={name}: only {len(there)} of {len(keys)} tensors of {tower} match: "
-                f"the architectures differ; set {tower}=... to that of the checkpoint"
-            )
-    if report.matched == 0:
-        raise ConfigError(f"init_from={name}: no tensor matches this model")
 
 
-def build_optimizer(node: config.Node, objective: Objective, packages: Packages) -> torch.optim.Optimizer:
-    groups = parameter_groups(objective, float(node.get("weight_decay") or 0.0))
+def build_optimizer(
+    node: config.Node, objective: Objective, packages: Packages, layer_decay: float = 1.0
+) -> torch.optim.Optimizer:
+    """The optimizer of the parameters that are trained.
+
+    Raises:
+        ConfigError: none is, or `layer_decay` has no learning rate to multiply.
+    """
+    weight_decay, lr = float(node.get("weight_decay") or 0.0), node.get("lr")
+    try:
+        groups = parameter_groups(objective, weight_decay, layer_decay, None if lr is None else float(lr))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if not groups:
+        raise ConfigError("freeze: no parameter is left to train; leave some layers of a tower out of freeze")
     allowed = (*packages, *config.OPTIMIZER_PACKAGES)
     return build(node, torch.optim.Optimizer, "optimizer", {"params": groups}, allowed)
 
@@ -178,7 +240,14 @@ def build_schedule(node: config.Node, t: config.Trainer, plan: Plan, packages: P
     return build(node, Schedule, "schedule", durations, packages)
 
 
-def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int, processes: int = 1) -> Plan:
+def make_plan(
+    t: config.Trainer,
+    seed: int,
+    objective: Objective,
+    samples: int,
+    processes: int = 1,
+    max_bad_fraction: float = 0.0,
+) -> Plan:
     """The run in steps.
 
     Raises:
@@ -195,6 +264,13 @@ def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int, 
         )
     if t.batch_size % processes:
         raise ConfigError(f"trainer.batch_size={t.batch_size} is not divisible by {processes} processes")
+    local = t.batch_size // processes
+    at_a_time = local // -(-local // (t.micro_batch_size or local)) * objective.embedded_views
+    if at_a_time < 2 and any(isinstance(part, _BatchNorm) and part.training for part in objective.modules()):
+        raise ConfigError(
+            f"trainer.batch_size={t.batch_size} over {processes} processes with micro_batch_size={t.micro_batch_size}: "
+            "a single image goes through BatchNorm at a time; use more, or a tower without BatchNorm"
+        )
     if samples < t.batch_size * t.accumulate:
         raise ConfigError(
             f"trainer.batch_size={t.batch_size} x accumulate={t.accumulate} is larger than the {samples} training "
@@ -218,6 +294,8 @@ def make_plan(t: config.Trainer, seed: int, objective: Objective, samples: int, 
         higher_is_better=True,
         seed=seed,
         micro_batch_size=t.micro_batch_size,
+        max_bad_fraction=max_bad_fraction,
+        ema_decay=t.ema_decay,
     )
 
 
@@ -230,22 +308,6 @@ def precision_name(name: str, device: torch.device) -> str:
     # AVX-512 alone emulates bf16 and is slower than fp32: the instructions themselves are asked for.
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return "bf16" if has_bf16 or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else "fp32"
-
-
-def restore_model(
-    state: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES, device: torch.device | str = "cpu"
-) -> Objective:
-    """The model of a checkpoint with its weights, in evaluation mode: no other file, no network.
-
-    Raises:
-        CheckpointError: the weights do not fit the stored architecture in every tensor.
-    """
-    stored = state["config"]
-    model = build_model(stored["model"], stored["labels"], None, packages)
-    report = checkpoint.lay_in(model, state["model"])
-    if report.missing or report.unexpected or report.mismatched:
-        raise CheckpointError(f"the weights do not fit the stored architecture: {report}")
-    return model.eval().to(device)
 
 
 # -------------------------------------------------------------------------------------------- evaluators
@@ -284,12 +346,16 @@ def build_evaluators(
     return made
 
 
-def with_selector(plan: Plan, cfg: config.Trainer, evaluators: Mapping[str, Evaluator]) -> Plan:
-    """What chooses the best checkpoint: trainer.select, else the first evaluator's own figure."""
+def with_selector(plan: Plan, cfg: config.Trainer, evaluators: Mapping[str, Evaluator], objective: Objective) -> Plan:
+    """What chooses the best checkpoint: trainer.select, else the first evaluator's own figure.
+
+    The loss of an objective whose loss does not rank models chooses only when it is named.
+    """
     if cfg.select is None:
-        if not evaluators or plan.evaluate_every is None:
+        ranking = {k: e for k, e in evaluators.items() if objective.loss_selects or not isinstance(e, Loss)}
+        if not ranking or plan.evaluate_every is None:
             return plan
-        name, evaluator = next(iter(evaluators.items()))
+        name, evaluator = next(iter(ranking.items()))
         figure = f"{name}/{evaluator.selects}"
     else:
         figure, name = cfg.select, cfg.select.split("/")[0]

@@ -139,7 +139,7 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_hydra_line(name, error)) from None
+        raise ConfigError(_hydra_line(name, error, sys.argv[1:])) from None
     if failures:
         raise failures[0]
 
@@ -150,7 +150,8 @@ def _train(values: dict[str, Any], overrides: list[str], packages: tuple[str, ..
     done = app.train(values, evals_asked=_evals_asked(overrides), packages=(*config.OWN_PACKAGES, *packages))
     if os.environ.get("RANK", "0") == "0":
         print(f"checkpoint: {done.checkpoint}\nTensorBoard: tensorboard --logdir {_quoted(done.folder)}")
-        print(f"next: python evaluate.py checkpoint={_quoted(done.checkpoint)}")
+        evals = f" 'evals=[{done.evals}]'" if done.evals else ""
+        print(f"next: python evaluate.py checkpoint={_quoted(done.checkpoint)}{evals}")
     if not done.finished:
         sys.exit(INTERRUPTED)
 
@@ -231,7 +232,7 @@ def compose_or_explain(name: str, overrides: list[str]) -> dict[str, Any]:
     try:
         return compose(name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_hydra_line(name, error)) from None
+        raise ConfigError(_hydra_line(name, error, overrides)) from None
 
 
 def _dotted(values: Any, prefix: str = "") -> Iterable[str]:
@@ -248,23 +249,25 @@ def _near(key: str, known: Iterable[str]) -> str:
     return f" (did you mean `{close[0]}`?)" if close else ""
 
 
-def _known_keys(name: str) -> list[str]:
+def _known_keys(name: str, overrides: list[str]) -> list[str]:
+    """Settings of the config with the files of the groups that the command line chooses."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
+    chosen = [o for o in overrides if "=" in o and (config_folder() / o.partition("=")[0].partition("@")[0]).is_dir()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return list(_dotted(OmegaConf.to_container(hydra_compose(name), resolve=False)))
+        return list(_dotted(OmegaConf.to_container(hydra_compose(name, chosen), resolve=False)))
 
 
-def _hydra_line(name: str, error: Exception) -> str:
+def _hydra_line(name: str, error: Exception, overrides: list[str]) -> str:
     text = str(error)
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1]
         groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
-        hint = _near(key, [*_known_keys(name), *groups])
+        hint = _near(key, [*_known_keys(name, overrides), *groups])
         return f"{key}: no such setting{hint or f'; python {name}.py --cfg job shows all settings'}"
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, option = match[1], match[2]

@@ -16,10 +16,11 @@ import re
 import reprlib
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from cxrcl.errors import ConfigError, UserError
 
@@ -70,7 +71,33 @@ class Data(_Section):
     reports: Reports = Reports()
     check_patients: bool = True
     allow_outside_root: bool = False
+    max_bad_fraction: float = Field(
+        0.01, ge=0, le=1, description="stop a training of whose samples more than this had a film that cannot be read"
+    )
+    skip_bad_images: bool = Field(False, description="leave films that cannot be read out of evaluation")
     num_workers: int = Field(2, ge=0)
+
+
+def _kind_of_freezing(value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == {"all_but_last"}:
+        numbers = list(value.values())
+    else:
+        numbers = value if isinstance(value, list) else [None]
+    if value in (None, "all") or all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        return value
+    raise PydanticCustomError(
+        "freeze", "expected null, all, numbers of layers such as [0,1] (-1 is the last one), or {all_but_last: 2}"
+    )
+
+
+Frozen = Annotated[Literal["all"] | list[int] | dict[str, int] | None, BeforeValidator(_kind_of_freezing)]
+
+
+class Freeze(_Section):
+    """Layers of the towers that are not trained; `cxrcl.types.Encoder.layer_names` counts them."""
+
+    image_encoder: Frozen = None
+    text_encoder: Frozen = None
 
 
 class Trainer(_Section):
@@ -84,6 +111,8 @@ class Trainer(_Section):
     warmup_steps: int | None = Field(None, ge=0)
     accumulate: int = Field(1, ge=1)
     clip_norm: float | None = Field(1.0, gt=0)
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a layer over that of the layer above")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="average the weights for evaluation; null: do not")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     evaluate_every_epochs: float | None = Field(1.0, gt=0)
     evaluate_every_steps: int | None = Field(None, ge=1)
@@ -115,6 +144,7 @@ class Train(_Section):
     schedule: Node
     splits: list[Literal["train", "valid", "test"]] = ["valid"]
     evals: dict[str, Node | None] = {}
+    freeze: Freeze = Freeze()
     trainer: Trainer
 
 
@@ -129,6 +159,7 @@ class EvaluateData(_Section):
     label_policy: Policy | dict[str, Policy] | None = None
     num_workers: int = Field(2, ge=0)
     allow_outside_root: bool | None = None
+    skip_bad_images: bool | None = None
 
 
 class Evaluate(_Section):

@@ -7,20 +7,48 @@ from typing import Any
 
 from torch import nn
 
+from cxrcl.freezing import layer_numbers
+from cxrcl.types import Encoder
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, layer_decay: float = 1.0, lr: float | None = None
+) -> list[dict[str, Any]]:
     """Two groups: matrices and kernels decay; biases, gains of normalisation layers and scalars do not.
 
     A parameter decays when it has two dimensions or more, which is the rule that timm and open_clip use. Embedding
     tables therefore decay. Frozen parameters are left out.
+
+    With a `layer_decay` f below 1, two groups for each distance k to the heads, the nearest first: the rate is
+    lr f^k, k = 0 for heads and parameters of the loss, 1 for the last layer of each tower, and so on down to its stem
+    (Clark et al. 2020, section 3.1; Bao et al. 2022, as in timm).
+
+    Raises:
+        ValueError: a `layer_decay` below 1 without the rate that it multiplies.
     """
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    distances = _distances(module) if layer_decay != 1 else {}
     for parameter in module.parameters():
         if parameter.requires_grad:
-            (decay if parameter.ndim >= 2 else plain).append(parameter)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            groups.setdefault((distances.get(parameter, 0), parameter.ndim < 2), []).append(parameter)
+    if layer_decay != 1 and lr is None:
+        raise ValueError(f"trainer.layer_decay={layer_decay}: multiplies a learning rate, set optimizer.lr")
+    return [
+        {"params": groups[distance, plain], "weight_decay": 0.0 if plain else weight_decay}
+        | ({} if layer_decay == 1 or lr is None else {"lr": lr * layer_decay**distance})
+        for distance, plain in sorted(groups)
+    ]
+
+
+def _distances(module: nn.Module) -> dict[nn.Parameter, int]:
+    """How far below the heads a parameter of a tower is; towers inside of towers belong to the outer one."""
+    found: dict[nn.Parameter, int] = {}
+    for part in module.modules():  # the outer one comes first
+        if isinstance(part, Encoder):
+            numbers, count = layer_numbers(part)
+            for parameter, number in numbers.items():
+                found.setdefault(parameter, count - number)
+    return found
 
 
 class Schedule:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
-from cxrcl import assemble, checkpoint, config, distributed
+from cxrcl import assemble, checkpoint, config, distributed, restoring
 from cxrcl.data import image_io
 from cxrcl.data import prompts as prompt_files
 from cxrcl.data.image_io import ImageError
@@ -99,7 +99,7 @@ def restore(
     """
     state = checkpoint.load(path.expanduser())
     stored = state["config"]
-    objective = assemble.restore_model(state, packages, device)
+    objective = restoring.restore_model(state, packages, device)
     transform = assemble.build_transform(stored["transform"], objective, packages)
     name = assemble.precision_name(precision or stored["precision"], device)
     return Restored(objective, stored, state["progress"]["step"], transform, Precision(name, device), device)
@@ -109,21 +109,9 @@ def _grey(film: Film, smallest_side_px: int) -> np.ndarray:
     """uint8 [H, W]; arrays and images in memory by the range rule of `cxrcl.data.image_io`."""
     if isinstance(film, str | Path):
         return image_io.read_gray(film, smallest_side_px)
-    if isinstance(film, Image.Image):
-        try:  # Pillow decodes here what was opened before
-            grey = image_io._grey(ImageOps.exif_transpose(film))
-        except ImageError:
-            raise
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"damaged image ({type(error).__name__})") from None
-    elif isinstance(film, np.ndarray) and film.ndim == 2 and film.dtype.kind in "buif":
-        grey = film if film.dtype == np.uint8 else image_io._to_uint8(film)
-    else:
-        found = f"{film.dtype} {list(film.shape)}" if isinstance(film, np.ndarray) else type(film).__name__
-        raise ImageError(f"expected a path, a 2-D array of numbers or a PIL image, found {found}")
-    if min(grey.shape) < image_io.MIN_SIDE_PX:
-        raise ImageError(f"{grey.shape[1]} x {grey.shape[0]} px: a side is below {image_io.MIN_SIDE_PX} px")
-    return grey
+    if isinstance(film, np.ndarray | Image.Image):
+        return image_io.grey(film)
+    raise ImageError(f"expected a path, a 2-D array of numbers or a PIL image, found {type(film).__name__}")
 
 
 # -------------------------------------------------------------------------------------------------- zero-shot

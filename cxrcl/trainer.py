@@ -6,15 +6,16 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from cxrcl.averaging import Average
 from cxrcl.distributed import Runtime
-from cxrcl.errors import ConfigError
+from cxrcl.errors import ConfigError, DataError
 from cxrcl.micro_batch import BatchGradient
 from cxrcl.optim import Schedule
 from cxrcl.tracking import Tracker
@@ -44,6 +45,11 @@ class Plan:
     higher_is_better: bool
     seed: int
     micro_batch_size: int | None = None  # samples of a process that go through the towers at a time; None: all
+    ema_decay: float | None = None  # of the weights that are evaluated; None: the trained ones themselves
+    max_bad_fraction: float = 0.0  # of the samples seen: the run stops when more had a film that cannot be read
+
+
+BAD_AFTER_SAMPLES = 100  # a fraction of fewer means little
 
 
 class NonFinite(RuntimeError):
@@ -112,6 +118,7 @@ class Trainer:
         prepare: host batch -> device-ready batch.
         evaluators: by name; their figures are logged as <name>/<figure>.
         context: plain values stored in every checkpoint (the config that rebuilds the model, labels, ...).
+        why_unreadable: row of a film that cannot be read -> the reason, for messages.
     """
 
     def __init__(
@@ -127,8 +134,10 @@ class Trainer:
         prepare: Callable[[Batch], Batch],
         evaluators: Mapping[str, Evaluator],
         context: Mapping[str, Any],
+        why_unreadable: Callable[[int], str] = lambda row: "the film cannot be read",
     ) -> None:
         self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
+        self.average = None if plan.ema_decay is None else Average(objective, plan.ema_decay)
         self.plan, self.precision, self.runtime = plan, precision, runtime
         self.tracker, self.store, self.prepare = tracker, store, prepare
         self.evaluators, self.context = evaluators, context
@@ -139,6 +148,10 @@ class Trainer:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.done = 0  # updates applied or skipped by the loss scaler
         self.seconds = 0.0  # of training, over all sittings
+        self.why_unreadable = why_unreadable
+        self.bad_images = 0  # samples in whose place others stood, of all processes and sittings
+        self._bad_rows: list[int] = []  # those of this process that are not counted yet
+        self._bad_said: set[int] = set()
         self._bad_gradient = torch.zeros((), device=runtime.device)
 
     # ------------------------------------------------------------------------------------------ the loop
@@ -150,7 +163,11 @@ class Trainer:
         with _StopRequest().installed() as request:
             while self.done < plan.total_steps:
                 started = time.monotonic()
-                logs = self._step([next(batches) for _ in range(plan.accumulate)])
+                read = [next(batches) for _ in range(plan.accumulate)]
+                for batch in read:
+                    if batch.bad is not None:
+                        self._bad_rows += batch.bad[batch.bad > 0].tolist()
+                logs = self._step(read)
                 self.done += 1
                 self.seconds += time.monotonic() - started
                 if self.done % plan.log_every == 0 or self.done == plan.total_steps:
@@ -187,6 +204,8 @@ class Trainer:
         self.precision.scaler.update()
         if self.precision.scaler.get_scale() >= before:  # else the update was skipped
             self.objective.after_step(output, self.done, self.plan.total_steps)
+            if self.average is not None:
+                self.average.update()
         return {**output.logs, "gradient_norm": norm.detach()}
 
     def _forward_backward(self, host: Batch, weight: float, last: bool) -> StepOutput:
@@ -212,12 +231,31 @@ class Trainer:
                 "the last checkpoint was written before. Lower optimizer.lr or set trainer.precision=fp32"
             )
 
+    def _count_bad_images(self) -> None:
+        """Name each row once, and stop when too many films cannot be read: the same in every process."""
+        rows = [row for part in self.runtime.gather_objects(self._bad_rows) for row in part]
+        self._bad_rows = []
+        self.bad_images += len(rows)
+        if self.runtime.is_main:
+            for row in dict.fromkeys(rows):
+                if row not in self._bad_said:
+                    self.tracker.say(f"image of row {row}: {self.why_unreadable(row)}; another sample stands in for it")
+            self._bad_said.update(rows)
+        seen = self.done * self.plan.batch_size * self.plan.accumulate
+        if seen >= BAD_AFTER_SAMPLES and self.bad_images > self.plan.max_bad_fraction * seen:
+            raise DataError(
+                f"{self.bad_images} of {seen} samples had a film that cannot be read, more than "
+                f"data.max_bad_fraction={self.plan.max_bad_fraction}: mend the rows named above, or raise it"
+            )
+
     def _log(self, logs: Mapping[str, Tensor]) -> None:
         self._check_gradients()
+        self._count_bad_images()
         values = {name: float(self.runtime.mean(value.float())) for name, value in logs.items()}
         chance = self.objective.chance(self.plan.batch_size)
         if chance is not None:
             values["chance"] = chance
+        values["bad_images"] = self.bad_images
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         values["epoch"] = self.done / self.plan.steps_per_epoch
         against = f" (chance {chance:.3f})" if chance is not None else ""
@@ -227,9 +265,10 @@ class Trainer:
     def _evaluate(self) -> float | None:
         """Run all evaluators; returns the selecting figure, higher is better."""
         found: dict[str, float] = {}
-        with self.runtime.averaged_statistics(self.objective):
+        model = self.objective if self.average is None else self.average.model
+        with self.runtime.averaged_statistics(model):
             for name, evaluator in self.evaluators.items():
-                figures = evaluate(self.objective, evaluator, self.runtime, self.precision)
+                figures = evaluate(model, evaluator, self.runtime, self.precision)
                 found |= {f"{name}/{figure}": value for figure, value in figures.items()}
         self.tracker.figures(self.done, found)
         brief = {name: value for name, value in found.items() if name.count("/") == 1}
@@ -246,28 +285,42 @@ class Trainer:
 
     def _save(self, score: float | None) -> None:
         self._check_gradients()
-        with self.runtime.averaged_statistics(self.objective):
+        self._count_bad_images()
+        models = [self.objective] if self.average is None else [self.objective, self.average.model]
+        with ExitStack() as stack:
+            for model in models:
+                stack.enter_context(self.runtime.averaged_statistics(model))
             state = self.state()
             self.runtime.main_decides(lambda: self.store.save(state, score))
 
     def state(self) -> dict[str, Any]:
         """All that resuming needs. Order, augmentation, texts and dropout are functions of the step."""
+        average = self.average
         return {
             **self.context,
             "model": self.objective.state_dict(),
+            **({} if average is None else {"ema": average.state_dict(), "ema_updates": average.updates}),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
-            "progress": {"step": self.done, "total": self.plan.total_steps, "seconds": self.seconds},
+            "progress": {
+                "step": self.done,
+                "total": self.plan.total_steps,
+                "seconds": self.seconds,
+                "bad_images": self.bad_images,
+            },
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.objective.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["ema"], state["ema_updates"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.precision.scaler.load_state_dict(state["scaler"])
         self.done = state["progress"]["step"]
         self.seconds = state["progress"]["seconds"]
+        self.bad_images = state["progress"].get("bad_images", 0)  # absent in checkpoints of before it was counted
 
 
 def evaluate(model: Objective, evaluator: Evaluator, runtime: Runtime, precision: Precision) -> dict[str, float]:

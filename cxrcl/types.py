@@ -33,6 +33,7 @@ class Batch:
     index: Tensor  # int64 [B]: row of the manifest's CSV (its header is row 1)
     seen: Features | None = None  # features [B, V, ...] of the images, where they were encoded before
     read: Features | None = None  # features [B, T, ...] of the texts, likewise
+    bad: Tensor | None = None  # int64 [B]: row whose film cannot be read, in place of whose sample this is; 0: none
 
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -95,28 +96,48 @@ class Corpus(Protocol):
         """`fit(texts)`, computed once and the same in every process."""
 
 
-class ImageEncoder(nn.Module):
+class Encoder(nn.Module):
+    """What image and text encoders share."""
+
+    dim: int
+    local_dim: int
+    frozen_parts: tuple[str, ...] = ()  # modules that stay in evaluation mode, by name (set by `cxrcl.freezing`)
+
+    def node(self) -> dict[str, Any]:
+        """The config node that rebuilds this architecture without weights and without a network."""
+        raise TypeError(f"{type(self).__name__} does not define node()")
+
+    @classmethod
+    def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
+        """What a local folder lacks that these settings of the constructor name; looked at before anything is built."""
+        return []
+
+    def layer_names(self) -> list[list[str]]:
+        """Layers from the input to the output, each as names of its modules and parameters.
+
+        Every parameter belongs to exactly one layer. Freezing and layer-wise learning rates count in these; the
+        default is a single one.
+        """
+        return [[name for name, _ in self.named_parameters()]]
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        for name in self.frozen_parts:
+            # Of nn.Module, and not the part's own: the part may be this encoder itself.
+            nn.Module.train(self.get_submodule(name), False)
+        return self
+
+
+class ImageEncoder(Encoder):
     """Base of all image encoders: images float32 [B, 3, S, S] -> Features."""
 
     spec: ImageSpec
-    dim: int
-    local_dim: int
-
-    def node(self) -> dict[str, Any]:
-        """The config node that rebuilds this architecture without weights and without a network."""
-        raise TypeError(f"{type(self).__name__} does not define node()")
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Encoder):
     """Base of all text encoders: (ids, mask) int64 [B, L] -> Features."""
 
     tokenizer: Any  # a Tokenizer
-    dim: int
-    local_dim: int
-
-    def node(self) -> dict[str, Any]:
-        """The config node that rebuilds this architecture without weights and without a network."""
-        raise TypeError(f"{type(self).__name__} does not define node()")
 
 
 class Objective(nn.Module):
@@ -130,6 +151,7 @@ class Objective(nn.Module):
     num_views: ClassVar[int] = 1
     num_texts: ClassVar[int] = 0
     per_sample: ClassVar[bool] = False  # True: the loss is a mean over samples, so gradients may be accumulated
+    loss_selects: ClassVar[bool] = True  # whether a lower held-out loss tells a better model
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {}
@@ -156,6 +178,15 @@ class Objective(nn.Module):
     def chance(self, global_batch: int) -> float | None:
         """The loss of a model that knows nothing, or None where that has no meaning."""
         return None
+
+    @property
+    def embedded_views(self) -> int:
+        """How many of the views `embed` looks at; the others are for `targets`."""
+        return self.num_views
+
+    def learns_from(self, labels: Tensor) -> Tensor:
+        """bool [B]: samples with labels [B, C] that the loss can use. Others are left out of the training data."""
+        return torch.ones(len(labels), dtype=torch.bool)
 
     def check(self, samples: int, global_batch: int) -> None:
         """Called before training with the number of training samples: ValueError where the two do not suit."""

@@ -17,7 +17,7 @@ from helpers import PACKAGES, ROOT, TinyImages
 from PIL import Image
 
 import cxrcl
-from cxrcl import api, assemble, checkpoint, cli
+from cxrcl import api, assemble, checkpoint, cli, restoring
 from cxrcl.data import manifest
 from cxrcl.data.loader import Feed
 from cxrcl.data.splits import Splits
@@ -73,7 +73,7 @@ def near(one: np.ndarray, other: np.ndarray, within: float = 1e-6) -> bool:
 def test_images_are_embedded_as_by_the_evaluators(trained: Path, tiny_set: Path, model: api.Model) -> None:
     runtime = Runtime(0, 1, torch.device("cpu"))
     state = checkpoint.load(trained)
-    clip: Any = assemble.restore_model(state)
+    clip: Any = restoring.restore_model(state)
     transform = assemble.build_transform(state["config"]["transform"], clip, PACKAGES)
     data = manifest.load(tiny_set)
     no_texts: Any = None
@@ -112,7 +112,7 @@ def test_a_classifier_gives_the_sigmoids_of_its_labels(make: Make, films: list[P
     path = make(CLASSIFY)
     classifier = cxrcl.load(path, device="cpu")
     assert classifier.labels == ("No Finding", "Cardiomegaly", "Edema") and "sigmoid" in str(classifier.rule)
-    last: Any = assemble.restore_model(checkpoint.load(path)).classifier
+    last: Any = restoring.restore_model(checkpoint.load(path)).classifier
     with torch.no_grad():
         expected = last(torch.from_numpy(classifier.encode_images(films))).sigmoid().numpy()
     assert near(classifier.classify(films), expected)

@@ -57,7 +57,9 @@ ALLOWED = {
     "cxrcl.types": (),
     "cxrcl.config": ("errors",),
     "cxrcl.distributed": ("errors",),
-    "cxrcl.optim": (),
+    "cxrcl.freezing": ("types",),
+    "cxrcl.averaging": (),
+    "cxrcl.optim": ("freezing", "types"),
     "cxrcl.tracking": (),
     "cxrcl.checkpoint": ("errors",),
     "cxrcl.objectives.losses": ("distributed", "objectives"),
@@ -66,10 +68,11 @@ ALLOWED = {
     "cxrcl.data": ("data", "errors", "types"),
     "cxrcl.evaluation": ("errors", "evaluation", "types"),
     "cxrcl.micro_batch": ("distributed", "types"),
-    "cxrcl.trainer": ("distributed", "errors", "micro_batch", "optim", "tracking", "types"),
+    "cxrcl.trainer": ("averaging", "distributed", "errors", "micro_batch", "optim", "tracking", "types"),
     "cxrcl.run": ("checkpoint", "config", "errors"),
     "cxrcl.reading": (
-        *("assemble", "checkpoint", "config", "data", "distributed", "errors", "evaluation", "trainer", "types"),
+        *("assemble", "checkpoint", "config", "data", "distributed", "errors", "evaluation", "restoring", "trainer"),
+        "types",
     ),
     "cxrcl.api": ("config", "data", "errors", "evaluation", "reading", "types"),  # in a process of the caller's own
 }

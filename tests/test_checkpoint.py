@@ -13,7 +13,7 @@ import torch
 from helpers import TinyImages, equal_everywhere
 from torch import nn
 
-from cxrcl import assemble, checkpoint
+from cxrcl import checkpoint, restoring
 from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError
 from cxrcl.objectives.classify import Classify
@@ -198,7 +198,7 @@ def test_a_classifier_of_other_labels_gives_its_tower_only(labels: tuple[str, st
     same, other = Classify(TinyImages(), ("a", "b")), Classify(TinyImages(), labels)
     own = other.classifier.weight.detach().clone()
     for model in (same, other):
-        assemble.init_from(model, start, "x.pt", alone)
+        restoring.init_from(model, start, "x.pt", alone)
         assert torch.equal(model.image_encoder.conv.weight, given["image_encoder.conv.weight"])
     assert torch.equal(same.classifier.weight, given["classifier.weight"])
     assert torch.equal(other.classifier.weight, own) and not torch.equal(own, given["classifier.weight"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,17 @@ def script(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProc
         (["batch_size=3"], "batch_size: no such setting (did you mean `trainer.batch_size`?)"),
         (["+trainer.batchsize=3"], "trainer.batchsize: no such setting (did you mean `batch_size`?)"),
         (["objctive=clip"], "objctive: no such setting (did you mean `objective`?)"),
+        (
+            ["objective=convirt", "objective.lambda=0.5"],
+            "objective.lambda: no such setting (did you mean `objective.lambda_`?)",
+        ),
+        (["objective.queue_sise=8", "objective=moco"], "(did you mean `objective.queue_size`?)"),
+        (["objctive=clip", "objective=moco", "objective.queue_sise=8"], "objctive: no such setting"),
+        (["objective.queue_sise=8", "objctive=clip", "objective=moco"], "(did you mean `objective.queue_size`?)"),
+        (
+            ["objective.queue_sise=8", "objective=moco", "optimizer=adamv"],
+            "optimizer=adamv: no such option (did you mean `adamw`?)",
+        ),
         (["objective=clop"], "objective=clop: no such option (did you mean `clip`?); options: classify, clip"),
         (["experiment=dem"], "experiment=dem: no such option (did you mean `demo`?)"),
         (["evals=[zero]"], "evals=zero: no such option (did you mean `zero_shot`?)"),
@@ -256,12 +268,39 @@ def test_train_and_evaluate_from_the_command_line(
     folder = tmp_path / "a run = 1"
     status, out, err = command("train", *tiny_run, *text, f"data.root='{tiny_set}'", f"run_dir='{folder}'", "evals=[]")
     assert status == 0 and err == "" and "checkpoint: " in out and "TensorBoard: tensorboard --logdir" in out
+    assert "next: python evaluate.py checkpoint=" in out and "evals=" not in out.partition("next: ")[2]
     checkpoint = folder / "checkpoints" / "last.pt"
     arguments = [f"checkpoint='{checkpoint}'", "evals=[retrieval]", "data.num_workers=0", "device=cpu"]
     status, out, err = command("evaluate", *arguments)
     assert status == 0 and err == "" and "report: " in out
     assert (folder / "evaluate_test" / "results.json").is_file() and (folder / "evaluate_test" / "report.md").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+
+
+@pytest.mark.parametrize(
+    "objective", [["simclr"], ["moco", "objective.queue_size=4"], ["clip_simclr", "objective.primary=simclr"]], ids=str
+)
+def test_features_alone_are_scored_by_the_probe_that_the_next_command_asks_for(
+    command: Command, tiny_set: Path, tiny_run: list[str], tmp_path: Path, objective: list[str]
+) -> None:
+    given = [*tiny_run, f"objective={objective[0]}", *objective[1:], "evals=[]", "data.labels=[Cardiomegaly]"]
+    status, out, err = command("train", *given, f"data.root='{tiny_set}'", f"run_dir='{tmp_path / 'a run'}'")
+    assert status == 0, err
+    (following,) = [line.removeprefix("next: python ") for line in out.splitlines() if line.startswith("next: ")]
+    assert following.endswith(" 'evals=[linear_probe]'")
+    entry, *arguments = shlex.split(following)
+    status, out, err = command(entry.removesuffix(".py"), *arguments, "device=cpu", "data.num_workers=0")
+    assert status == 0, err
+    assert "linear_probe" in json.loads((tmp_path / "a run" / "evaluate_test" / "results.json").read_text())
+
+
+def test_a_sum_whose_primary_part_reads_text_is_scored_by_the_defaults(
+    command: Command, tiny_set: Path, tiny_run: list[str], tmp_path: Path
+) -> None:
+    given = [*tiny_run, "objective=clip_simclr", "evals=[]", f"data.root='{tiny_set}'", f"run_dir='{tmp_path / 'run'}'"]
+    status, out, err = command("train", *given)
+    assert status == 0, err
+    assert "evaluate.py" in out.partition("next: ")[2] and "evals=" not in out.partition("next: ")[2]
 
 
 def test_a_setting_of_one_evaluator_does_not_demand_the_others(command: Command, trained: Path, tmp_path: Path) -> None:

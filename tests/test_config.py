@@ -90,12 +90,13 @@ def test_every_group_is_known_to_these_tests() -> None:
     assert set(GROUPS) == {*PLACES, "data", "evals", "experiment"}
 
 
-@pytest.mark.parametrize("schema", [config.Train, config.Data, config.Trainer, config.Reports])
+@pytest.mark.parametrize("schema", [config.Train, config.Data, config.Freeze, config.Trainer, config.Reports])
 def test_the_training_config_shows_every_setting_of_the_skeleton(schema: type[config.BaseModel]) -> None:
     values = compose("train")
     shown = {
         config.Train: values,
         config.Data: values["data"],
+        config.Freeze: values["freeze"],
         config.Trainer: values["trainer"],
         config.Reports: values["data"]["reports"],
     }[schema]

@@ -253,6 +253,33 @@ def test_a_restored_model_gives_the_numbers_of_the_trained_one(data: Path, start
             assert lines[-1][f"{name}/{figure}"] == pytest.approx(value, abs=1e-6), figure
 
 
+def test_a_balanced_classifier_learns_from_usable_films_and_keeps_its_weights(
+    data: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(data / "manifest.csv", dtype=str, keep_default_na=False)
+    classes = ["No Finding", "Cardiomegaly", "Edema"]
+    table = table[table["split"] == "train"]
+    positive = (table[classes] == "1").to_numpy()
+    used = positive.sum(axis=1) == 1
+    assert 0 < used.sum() < len(used)
+    node = {"_target_": "cxrcl.objectives.classify.Classify", "task": "multi_class", "class_weights": "balanced"}
+    values = settings(data, tmp_path, "init_from=x", "trainer.evaluate_every_steps=4", "evals=[loss]", name="finetune")
+    done = app.train({**values, "init_from": str(start), "objective": node})
+    said = f"{(~used).sum()} of {len(used)} training images have no label that the objective can use: left out"
+    out = capsys.readouterr().out
+    assert said in out and f"; {table['study'][used].nunique()} studies, " in out
+    last = done.folder / "checkpoints" / "last.pt"
+    weights = checkpoint.load(last)["model"]["class_weights"]
+    assert weights.tolist() == pytest.approx(used.sum() / (3 * positive[used].sum(axis=0)))
+    from cxrcl.cli import compose
+
+    line = ["checkpoint=x", "evals=[loss]", "splits=[valid]", "device=cpu", "batch_size=8", "data.num_workers=0"]
+    scored = app.evaluate(compose("evaluate", line) | {"checkpoint": str(last)})
+    lines = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (trained,) = [line["loss/total"] for line in lines if "loss/total" in line]
+    assert scored.results["loss"]["total"] == pytest.approx(trained, abs=1e-6) and trained > 0
+
+
 # --------------------------------------------------------------------------------------------------------- slow ones
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_find_images_takes_files_as_they_are_and_folders_sorted(tmp_path: Path) 
     other.touch()
     found = inference.find_images([other, tmp_path / "films"])
     assert found[0] == other and found[1:] == sorted(found[1:])
-    assert {path.name for path in found} == {"odd name.dat", "a.JPG", "b.png", "c.tif", "d.webp"}
+    assert {path.name for path in found} == {"odd name.dat", "a.JPG", "b.png", "c.tif", "d.webp", "x.dcm"}
     with pytest.raises(DataError, match="not found"):
         inference.find_images([other, tmp_path / "absent"])
 
@@ -175,14 +176,51 @@ def test_a_classifier_reads_its_own_labels_and_no_prompts(
     assert status == 2 and "reads no text" in err
 
 
-def test_a_model_without_probabilities_says_what_to_do(read: Read, trained: Path, film: Path, tmp_path: Path) -> None:
+HEAD = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
+SIMCLR = {"_target_": "cxrcl.objectives.simclr.SimClr", "image_head": HEAD}
+PARTS = {
+    "clip": {"_target_": "cxrcl.objectives.clip.Clip", "image_head": HEAD, "text_head": HEAD},
+    "classify": {"_target_": "cxrcl.objectives.classify.Classify"},
+    "simclr": SIMCLR,
+}
+
+
+def sum_of(primary: str) -> dict[str, Any]:
+    return {"_target_": "cxrcl.objectives.combined.Sum", "primary": primary, "parts": PARTS}
+
+
+@pytest.fixture
+def with_objective(trained: Path, tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """The trained checkpoint with another objective on its towers, of random weights."""
     from cxrcl import assemble, checkpoint
 
-    state = checkpoint.load(trained)
-    head = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
-    nodes = state["config"]["model"]
-    nodes["objective"] = {"_target_": "cxrcl.objectives.simclr.SimClr", "image_head": head}
-    state["model"] = assemble.build_model(nodes, [], None, ("cxrcl",)).state_dict()
-    checkpoint.save(state, tmp_path / "simclr.pt")
-    status, _, err = read("--checkpoint", tmp_path / "simclr.pt", "--image", film)
-    assert status == 2 and "SimClr neither classifies nor compares" in err and "finetune.py init_from" in err
+    def make(objective: dict[str, Any]) -> Path:
+        state = checkpoint.load(trained)
+        nodes, labels = state["config"]["model"], state["config"]["labels"]
+        nodes["objective"] = objective
+        state["model"] = assemble.build_model(nodes, labels, None, ("cxrcl",)).state_dict()
+        checkpoint.save(state, tmp_path / "made.pt")
+        return tmp_path / "made.pt"
+
+    return make
+
+
+@pytest.mark.parametrize(("primary", "rule"), [("clip", "softmax"), ("classify", "sigmoid")])
+def test_a_sum_reads_as_its_primary_part(
+    read: Read, with_objective: Callable[..., Path], film: Path, primary: str, rule: str
+) -> None:
+    status, out, err = read("--checkpoint", with_objective(sum_of(primary)), "--image", film, "--json")
+    assert status == 0, err
+    content = json.loads(out)
+    (entry,) = content["images"]
+    assert rule in content["rule"] and list(entry["probabilities"]) == ["No Finding", "Cardiomegaly", "Edema"]
+    assert all(0 < value < 1 for value in entry["probabilities"].values())
+
+
+@pytest.mark.parametrize("objective", [SIMCLR, sum_of("simclr")], ids=["simclr", "sum"])
+def test_a_model_without_probabilities_says_what_to_do(
+    read: Read, with_objective: Callable[..., Path], film: Path, objective: dict[str, Any]
+) -> None:
+    status, out, err = read("--checkpoint", with_objective(objective), "--image", film)
+    assert status == 2 and out == "" and err.count("\n") == 1
+    assert "SimClr neither classifies nor compares" in err and "finetune.py init_from" in err

@@ -67,7 +67,7 @@ def batch(count: int = 7) -> Batch:
     ids[-1] = ids[0]
     text = Text(*(part.unflatten(0, (count, 2)).squeeze(2) for part in text_of(ids)))
     labels = torch.randint(0, 2, (count, 2), generator=generator).double()
-    labels[1, 0] = labels[4] = torch.nan
+    labels[1, 0] = labels[4, 1] = torch.nan
     images = torch.randn(count, 2, 3, 16, 16, generator=generator, dtype=torch.float64)
     return Batch(images, None, text, labels, torch.arange(count) + 10)
 

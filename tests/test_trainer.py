@@ -7,18 +7,23 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from helpers import PACKAGES, StopsRun, TinyImages, batch_of, equal_everywhere, settings, write_manifest
+from helpers import PACKAGES, FixedData, StopsRun, TinyImages, batch_of, equal_everywhere, settings, write_manifest
 from torch import Tensor, nn
 
 from cxrcl import app, assemble, checkpoint, config
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
+from cxrcl.evaluation.loss import Loss
+from cxrcl.models.heads import Linear
 from cxrcl.objectives.classify import Classify
+from cxrcl.objectives.moco import Moco
+from cxrcl.objectives.simclr import SimClr
 from cxrcl.optim import Constant, Cosine, Plateau, Schedule
 from cxrcl.tracking import Tracker
 from cxrcl.trainer import NonFinite, Plan, Precision, Trainer, _StopRequest, evaluate
@@ -188,7 +193,8 @@ def test_figures_are_logged_at_the_asked_steps_and_at_the_last() -> None:
     loop.fit(forever())
     values = loop.tracker.values
     assert list(values) == [2, 4, 5]
-    assert set(values[2]) == {"train/loss", "train/gradient_norm", "train/learning_rate", "train/epoch"}
+    logged = ("loss", "gradient_norm", "learning_rate", "epoch", "bad_images")
+    assert set(values[2]) == {f"train/{name}" for name in logged}
     assert values[5]["train/epoch"] == 2.5
     assert values[5]["train/learning_rate"] == pytest.approx(0.01 * Cosine(5, 1).factor(4))
 
@@ -211,7 +217,7 @@ def test_large_gradients_are_clipped_and_logged_unclipped() -> None:
 def test_accumulating_two_batches_equals_one_of_twice_the_size() -> None:
     images = torch.randn(5, 8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     labels = (torch.rand(5, 8, 3, generator=torch.Generator().manual_seed(1)) < 0.5).float()
-    labels[0, 1] = torch.nan
+    labels[0, 1, :2] = torch.nan  # samples without any label are left out of the training data
 
     def run(accumulate: int) -> dict[str, Tensor]:
         torch.manual_seed(0)
@@ -239,6 +245,36 @@ def test_the_size_of_micro_batches_reaches_the_plan() -> None:
     assert planned() is None and planned(micro_batch_size=3) == 3
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         planned(micro_batch_size=0)
+
+
+def planned(objective: Objective, batch_size: int, micro_batch_size: int | None = None, processes: int = 1) -> Plan:
+    values = config.Trainer(max_steps=1, batch_size=batch_size, micro_batch_size=micro_batch_size)
+    return assemble.make_plan(values, 0, objective, 100, processes)
+
+
+HEAD = partial(Linear, out_dim=6)
+NORMS: dict[str, Callable[[], Objective]] = {
+    "one view": lambda: Classify(TinyImages(norm=True), ("a", "b")),
+    "queries of one view": lambda: Moco(TinyImages(norm=True), HEAD, queue_size=50),
+    "two views": lambda: SimClr(TinyImages(norm=True), HEAD),
+    "no norm": lambda: Classify(TinyImages(), ("a", "b")),
+    "frozen": lambda: Classify(TinyImages(norm=True), ("a", "b"), freeze_encoder=True),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_single_image_at_a_time_through_batchnorm_is_refused(name: str) -> None:
+    sizes: list[tuple[int, int | None, int]] = [(8, 1, 1), (8, None, 8), (8, 2, 8), (6, 2, 2)]  # the last: 2 and 1
+    for size, micro, processes in sizes:
+        if name.endswith("one view"):
+            with pytest.raises(
+                ConfigError, match=f"batch_size={size} over {processes} processes with micro_batch_size"
+            ):
+                planned(NORMS[name](), size, micro, processes)
+        else:
+            planned(NORMS[name](), size, micro, processes)
+    planned(NORMS[name](), 5, 3)  # chunks of 2 and 3
+    planned(NORMS[name](), 8, None, 4)
 
 
 # ----------------------------------------------------------------------------------- evaluations and checkpoints
@@ -306,7 +342,7 @@ class _Figure(Scores):
 def test_the_selecting_figure_is_the_first_evaluators_unless_named() -> None:
     def chosen(**values: Any) -> tuple[str | None, bool]:
         plan = assemble.with_selector(
-            replace(PLAN, evaluate_every=1), config.Trainer(**values), {"a": Scores(), "b": _Figure()}
+            replace(PLAN, evaluate_every=1), config.Trainer(**values), {"a": Scores(), "b": _Figure()}, Line()
         )
         return plan.select, plan.higher_is_better
 
@@ -325,8 +361,32 @@ def test_selecting_without_evaluations_is_an_error() -> None:
     for select, mode in (("a/value", None), ("a/other", "min")):
         values = config.Trainer(select=select, select_mode=mode)
         with pytest.raises(ConfigError, match=f"trainer.select={select}: nothing is evaluated; set trainer.evaluate_e"):
-            assemble.with_selector(PLAN, values, {"a": Scores()})
-    assert assemble.with_selector(PLAN, config.Trainer(), {"a": Scores()}).select is None
+            assemble.with_selector(PLAN, values, {"a": Scores()}, Line())
+    assert assemble.with_selector(PLAN, config.Trainer(), {"a": Scores()}, Line()).select is None
+
+
+class _RisingLoss(Line):
+    loss_selects: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize(
+    ("objective", "select", "chosen"),
+    [
+        (Line, None, ("loss/total", False)),
+        (_RisingLoss, None, ("a/value", True)),
+        (_RisingLoss, "loss/total", ("loss/total", False)),
+    ],
+)
+def test_a_loss_that_tells_nothing_of_the_model_selects_only_when_it_is_named(
+    objective: type[Objective], select: str | None, chosen: tuple[str, bool]
+) -> None:
+    data: Any = FixedData((), {"valid": (torch.zeros(2, 3, 16, 16), torch.zeros(2, 0), ["", ""], ["", ""])})
+    loss, plan = Loss(data, batch_size=2), replace(PLAN, evaluate_every=1)
+    found = assemble.with_selector(plan, config.Trainer(select=select), {"loss": loss, "a": Scores()}, objective())
+    assert (found.select, found.higher_is_better) == chosen
+    if select is None:
+        alone = assemble.with_selector(plan, config.Trainer(), {"loss": loss}, objective()).select
+        assert alone == ("loss/total" if objective.loss_selects else None)
 
 
 # ------------------------------------------------------------------------------------------------- not a number

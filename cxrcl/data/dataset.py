@@ -7,7 +7,7 @@ state, and any number of workers and processes gives the same data.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from cxrcl.data.reports import ReportSampler
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import ConfigError, DataError
 
-_VIEWS, _IMAGE, _TEXT, _ORDER = range(4)  # what a random stream is for
+_VIEWS, _IMAGE, _TEXT, _ORDER, _STAND_IN = range(5)  # what a random stream is for
+MAX_STAND_INS = 16  # tried for one sample
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -32,7 +33,15 @@ class Sample:
     augment: np.ndarray | None  # float32 [V, P]
     texts: list[str]
     labels: np.ndarray  # float32 [C]
-    index: int
+    index: int  # row of the manifest's CSV (its header is row 1)
+    bad: int = 0  # row of the CSV whose film cannot be read, in place of whose sample this one stands; 0: none
+
+
+class _Unreadable(Exception):
+    """A film of a training sample."""
+
+    def __init__(self, line: int, reason: ImageError) -> None:
+        self.line, self.reason = line, reason
 
 
 class Texts:
@@ -115,7 +124,44 @@ class TrainSet:
         return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample `item` of an epoch; where a film of it cannot be read, another one of the split as a whole.
+
+        Which one is a function of (seed, epoch, row): any number of workers and processes gives the same. It is what
+        its own key gives in this epoch, text and labels included, with `bad` set.
+
+        Raises:
+            DataError: none of 16 others can be read either.
+        """
         epoch, item = key
+        try:
+            return self._make(epoch, item)
+        except _Unreadable as first:
+            bad, reason = first.line, first.reason
+        for other in self._stand_ins(epoch, item):
+            try:
+                return replace(self._make(epoch, other), bad=bad)
+            except _Unreadable:
+                continue
+        raise DataError(
+            f"image of row {bad} of the manifest: {reason}; nor can those of up to {MAX_STAND_INS} other samples "
+            "be read in its place: look at the folder of the images"
+        )
+
+    def why_unreadable(self, line: int) -> str:
+        """The reason for a `bad` of a sample: the film is read again."""
+        for path in self.paths[self.lines == line]:  # several where sources were put together
+            try:
+                read_gray(path, self.transform.needed_side_px())
+            except ImageError as error:
+                return str(error)
+        return "it could be read when tried again"
+
+    def _stand_ins(self, epoch: int, item: int) -> list[int]:
+        rng = stream(self.seed, _STAND_IN, epoch, int(self.items[item][0]))
+        drawn = rng.integers(len(self), size=MAX_STAND_INS).tolist()
+        return [other for other in dict.fromkeys(drawn) if other != item]
+
+    def _make(self, epoch: int, item: int) -> Sample:
         rows = self.items[item]
         first = int(rows[0])
         chosen = stream(self.seed, _VIEWS, epoch, first).permutation(rows)
@@ -123,7 +169,10 @@ class TrainSet:
         images, numbers = [], []
         for view, row in enumerate(chosen):
             rng = stream(self.seed, _IMAGE, epoch, first, view)
-            film = _read(self.paths[row], self.lines[row], self.transform.needed_side_px())
+            try:
+                film = read_gray(self.paths[row], self.transform.needed_side_px())
+            except ImageError as error:
+                raise _Unreadable(int(self.lines[row]), error) from None
             images.append(self.transform.geometry(film, rng)[None])
             numbers.append(self.transform.draw(rng))
         texts = []
@@ -192,10 +241,23 @@ def _read(path: str, line: int, side_px: int) -> np.ndarray:
         raise DataError(f"image of row {line} of the manifest: {error}") from None
 
 
-def probe_images(manifest: Manifest, count: int = 16) -> None:
-    """Open a few files spread over the manifest, so that a wrong folder is noticed before any work starts."""
+def probe_images(manifest: Manifest, count: int = 16, allowed: int = 0) -> None:
+    """Open a few files spread over the manifest, so that a wrong folder is noticed before any work starts.
+
+    Args:
+        allowed: so many of them may be unreadable in the split train, where others stand in for them.
+
+    Raises:
+        DataError: the row and the reason.
+    """
+    lines = _lines(manifest)
     for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
-        _read(manifest.rows["path"].iloc[row], int(_lines(manifest)[row]), 16)
+        try:
+            _read(manifest.rows["path"].iloc[row], int(lines[row]), 16)
+        except DataError:
+            if allowed == 0 or manifest.rows["split"].iloc[row] != "train":
+                raise
+            allowed -= 1
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

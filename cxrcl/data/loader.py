@@ -42,6 +42,7 @@ class Collate:
             text=text,
             labels=torch.from_numpy(np.stack([s.labels for s in samples])),
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
+            bad=torch.tensor([s.bad for s in samples], dtype=torch.int64),
         )
 
 

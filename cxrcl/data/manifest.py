@@ -1,8 +1,9 @@
 """The one table that every data set is turned into: a CSV with one image a row.
 
-Columns: `image` (path relative to the manifest's folder), `patient`, `study`, `view`, `split` (train, valid, test);
-optional `findings`, `impression`, `text`, `sex`, `age`, `source`; every other column is a label with the values 1
-(present), 0 (absent), -1 (uncertain) or blank (the source does not say).
+Columns: `image` (path relative to the manifest's folder, also into a zip file: `archive.zip!/inside/film.png`),
+`patient`, `study`, `view`, `split` (train, valid, test); optional `findings`, `impression`, `text`, `sex`, `age`,
+`source`; every other column is a label with the values 1 (present), 0 (absent), -1 (uncertain) or blank (the source
+does not say).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Loss:
     def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
         objective = cast(Objective, model)
         reads = objective.num_texts > 0
-        losses = []
+        losses, shares = [], []
         for split in self.splits:
             texts = self.data.texts(split) if reads else None
             positions = [k for k in range(self.data.size(split)) if texts is None or texts[k]]
@@ -48,5 +48,10 @@ class Loss:
             for start in range(0, len(positions) - size + 1, size) if size else ():
                 mine = [positions[start + k] for k in runtime.shard(size)]
                 for batch in self.data.batches(split, mine, len(mine), objective.num_texts, objective.num_views):
-                    losses.append(objective(batch).loss.detach())
-        return {"total": float(runtime.mean(torch.stack(losses).mean())) if losses else float("nan")}
+                    losses.append(objective(batch).loss.detach().float())
+                    # A batch counts by the samples that the loss can use.
+                    shares.append(objective.learns_from(batch.labels).float().mean().to(losses[-1].device))
+        if not losses:
+            return {"total": float("nan")}
+        each, weights = runtime.mean(torch.stack(losses)), runtime.mean(torch.stack(shares))
+        return {"total": float((each * weights).sum() / weights.sum())}

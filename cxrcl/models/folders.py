@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,16 @@ OPEN_CLIP_WEIGHTS = (
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format, bytes
+
+
+def lacking(name: Any, kind: Kind, settings: Mapping[str, Any]) -> list[str]:
+    """`describe` for the settings of an encoder, where its name is a folder; a hub is not asked."""
+    path = Path(str(name).removeprefix("local-dir:")).expanduser()
+    if not path.is_dir():
+        return []
+    normalised = settings.get("mean") and settings.get("std")
+    wrong = describe(path, kind, ["normalisation"] if normalised else [])
+    return [f"name={name}: {'; '.join(wrong)}"] if wrong else []
 
 
 def locate(name: str, kind: Kind, given: Collection[str] = ()) -> Path:

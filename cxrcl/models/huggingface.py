@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cxrcl.models import folders, hf
+from cxrcl.models import folders, hf, layers
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features
 from cxrcl.types import Features, ImageEncoder, ImageSpec
 
@@ -102,6 +103,9 @@ class VisionTower(ImageEncoder):
             return Features(found.pooler_output.flatten(1), local)
         return Features(hidden[:, 0] if hidden.ndim == 3 else local[:, 0], local)
 
+    def layer_names(self) -> list[list[str]]:
+        return layers.below("model", layers.of_stack(self.model))
+
     def node(self) -> dict[str, Any]:
         return {
             "_target_": f"{__name__}.VisionTower",
@@ -125,6 +129,10 @@ class HuggingFaceVision(VisionTower):
             folder has no such file.
         checkpointing: see `VisionTower`.
     """
+
+    @classmethod
+    def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
+        return folders.lacking(settings.get("name"), "hf image", settings)
 
     def __init__(
         self,

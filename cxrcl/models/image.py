@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cxrcl.models import layers
 from cxrcl.models.folders import fault
 from cxrcl.types import Features, ImageEncoder, ImageSpec
 
@@ -140,6 +141,9 @@ class TimmEncoder(ImageEncoder):
             local = grid.flatten(2).transpose(1, 2)
         return Features(self.model.forward_head(features, pre_logits=True), local)
 
+    def layer_names(self) -> list[list[str]]:
+        return layers.below("model", layers.of_timm(self.model))
+
     def node(self) -> dict[str, Any]:
         normalisation = {"mean": list(self.spec.mean), "std": list(self.spec.std)}
         return {"_target_": f"{__name__}.TimmEncoder", **self._arguments, **normalisation}
@@ -207,6 +211,9 @@ class TorchvisionEncoder(ImageEncoder):
         """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
         found = self.model(images.contiguous(memory_format=self._layout))
         return Features(found["pooled"], local_features(found["local"], self.local_dim, 0))
+
+    def layer_names(self) -> list[list[str]]:
+        return layers.below("model", layers.of_children(self.model))
 
     def node(self) -> dict[str, Any]:
         normalisation = {"mean": list(self.spec.mean), "std": list(self.spec.std)}

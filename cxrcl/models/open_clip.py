@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl.models import hf
+from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
 from cxrcl.models.image import Colour, check_patches, local_features
 from cxrcl.models.open_clip_source import find, hf_text_config, tower_weights
@@ -147,6 +147,18 @@ class OpenClipImageTower(ImageEncoder):
             return Features(tower.attnpool(grid), local_features(grid, self.local_dim, 0))
         return Features(*tower(images))
 
+    def layer_names(self) -> list[list[str]]:
+        """The projection, or the pooling by attention, is the last one."""
+        tower = self.tower
+        if hasattr(tower, "trunk"):
+            head = [["head"]] if layers.size(tower.head) else []
+            return layers.below("tower", layers.below("trunk", layers.of_timm(tower.trunk)) + head)
+        if hasattr(tower, "attnpool"):
+            stem = [f"{kind}{number}" for number in (1, 2, 3) for kind in ("conv", "bn")]
+            stages = [[f"layer{number}"] for number in (1, 2, 3, 4)]
+            return layers.below("tower", [stem, *stages, ["attnpool"]])
+        return layers.below("tower", layers.of_stack(tower, last=["proj"]))
+
     def node(self) -> dict[str, Any]:
         return {
             "_target_": f"{__name__}.OpenClipImageTower",
@@ -170,6 +182,10 @@ class OpenClipImage(OpenClipImageTower):
         mean, std: normalisation of the input; None takes the model's.
         projection, checkpointing: see `OpenClipImageTower`.
     """
+
+    @classmethod
+    def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
+        return folders.lacking(settings.get("name"), "open_clip image", settings)
 
     def __init__(
         self,
@@ -262,6 +278,10 @@ class OpenClipTextTower(TextEncoder):
         pooled, local = tower(padded)
         return Features(pooled, local[:, :length])
 
+    def layer_names(self) -> list[list[str]]:
+        """The projection is the last one."""
+        return layers.below("tower", layers.of_stack(self.tower, last=["text_projection"]))
+
     def node(self) -> dict[str, Any]:
         return {
             "_target_": f"{__name__}.OpenClipTextTower",
@@ -314,6 +334,10 @@ class OpenClipText(OpenClipTextTower):
             config.json; None then reads a BERT's sizes from the shapes of the weights, its heads being 64 wide.
         projection, checkpointing: see `OpenClipTextTower`.
     """
+
+    @classmethod
+    def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
+        return folders.lacking(settings.get("name"), "open_clip text", settings)
 
     def __init__(
         self,

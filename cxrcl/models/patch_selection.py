@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cxrcl.models import layers
 from cxrcl.types import Features, ImageEncoder
 
 Combine = Literal["mean", "weighted_mean", "concat", "soft"]
@@ -146,6 +147,10 @@ class TopKPatches(ImageEncoder):
         pooled, local = self.encoder(images)
         combined = combine_patches(local, self.scorer(local), self._count(local.shape[1]), self.combine)
         return Features(torch.cat([pooled, combined], dim=1) if self.include_pooled else combined, local)
+
+    def layer_names(self) -> list[list[str]]:
+        """Those of the wrapped encoder, then the scorer."""
+        return [*layers.below("encoder", self.encoder.layer_names()), ["scorer"]]
 
     def scores(self, images: Tensor) -> Tensor:
         """float32 [B, 3, S, S] -> the score of every patch, float32 [B, N] in the order of the local features."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cxrcl.models import folders, hf
+from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
 from cxrcl.types import Corpus, Features, TextEncoder
 
@@ -90,6 +91,9 @@ class BertText(TextEncoder):
             hidden = layers.sum(dim=0) if self.layer_mix == "sum" else layers.mean(dim=0)
         return Features(pool(hidden, mask, self.pooling), hidden)
 
+    def layer_names(self) -> list[list[str]]:
+        return layers.below("model", layers.of_stack(self.model))
+
     def node(self) -> dict[str, Any]:
         return {
             "_target_": f"{__name__}.BertText",
@@ -125,6 +129,10 @@ class HuggingFaceText(BertText):
         max_length: texts are cut to this many pieces.
         last_layers, layer_mix, checkpointing: see `BertText`.
     """
+
+    @classmethod
+    def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
+        return folders.lacking(settings.get("name"), "hf text", settings)
 
     def __init__(
         self,

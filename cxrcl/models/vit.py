@@ -263,5 +263,10 @@ class ConvStemViT(ImageEncoder):
         local = tokens[:, 1:]
         return Features(tokens[:, 0] if self.pooling == "cls" else local.mean(dim=1), local)
 
+    def layer_names(self) -> list[list[str]]:
+        """Stem and positions, then the blocks, the last one with the norm behind it."""
+        blocks = [[f"encoder.layers.{number}"] for number in range(len(self.encoder.layers))]
+        return [["stem", "class_token", "positions"], *blocks[:-1], [*blocks[-1], "encoder.norm"]]
+
     def node(self) -> dict[str, Any]:
         return {"_target_": f"{__name__}.ConvStemViT", **self._arguments}

@@ -10,23 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl.errors import ConfigError
+from cxrcl.distributed import rows_of_all
 from cxrcl.objectives.towers import ImageTower, see
 from cxrcl.types import Batch, ImageEncoder, StepOutput
-
-LabelCounts = Mapping[str, tuple[int, int]]  # negatives and positives of each label in the training data
 
 
 class Classify(ImageTower):
     """Cross-entropy of known labels; unknown ones (nan, and -1 under the policy `keep`) have no part.
 
-    The loss is a mean over samples of the mean over their known labels (multi_label), or of the cross-entropy of those
-    that have exactly one positive label (multi_class).
+    The loss is a mean over samples of the mean over their known labels (multi_label), or of the cross-entropy of their
+    one positive label (multi_class). Samples without a known label, or without exactly one positive, are left out.
 
     Args:
         image_encoder: the tower.
         labels: label names, one logit each.
-        label_counts: negatives and positives of the training data; None when a checkpoint is read.
+        training_labels: float32 [N, C] of the training data, for balanced weights; None when a checkpoint is read.
         task: `multi_label`: each label is a question of its own; `multi_class`: exactly one of the labels is right.
         class_weights: factors by label name (of positives in multi_label, of the class in multi_class; 1 where none is
             given), or `balanced`: negatives / positives, or samples / (classes x samples of the class).
@@ -42,7 +40,7 @@ class Classify(ImageTower):
         self,
         image_encoder: ImageEncoder,
         labels: Sequence[str],
-        label_counts: LabelCounts | None = None,
+        training_labels: Tensor | None = None,
         task: Literal["multi_label", "multi_class"] = "multi_label",
         class_weights: Mapping[str, float] | Literal["balanced"] | None = None,
         focal_gamma: float = 0.0,
@@ -61,32 +59,41 @@ class Classify(ImageTower):
         self.freeze_encoder = freeze_encoder
         self.classifier = nn.Linear(image_encoder.dim, len(self.labels))
         self.plain = class_weights is None and not focal_gamma
-        weights = self._weights(class_weights, label_counts)
-        self.class_weights: Tensor | None
-        # Not part of a checkpoint: other weights must not travel with init_from.
-        self.register_buffer("class_weights", weights, persistent=False)
+        # Balanced weights are those of the data that a checkpoint was trained on; any others are the config's.
+        self._weights_are_known = class_weights != "balanced" or training_labels is not None
+        self.class_weights: Tensor
+        weights = self._weights(class_weights, training_labels)
+        self.register_buffer("class_weights", weights, persistent=class_weights == "balanced")
         if freeze_encoder:
-            image_encoder.requires_grad_(False)
+            image_encoder.requires_grad_(False).eval()
 
-    def _weights(self, given: Mapping[str, float] | str | None, counts: LabelCounts | None) -> Tensor | None:
-        """float32 [C], or None: balanced weights of data that are not at hand."""
+    def _weights(self, given: Mapping[str, float] | str | None, training_labels: Tensor | None) -> Tensor:
+        """float32 [C]."""
         if isinstance(given, Mapping):
             if strange := [name for name in given if name not in self.labels]:
                 raise ValueError(f"class_weights: no label {', '.join(strange)} (labels: {', '.join(self.labels)})")
             if wrong := [f"{name}: {value}" for name, value in given.items() if not value > 0]:
                 raise ValueError(f"class_weights={{{', '.join(wrong)}}}: expected numbers above 0")
             return torch.tensor([float(given.get(name, 1.0)) for name in self.labels])
-        if given is None:
+        if given is None or training_labels is None:
             return torch.ones(len(self.labels))
-        if counts is None:
-            return None
-        for what, column in (("positive", 1),) if self.multi_class else (("negative", 0), ("positive", 1)):
-            if absent := [name for name in self.labels if not counts[name][column]]:
+        used = training_labels[self.learns_from(training_labels)]
+        positives, negatives = (used == 1).sum(dim=0).float(), (used == 0).sum(dim=0).float()
+        for what, counts in (("positive", positives),) + (() if self.multi_class else (("negative", negatives),)):
+            if absent := [name for name, count in zip(self.labels, counts) if not count]:
                 raise ValueError(f"class_weights=balanced: the training data have no {what} of {', '.join(absent)}")
-        positives = torch.tensor([counts[name][1] for name in self.labels], dtype=torch.float32)
-        if self.multi_class:
-            return positives.sum() / (len(self.labels) * positives)
-        return torch.tensor([counts[name][0] for name in self.labels], dtype=torch.float32) / positives
+        return positives.sum() / (len(self.labels) * positives) if self.multi_class else negatives / positives
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Those of another run must not travel with init_from.
+        if self._weights_are_known and "class_weights" not in self._non_persistent_buffers_set:
+            state_dict[f"{prefix}class_weights"] = self.class_weights
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def learns_from(self, labels: Tensor) -> Tensor:
+        """bool [B]: exactly one positive (multi_class), or any known label."""
+        positive = (labels == 1).sum(dim=1)
+        return positive == 1 if self.multi_class else (positive + (labels == 0).sum(dim=1)) > 0
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
@@ -113,30 +120,26 @@ class Classify(ImageTower):
         return {"labels": batch.labels}
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        weights = self.class_weights
-        if weights is None:
-            raise ConfigError(
-                "class_weights=balanced: known while training only, so that a checkpoint has no loss; leave out the "
-                "evaluator `loss`"
-            )
-        each = self._of_classes if self.multi_class else self._of_labels
-        loss = each(embeddings["logits"], targets["labels"], weights).mean()
+        logits, labels = embeddings["logits"], targets["labels"]
+        used = self.learns_from(labels)
+        each = self._of_classes(logits, labels) if self.multi_class else self._of_labels(logits, labels)
+        # In training all samples are used, but not in evaluation, nor as a part of a sum.
+        share = rows_of_all(used.to(each.dtype).mean()[None]).mean()
+        loss = (each * used).mean() / share.clamp_min(1 / 2**30)
         return StepOutput(loss, {"loss": loss.detach()}, {})
 
-    def _of_labels(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-        """[B, C], [B, C] and [C] -> [B]."""
+    def _of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[B, C] each -> [B]."""
         known = (labels == 0) | (labels == 1)
         truth = labels.nan_to_num(0.0).clamp(0, 1)
         each = focal(F.binary_cross_entropy_with_logits(logits, truth, reduction="none"), self.focal_gamma)
-        weights = torch.where(truth == 1, class_weights, 1.0)
+        weights = torch.where(truth == 1, self.class_weights, 1.0)
         return (each * weights * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)
 
-    def _of_classes(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-        positive = labels == 1
-        known = positive.sum(dim=1) == 1
-        truth = positive.int().argmax(dim=1)
+    def _of_classes(self, logits: Tensor, labels: Tensor) -> Tensor:
+        truth = (labels == 1).int().argmax(dim=1)
         each = focal(F.cross_entropy(logits, truth, reduction="none"), self.focal_gamma)
-        return each * class_weights[truth] * known
+        return each * self.class_weights[truth]
 
     def chance(self, global_batch: int) -> float | None:
         return math.log(len(self.labels)) if self.multi_class and self.plain else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.towers import LearnedScale, Targets
+from cxrcl.objectives.towers import LearnedScale, Targets, equal_texts
 from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
 
 
@@ -45,6 +45,7 @@ class Clip(LearnedScale):
         to_text, to_image = info_nce(image_side, text_side, scale)
         loss = (to_text + to_image) / 2
         logs = {"loss": loss, "image_to_text": to_text, "text_to_image": to_image, "scale": scale}
+        logs |= equal_texts(text_side)
         return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
 
     def chance(self, global_batch: int) -> float:

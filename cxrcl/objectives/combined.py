@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cxrcl.types import Batch, Features, Objective, StepOutput, Tokenizer
@@ -46,6 +47,7 @@ class Sum(Objective):
         self.num_views = max(part.num_views for part in self._objectives.values())  # type: ignore[misc]
         self.num_texts = max(part.num_texts for part in self._objectives.values())  # type: ignore[misc]
         self.per_sample = all(part.per_sample for part in self._objectives.values())  # type: ignore[misc]
+        self.loss_selects = self._objectives[primary].loss_selects  # type: ignore[misc]
 
     @property
     def _objectives(self) -> dict[str, Objective]:
@@ -54,6 +56,13 @@ class Sum(Objective):
     @property
     def tokenizer(self) -> Tokenizer:
         return self.text_encoder.tokenizer  # type: ignore[union-attr,return-value]  # AttributeError: reads no text
+
+    @property
+    def embedded_views(self) -> int:
+        return max(part.embedded_views for part in self._objectives.values())
+
+    def learns_from(self, labels: Tensor) -> Tensor:
+        return torch.stack([part.learns_from(labels) for part in self._objectives.values()]).any(dim=0)
 
     def evaluated(self) -> nn.Module:
         return self._objectives[self.primary].evaluated()
@@ -68,7 +77,7 @@ class Sum(Objective):
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         batch = batch.rows(slice(None))  # the features below are for the parts only
         if self.image_encoder is not None and batch.images is not None and batch.seen is None:
-            views = self.num_views
+            views = self.embedded_views
             batch.seen = _by_sample(self.image_encoder(batch.images[:, :views].flatten(0, 1)), views)
         if self.text_encoder is not None and batch.text is not None and batch.read is None:
             ids, mask = (part[:, : self.num_texts].flatten(0, 1) for part in (batch.text.ids, batch.text.mask))

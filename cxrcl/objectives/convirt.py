@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.towers import Targets, TwoTowers
+from cxrcl.objectives.towers import Targets, TwoTowers, equal_texts
 from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
 
 
@@ -53,7 +53,7 @@ class ConVirt(TwoTowers):
         image_side, text_side = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [text, text])
         to_text, to_image = info_nce(image_side, text_side, image_side.own.new_tensor(1 / self.tau))
         loss = self.lambda_ * to_text + (1 - self.lambda_) * to_image
-        logs = {"loss": loss, "image_to_text": to_text, "text_to_image": to_image}
+        logs = {"loss": loss, "image_to_text": to_text, "text_to_image": to_image, **equal_texts(text_side)}
         return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
 
     def chance(self, global_batch: int) -> float:

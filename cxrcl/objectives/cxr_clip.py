@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.towers import LearnedScale, Targets
+from cxrcl.objectives.towers import LearnedScale, Targets, equal_texts
 from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
 
 
@@ -72,7 +72,7 @@ class CxrClip(LearnedScale):
             first, second = (t._replace(texts=texts, all_texts=all_texts) for t in (first_text, second_text))
             logs["text_to_text"] = torch.stack(info_nce(first, second, scale)).mean()
             loss = loss + self.text_weight * logs["text_to_text"]
-        logs |= {"loss": loss, "scale": scale}
+        logs |= {"loss": loss, "scale": scale, **equal_texts(first_text)}
         return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
 
     def chance(self, global_batch: int) -> float:

@@ -14,7 +14,7 @@ from cxrcl.models.heads import Head
 from cxrcl.objectives.local_similarity import Aggregation, attention_maps, merge_words, pair_scores, word_counts
 from cxrcl.objectives.losses import Side, cross_entropy, info_nce, sides
 from cxrcl.objectives.same_text import excluded
-from cxrcl.objectives.towers import Targets, TwoTowers, read, see, unit
+from cxrcl.objectives.towers import Targets, TwoTowers, equal_texts, read, see, unit
 from cxrcl.types import Batch, ImageEncoder, StepOutput, Text, TextEncoder
 
 
@@ -71,6 +71,11 @@ class Gloria(TwoTowers):
             raise ValueError(
                 f"region_head.out_dim={self.region_head.out_dim} and word_head.out_dim={self.word_head.out_dim} differ"
             )
+        if text_encoder.tokenizer(["chest"]).words[0][0] != -1:
+            raise ValueError(
+                "text_encoder: its texts do not begin with a special piece such as [CLS], which GLoRIA reads as their "
+                "first word: choose a BERT-like one"
+            )
         scales = {"attention_scale": attention_scale, "word_scale": word_scale, "scale": scale}
         for name, value in scales.items():
             if not 0 < value < math.inf:
@@ -92,7 +97,7 @@ class Gloria(TwoTowers):
         """`text` as `TwoTowers` has it, and `counts` int64 [B] on the CPU: words of each text, the first piece too."""
         assert batch.text is not None
         # The loss cuts captions to their length and so needs these on the host. Copied here, before the towers run,
-        # they make the host wait for nothing but the batch itself.
+        # they make the host wait for the rest of the last update only.
         return {**super().targets(batch), "counts": word_counts(batch.text.words[:, 0]).cpu()}
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
@@ -112,7 +117,7 @@ class Gloria(TwoTowers):
         image, text = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [names, names])
         to_text, to_image = info_nce(image, text, image.own.new_tensor(self.scale))
         loss = self.global_weight * (to_text + to_image)
-        logs = {"image_to_text": to_text, "text_to_image": to_image}
+        logs = {"image_to_text": to_text, "text_to_image": to_image, **equal_texts(text)}
         regions, words = embeddings["regions"], embeddings["words"]
         if self.local_weight:
             to_words, to_regions = self._local(regions, words, targets["counts"], text)

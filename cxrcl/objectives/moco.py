@@ -38,6 +38,7 @@ class Moco(ImageTower):
     """
 
     num_views: ClassVar[int] = 2
+    loss_selects: ClassVar[bool] = False  # query and key tower start equal: the loss starts low, and rises
     queue: Tensor
     place: Tensor
 
@@ -91,11 +92,14 @@ class Moco(ImageTower):
                 "objective.allow_stale_queue=true"
             )
 
+    @property
+    def embedded_views(self) -> int:
+        return self._keys_per_sample
+
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """`query` [B, 1 or 2, D], unit vectors."""
-        views = self._keys_per_sample
-        query = unit(self.image_head(see(self.image_encoder, batch, views).pooled))
-        return {"query": query.unflatten(0, (-1, views))}
+        query = unit(self.image_head(see(self.image_encoder, batch, self.embedded_views).pooled))
+        return {"query": query.unflatten(0, (-1, self.embedded_views))}
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         """`key` [B, 1 or 2, D]: of the view that a query is not."""

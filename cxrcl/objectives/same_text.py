@@ -33,3 +33,10 @@ def excluded(rows: Tensor, columns: Tensor, first: int) -> Tensor:
             shared |= row[:, None] == column[None]
     shared.diagonal(first).fill_(False)  # empty where it lies outside
     return shared
+
+
+def share_of_equal(texts: Tensor) -> Tensor:
+    """Share of the other samples whose (first) text equals a sample's own, of texts [B, n]; 1: nothing to contrast."""
+    values = texts[:, 0].sort().values
+    copies = torch.searchsorted(values, values, right=True) - torch.searchsorted(values, values)
+    return (copies - 1).float().mean() / (len(values) - 1)

@@ -13,7 +13,7 @@ from cxrcl.distributed import offset
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import sides
 from cxrcl.objectives.tiled import tile_side, tiles
-from cxrcl.objectives.towers import LearnedScale, Targets
+from cxrcl.objectives.towers import LearnedScale, Targets, equal_texts
 from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
 
 
@@ -53,6 +53,7 @@ class SigLip(LearnedScale):
         scale = self.log_scale.exp()
         loss = sigmoid_loss(image_side.own, text_side.everyone, scale, self.bias, text, text_side.all_texts)
         logs = {"loss": loss.detach(), "scale": scale.detach(), "bias": self.bias.detach()}
+        logs |= equal_texts(text_side)
         return StepOutput(loss, logs, {})
 
 

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from cxrcl.distributed import gather, offset, world_size
 from cxrcl.models.heads import Head
+from cxrcl.objectives.losses import LARGE
+from cxrcl.objectives.tiled import tiled_nt_xent
 from cxrcl.objectives.towers import ImageTower, see, unit
 from cxrcl.types import Batch, ImageEncoder, StepOutput
 
@@ -79,10 +81,12 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     if count * world < 2:
         raise ValueError("a contrastive loss needs two samples or more, found 1")
     own = torch.cat([a, b])
-    logits = _SelfProducts.apply(own) if world == 1 else own @ gather(own).T
-    logits = logits / temperature
     # Columns hold the views of one process after those of another: [a of 0, b of 0, a of 1, b of 1, ...].
     first = offset(2 * count)
-    logits.diagonal(first).fill_(-torch.inf)
     partner = torch.arange(2 * count, device=a.device).roll(count) + first
+    if len(own) ** 2 * world >= LARGE:
+        return tiled_nt_xent(own, gather(own), partner, 1 / temperature)
+    logits = _SelfProducts.apply(own) if world == 1 else own @ gather(own).T
+    logits = logits / temperature
+    logits.diagonal(first).fill_(-torch.inf)
     return F.cross_entropy(logits, partner)

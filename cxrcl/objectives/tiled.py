@@ -1,4 +1,4 @@
-"""InfoNCE for batches whose logits do not fit: a tile at a time, memory linear in the batch.
+"""InfoNCE and NT-Xent for batches whose logits do not fit: a tile at a time, memory linear in the batch.
 
 The logits of a process's rows against everybody's columns give the log-sum-exp of its rows, and its part of the
 log-sum-exp of every column; the parts are joined over processes. The backward pass makes each tile again and has both
@@ -129,3 +129,46 @@ class _Tiled(torch.autograd.Function):
         weighted -= pull * all_b[mine]
         grad_b[mine] -= pull * scaled
         return scale * weighted, grad_b, (weighted * a).sum().to(scale.dtype), None, None, None, None
+
+
+def tiled_nt_xent(own: Tensor, everyone: Tensor, partner: Tensor, scale: float, tile: int | None = None) -> Tensor:
+    """The loss of `cxrcl.objectives.simclr.nt_xent`.
+
+    Args:
+        own: views [v, D] of this process.
+        everyone: [V, D] of all processes, gathered with gradient.
+        partner: int64 [v], the column of each view's positive.
+        scale: multiplies the cosines.
+        tile: side of a tile.
+    """
+    return _TiledSelf.apply(own, everyone, partner, scale, tile or tile_side(own))
+
+
+class _TiledSelf(torch.autograd.Function):
+    @staticmethod
+    def _tiles(own: Tensor, everyone: Tensor, scale: float, tile: int) -> Iterator[tuple[slice, slice, Tensor]]:
+        first = offset(len(own))
+        for rows, columns, logits in tiles(scale * own, everyone, None, None, first, tile):
+            logits.diagonal(first + rows.start - columns.start).fill_(-torch.inf)  # a view is not its own negative
+            yield rows, columns, logits
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, everyone: Tensor, partner: Tensor, scale: float, tile: int) -> Tensor:
+        lse = own.new_full((len(own),), -torch.inf)
+        for rows, _, logits in _TiledSelf._tiles(own, everyone, scale, tile):
+            lse[rows] = torch.logaddexp(lse[rows], logits.logsumexp(dim=1))
+        ctx.save_for_backward(own, everyone, partner, lse)
+        ctx.scale, ctx.tile = scale, tile
+        return (lse - scale * (own * everyone[partner]).sum(dim=1)).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        own, everyone, partner, lse = ctx.saved_tensors
+        pull = grads[0] * ctx.scale / len(own)
+        grad_own = -pull * everyone[partner]
+        grad_everyone = torch.zeros_like(everyone).index_add_(0, partner, -pull * own)
+        for rows, columns, logits in _TiledSelf._tiles(own, everyone, ctx.scale, ctx.tile):
+            push = (logits - lse[rows, None]).exp_().mul_(pull)
+            grad_own[rows].addmm_(push, everyone[columns])
+            grad_everyone[columns].addmm_(push.T, own[rows])
+        return grad_own, grad_everyone, None, None, None

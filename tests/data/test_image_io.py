@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import multiprocessing
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from film_files import GREY, RAMP, SCALED, SIDE, deep_colour, encoded, npy, zipped
 from PIL import Image
 
-from cxrcl.data import image_io
-from cxrcl.data.image_io import ImageError, read_gray
+from cxrcl.data import archives, pixels
+from cxrcl.data.image_io import ImageError, grey, read_gray
 
 NAME = "Roe_Jane"
-SIDE = 32
-RAMP = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)  # 0 .. 1023
-GREY = (RAMP // 4).astype(np.uint8)
-SCALED = np.rint(RAMP * (255 / RAMP.max())).astype(np.uint8)
 
 
 def saved(tmp_path: Path, image: Image.Image, suffix: str = ".png", **options: object) -> Path:
@@ -52,6 +49,8 @@ def test_16_bit_is_scaled_by_its_own_range(tmp_path: Path, suffix: str, offset: 
 def test_float_and_32_bit_are_scaled_by_their_own_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_gray(saved(tmp_path, Image.fromarray(np.float32(RAMP) / 1e4), ".tif")), SCALED)
     np.testing.assert_array_equal(read_gray(saved(tmp_path, Image.fromarray(np.int32(RAMP) - 500), ".tif")), SCALED)
+    large = Image.fromarray(np.int32(RAMP) + 2_000_000_000)  # float32 has steps of 128 there
+    np.testing.assert_array_equal(read_gray(saved(tmp_path, large, ".tif")), SCALED)
 
 
 def test_pixels_that_are_not_finite_become_black(tmp_path: Path) -> None:
@@ -65,6 +64,26 @@ def test_pixels_that_are_not_finite_become_black(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [np.full((SIDE, SIDE), 9000, np.uint16), np.full((SIDE, SIDE), 0.5, np.float32)])
 def test_a_constant_deep_film_is_black(tmp_path: Path, values: np.ndarray) -> None:
     assert read_gray(saved(tmp_path, Image.fromarray(values), ".tif")).max() == 0
+
+
+def test_12_bits_in_16_are_scaled_by_their_own_range(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_gray(saved(tmp_path, Image.fromarray((RAMP * 4).astype(np.uint16)))), SCALED)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_deep_colours_keep_their_levels(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / NAME
+    path.write_bytes(deep_colour(np.stack([RAMP.astype(np.uint16)] * 3, axis=-1), suffix))
+    np.testing.assert_allclose(read_gray(path).astype(int), SCALED, atol=1)
+
+
+def test_deep_colours_have_an_alpha_laid_on_black(tmp_path: Path) -> None:
+    alpha = np.where(np.arange(SIDE) < 16, 0, 65535)
+    path = tmp_path / NAME
+    path.write_bytes(deep_colour(np.stack([RAMP] * 3 + [np.tile(alpha, (SIDE, 1))], axis=-1).astype(np.uint16)))
+    found = read_gray(path)
+    assert found[:, :16].max() == 0
+    np.testing.assert_allclose(found[:, 16:].astype(int), SCALED[:, 16:], atol=1)
 
 
 def test_a_palette_is_looked_up(tmp_path: Path) -> None:
@@ -141,9 +160,11 @@ def test_a_large_jpeg_is_decoded_smaller_where_that_is_enough(tmp_path: Path) ->
         (b"\n <?xml version='1.0'?>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\0" * 128 + b"DICM" + b"\0" * 60, "DICOM"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "not an image in a known format"),
+        (encoded(GREY, "JPEG").replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c"), "more than 8 bits"),
         (b"just words", "not an image in a known format"),
     ],
-    ids=["empty", "html", "xml", "git-lfs", "dicom", "words"],
+    ids=["empty", "html", "xml", "git-lfs", "dicom", "postscript", "jpeg", "words"],
 )
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / f"{NAME}.png"
@@ -167,31 +188,18 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
     assert reason(path)
 
 
+def test_a_tiff_without_its_last_strips_is_refused(tmp_path: Path) -> None:
+    content = encoded(np.zeros((40, 32), np.uint8), "TIFF")
+    height = b"\x01\x01\x04\0\x01\0\0\0"  # tag 257, one 32-bit number
+    path = tmp_path / NAME
+    path.write_bytes(content.replace(height + b"\x28", height + b"\x50"))
+    assert reason(path) == "the file is truncated"
+
+
 def test_a_truncated_jpeg_is_called_so(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(GREY), ".jpg")
     path.write_bytes(path.read_bytes()[:-40])
     assert reason(path) == "the file is truncated"
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_damaged_bytes_are_an_image_error_or_an_image(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 256, (24, 24), dtype=np.uint8))
-    path = tmp_path / NAME
-    for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP"):
-        buffer = io.BytesIO()
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        noise.save(buffer, kind, **({"exif": exif} if kind in ("PNG", "JPEG", "WEBP") else {}))
-        for _ in range(60):
-            data = bytearray(buffer.getvalue())
-            for place in rng.integers(0, min(len(data), 200), 3):
-                data[place] = rng.integers(256)
-            path.write_bytes(data)
-            try:
-                assert read_gray(path).dtype == np.uint8
-            except ImageError as error:
-                assert NAME not in str(error)
 
 
 @pytest.mark.parametrize(("size", "readable"), [((16, 16), True), ((15, 40), False), ((40, 15), False)])
@@ -205,9 +213,9 @@ def test_the_smallest_side(tmp_path: Path, size: tuple[int, int], readable: bool
 
 def test_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, Image.fromarray(GREY))
-    monkeypatch.setattr(image_io, "MAX_PIXELS", SIDE * SIDE)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", SIDE * SIDE)
     assert read_gray(path).shape == GREY.shape
-    monkeypatch.setattr(image_io, "MAX_PIXELS", SIDE * SIDE - 1)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", SIDE * SIDE - 1)
     assert "more than 1,023 pixels" in reason(path)
 
 
@@ -217,19 +225,131 @@ def test_the_bomb_that_pillow_refuses_is_an_image_error(tmp_path: Path, monkeypa
     assert "pixels" in reason(path)
 
 
-REAL = os.environ.get("CXRCL_REAL_DATA")
+# ------------------------------------------------------------------------------------------------------- .npy
 
 
-@pytest.mark.skipif(not REAL, reason="CXRCL_REAL_DATA does not name a folder with awkward.csv")
-def test_awkward_real_files() -> None:
-    root = Path(str(REAL))
-    with (root / "awkward.csv").open(newline="", encoding="utf-8") as file:
-        entries = [entry for entry in csv.DictReader(file) if not entry["path"].endswith(".dcm")]
-    assert entries
-    for entry in entries:
-        if entry["openable"] == "1":
-            film = read_gray(root / entry["path"])
-            assert film.dtype == np.uint8 and film.ndim == 2, entry["kind"]
-        else:
-            with pytest.raises(ImageError):
-                read_gray(root / entry["path"])
+def stored(tmp_path: Path, values: np.ndarray) -> Path:
+    path = tmp_path / f"{NAME}.npy"
+    path.write_bytes(npy(values))
+    return path
+
+
+@pytest.mark.parametrize("values", [RAMP, RAMP.astype(">i2"), RAMP / 7 - 3, np.asfortranarray(RAMP), RAMP * 1e305])
+def test_arrays_follow_the_range_rule(tmp_path: Path, values: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_gray(stored(tmp_path, values)), SCALED)
+
+
+def test_arrays_of_8_bits_are_left_as_they_are(tmp_path: Path) -> None:
+    for values in (GREY // 2, (GREY // 2)[None], (GREY // 2)[..., None]):
+        np.testing.assert_array_equal(read_gray(stored(tmp_path, values)), GREY // 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.zeros((3, 32, 32)), "of shape [3, 32, 32], expected [height, width]"),
+        (np.zeros(64), "of shape [64], expected [height, width]"),
+        (np.zeros((8, 64)), "64 x 8 px: a side is below 16 px"),
+        (np.zeros((32, 32), complex), "expected a 2-D array of numbers, found complex128"),
+        (np.full((32, 32), "x"), "expected a 2-D array of numbers"),
+    ],
+    ids=["stack", "row", "small", "complex", "text"],
+)
+def test_arrays_that_are_no_film(tmp_path: Path, values: np.ndarray, said: str) -> None:
+    assert said in reason(stored(tmp_path, values))
+
+
+def test_arrays_of_python_objects_are_never_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / f"{NAME}.npy"
+    np.save(path, np.full((32, 32), {}, dtype=object), allow_pickle=True)
+    assert "Python objects" in reason(path)
+
+
+def test_an_array_that_claims_to_be_larger_than_its_file(tmp_path: Path) -> None:
+    path = stored(tmp_path, np.zeros((1000, 1000), np.uint8))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert reason(path) == "the file is truncated"
+    path.write_bytes(path.read_bytes().replace(b"(1000, 1000)", b"(99999,9999)"))
+    assert "more than 150,000,000 pixels" in reason(path)
+
+
+# -------------------------------------------------------------------------------------------------- in memory
+
+
+def test_arrays_and_images_in_memory() -> None:
+    np.testing.assert_array_equal(grey(RAMP / 3), SCALED)
+    np.testing.assert_array_equal(grey(Image.fromarray(np.uint16(RAMP))), SCALED)
+    for wrong in (np.zeros((32, 32, 3)), np.zeros((32, 32), complex), np.zeros((15, 32)), Image.new("L", (15, 32))):
+        with pytest.raises(ImageError):
+            grey(wrong)
+
+
+# ---------------------------------------------------------------------------------------------------- zip files
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / f"{NAME}.ZIP"
+    path.write_bytes(zipped({"in/film 1.png": encoded(GREY), "ü.npy": npy(GREY // 2), "in/empty.png": b""}))
+    return path
+
+
+def test_films_are_read_inside_zip_files(archive: Path) -> None:
+    np.testing.assert_array_equal(read_gray(f"{archive}!/in/film 1.png"), GREY)
+    np.testing.assert_array_equal(read_gray(Path(f"{archive}!/ü.npy")), GREY // 2)
+    assert reason(Path(f"{archive}!/in/empty.png")) == "empty file"
+    assert reason(Path(f"{archive}!/in/{NAME}.png")) == "no such file inside the zip file"
+    assert reason(archive.with_name(f"{NAME}2.zip!") / "x.png") == "zip file not found"
+
+
+def test_a_zip_file_is_opened_once(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, file: str) -> None:
+            opened.append(file)
+            super().__init__(file)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    for _ in range(3):
+        read_gray(f"{archive}!/in/film 1.png")
+    assert len(opened) == 1
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as after a fork
+    read_gray(f"{archive}!/in/film 1.png")
+    assert len(opened) == 2
+    monkeypatch.undo()
+    archive.write_bytes(zipped({"in/film 1.png": encoded(255 - GREY)}))  # another one in its place
+    os.utime(archive, ns=(1, 1))
+    np.testing.assert_array_equal(read_gray(f"{archive}!/in/film 1.png"), 255 - GREY)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_share_no_handle_of_a_zip_file(tmp_path: Path, method: str) -> None:
+    noise = [np.random.default_rng(k).integers(0, 256, (64, 64), dtype=np.uint8) for k in range(20)]
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped({f"{k}.png": encoded(film) for k, film in enumerate(noise)}, zipfile.ZIP_STORED))
+    names = [f"{path}!/{k}.png" for k in range(20)] * 5
+    read_gray(names[0])  # opened before the fork
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        for name, found in zip(names, pool.map(read_gray, names, chunksize=1)):
+            np.testing.assert_array_equal(found, noise[int(Path(name).stem)])
+
+
+def test_damaged_and_encrypted_members(tmp_path: Path) -> None:
+    whole = zipped({f"{NAME}.png": encoded(GREY)}, zipfile.ZIP_STORED)
+    path = tmp_path / "a.zip"
+    inside = path.with_name("a.zip!") / f"{NAME}.png"
+    place = whole.index(b"IDAT") + 20
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert reason(inside) == "damaged inside the zip file (its checksum differs)"
+    path.write_bytes(whole[:-30])
+    assert reason(inside) == "not a whole zip file"
+    locked = bytearray(whole)
+    locked[whole.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(locked)
+    assert "encrypted" in reason(inside)
+
+
+def test_members_have_a_largest_size(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_BYTES", 20)
+    assert reason(Path(f"{archive}!/in/film 1.png")) == "more than 20 bytes inside the zip file"

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TinyImages, assert_same, batch_of, equal_everywhere
+from helpers import PACKAGES, FixedData, TinyImages, assert_same, batch_of, equal_everywhere
 from torch import Tensor
 
-from cxrcl import assemble, config
+from cxrcl import assemble, restoring
+from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
+from cxrcl.evaluation.loss import Loss
 from cxrcl.objectives.classify import Classify
 from cxrcl.types import Batch, Classifies, EncodesImages
 
@@ -20,11 +22,24 @@ NAN = math.nan
 LABELS = torch.tensor([[1, 0, NAN], [NAN, NAN, NAN], [-1, 1, 0], [0, 0, 1], [1, -1, NAN], [0, NAN, 1]])
 # Rows with several positives, with none, and with nothing known have no class; blanks and -1 beside one do not matter.
 CLASSES = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [NAN, 1, NAN], [NAN, NAN, NAN], [0, -1, 1]])
-COUNTS = {"a": (30, 10), "b": (5, 20), "c": (50, 50)}
+# As labels: 3, 4 and 1 positive, 4, 3 and 4 negative. As classes the rows named here are left out: 2, 3 and 1 samples.
+TRAINING = torch.tensor(
+    [
+        [1, 0, 0],
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+        [0, 1, NAN],
+        [-1, 1, NAN],
+        [1, 1, 0],  # two positives
+        [0, NAN, -1],  # none
+        [NAN, NAN, NAN],
+    ]
+)
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "weights": {"class_weights": {"a": 3.0, "c": 0.5}},
-    "balanced": {"class_weights": "balanced", "label_counts": COUNTS},
+    "balanced": {"class_weights": "balanced", "training_labels": TRAINING},
     "focal": {"focal_gamma": 2.0},
     "focal, gamma below 1": {"focal_gamma": 0.5},
     "focal, weights": {"focal_gamma": 1.5, "class_weights": {"b": 4.0}},
@@ -48,8 +63,8 @@ def random_logits() -> Tensor:
 
 
 def loss_by_loop(logits: Tensor, labels: Tensor, task: str, weights: list[float], gamma: float) -> Tensor:
-    """Mean over samples of w (1 - p)^gamma (- log p), p the probability of what is true."""
-    total = torch.zeros((), dtype=logits.dtype)
+    """Mean over samples with a truth of w (1 - p)^gamma (- log p), p the probability of what is true."""
+    samples = []
     for row, known in zip(logits, labels, strict=True):
         terms = []
         if task == "multi_class":
@@ -62,8 +77,9 @@ def loss_by_loop(logits: Tensor, labels: Tensor, task: str, weights: list[float]
                 if y in (0, 1):
                     p = 1 / (1 + torch.exp(-x if y == 1 else x))
                     terms.append((weight if y == 1 else 1.0) * (1 - p) ** gamma * -p.log())
-        total = total + sum(terms) / max(len(terms), 1)
-    return total / len(logits)
+        if terms:
+            samples.append(sum(terms) / len(terms))
+    return torch.stack(samples).mean()
 
 
 def batch(labels: Tensor = LABELS) -> Batch:
@@ -72,16 +88,17 @@ def batch(labels: Tensor = LABELS) -> Batch:
 
 
 def by_double_loop(logits: Tensor, labels: Tensor) -> float:
-    """Mean over samples of the mean over known labels of - log p(label)."""
-    total = 0.0
+    """Mean over samples with a known label of the mean over these of - log p(label)."""
+    samples = []
     for row, known in zip(logits.tolist(), labels.tolist(), strict=True):
         terms = [
             -math.log(1 / (1 + math.exp(-x))) if y == 1 else -math.log(1 - 1 / (1 + math.exp(-x)))
             for x, y in zip(row, known, strict=True)
             if y in (0, 1)
         ]
-        total += sum(terms) / len(terms) if terms else 0.0
-    return total / len(labels)
+        if terms:
+            samples.append(sum(terms) / len(terms))
+    return sum(samples) / len(samples)
 
 
 def test_loss_is_cross_entropy_over_known_labels_only() -> None:
@@ -104,8 +121,10 @@ def test_extreme_logits_and_unknown_labels_give_finite_loss_and_gradient() -> No
 
 @variants
 @tasks
-def test_parts_accumulate_to_the_gradient_of_the_whole(task: str, arguments: dict[str, Any]) -> None:
-    model, given = classify(task=task, **arguments).double(), batch(labels=truth_of(task))
+def test_parts_of_usable_samples_accumulate_to_the_gradient_of_the_whole(task: str, arguments: dict[str, Any]) -> None:
+    model, labels = classify(task=task, **arguments).double(), truth_of(task)
+    labels = labels[model.learns_from(labels)].repeat(2, 1)[:6]
+    given = batch(labels=labels)
     given.images = given.images.double()
     assert Classify.per_sample
     model(given).loss.backward()
@@ -115,6 +134,23 @@ def test_parts_accumulate_to_the_gradient_of_the_whole(task: str, arguments: dic
         (model(given.rows(slice(start, end))).loss * (end - start) / 6).backward()
     for grad, parameter in zip(whole, model.parameters(), strict=True):
         assert grad.abs().max() > 1e-6 and (grad - parameter.grad).abs().max() < 1e-12
+
+
+@tasks
+def test_samples_that_are_not_used_change_nothing(task: str) -> None:
+    model, logits, labels = classify(task=task).double(), random_logits(), truth_of(task)
+    used = model.learns_from(labels)
+    assert 0 < used.sum() < len(used)
+    all_of_them = model.loss({"logits": logits}, {"labels": labels}).loss
+    assert_same([all_of_them], [model.loss({"logits": logits[used]}, {"labels": labels[used]}).loss], [logits], 1e-12)
+
+
+@tasks
+def test_where_no_sample_is_used_loss_and_gradient_are_zero(task: str) -> None:
+    logits = random_logits()
+    loss = classify(task=task).loss({"logits": logits}, {"labels": torch.full((6, 3), NAN)}).loss
+    loss.backward()
+    assert loss.item() == 0 and (logits.grad == 0).all()
 
 
 def test_classify_gives_the_logits_of_the_first_view() -> None:
@@ -194,13 +230,13 @@ def test_focal_loss_of_the_extremely_confident_is_finite(task: str, gamma: float
 
 
 def test_balanced_weights_of_labels_are_negatives_over_positives() -> None:
-    model = classify(class_weights="balanced", label_counts=COUNTS)
-    assert model.class_weights.tolist() == pytest.approx([3.0, 0.25, 1.0])
+    model = classify(class_weights="balanced", training_labels=TRAINING)
+    assert model.class_weights.tolist() == pytest.approx([4 / 3, 3 / 4, 4.0])
 
 
 def test_balanced_weights_of_classes_are_samples_over_classes_times_samples_of_the_class() -> None:
-    model = classify(task="multi_class", class_weights="balanced", label_counts=COUNTS)
-    assert model.class_weights.tolist() == pytest.approx([80 / 30, 80 / 60, 80 / 150])
+    model = classify(task="multi_class", class_weights="balanced", training_labels=TRAINING)
+    assert model.class_weights.tolist() == pytest.approx([6 / 6, 6 / 9, 6 / 3])
 
 
 def test_given_weights_are_one_where_none_is_given() -> None:
@@ -213,7 +249,7 @@ def test_given_weights_are_one_where_none_is_given() -> None:
         ({"class_weights": {"a": 1.0, "d": 2.0}}, r"class_weights: no label d \(labels: a, b, c\)"),
         ({"class_weights": {"a": 0.0}}, r"class_weights=\{a: 0.0\}: expected numbers above 0"),
         ({"class_weights": {"a": NAN}}, "expected numbers above 0"),
-        ({"class_weights": "balanced", "label_counts": {**COUNTS, "b": (9, 0)}}, "no positive of b"),
+        ({"class_weights": "balanced", "training_labels": TRAINING[[0, 1, 3]]}, "no positive of b"),
         ({"focal_gamma": -1.0}, "focal_gamma=-1.0"),
         ({"focal_gamma": NAN}, "focal_gamma=nan"),
     ],
@@ -225,10 +261,18 @@ def test_wrong_weights_are_refused(task: str, arguments: dict[str, Any], message
 
 
 def test_balanced_labels_need_negatives_and_balanced_classes_do_not() -> None:
-    counts = {**COUNTS, "b": (0, 9)}
-    with pytest.raises(ValueError, match="no negative of b"):
-        classify(class_weights="balanced", label_counts=counts)
-    assert classify(class_weights="balanced", label_counts=counts, task="multi_class").class_weights is not None
+    given: dict[str, Any] = {
+        "class_weights": "balanced",
+        "training_labels": torch.eye(3).masked_fill(torch.eye(3) == 0, NAN),
+    }
+    with pytest.raises(ValueError, match="no negative of a, b, c"):
+        classify(**given)
+    assert classify(task="multi_class", **given).class_weights.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_positives_of_samples_that_are_not_used_do_not_balance_classes() -> None:
+    with pytest.raises(ValueError, match="no positive of a"):
+        classify(task="multi_class", class_weights="balanced", training_labels=TRAINING[2:])  # a: beside b only
 
 
 def test_one_class_is_none() -> None:
@@ -242,48 +286,67 @@ def test_only_plain_classes_have_a_chance(task: str) -> None:
         expected = math.log(3) if (task, name) == ("multi_class", "plain") else None
         assert classify(task=task, **arguments).chance(64) == expected
     model = classify(task="multi_class")
-    loss = model.loss({"logits": torch.zeros(3, 3)}, {"labels": torch.eye(3)}).loss
-    assert loss.item() == pytest.approx(model.chance(64), abs=1e-6)
+    for labels in (torch.eye(3), CLASSES, CLASSES[:3]):  # all, half and a third of the samples are used
+        loss = model.loss({"logits": torch.zeros(len(labels), 3)}, {"labels": labels}).loss
+        assert loss.item() == pytest.approx(model.chance(64), abs=1e-6)
 
 
 # --------------------------------------------------------------------------------------- configs and checkpoints
 
 
-def built(counts: dict[str, tuple[int, int]] | None = COUNTS, **settings: Any) -> tuple[dict[str, Any], Any]:
+def built(known: Tensor = TRAINING, **settings: Any) -> tuple[dict[str, Any], Any]:
     node = {"_target_": "cxrcl.objectives.classify.Classify", **settings}
     nodes = {"objective": node, "image_encoder": {"_target_": "helpers.TinyImages"}}
-    return nodes, assemble.build_model(nodes, ("a", "b", "c"), None, (*config.OWN_PACKAGES, "helpers"), counts)
+    return nodes, assemble.build_model(nodes, ("a", "b", "c"), None, PACKAGES, known)
 
 
-def restored(nodes: dict[str, Any], model: Classify) -> Any:
-    state = {"model": copy.deepcopy(model.state_dict()), "config": {"model": nodes, "labels": ["a", "b", "c"]}}
-    return assemble.restore_model(state, (*config.OWN_PACKAGES, "helpers"))
+def state_of(nodes: dict[str, Any], model: Classify) -> dict[str, Any]:
+    return {"model": copy.deepcopy(model.state_dict()), "config": {"model": nodes, "labels": ["a", "b", "c"]}}
 
 
-def test_weights_come_from_the_config_and_do_not_travel_with_a_checkpoint() -> None:
-    nodes, model = built(class_weights={"a": 2})
-    assert model.class_weights.tolist() == [2.0, 1.0, 1.0]
-    assert set(model.state_dict()) == {"classifier.weight", "classifier.bias"} | {
-        f"image_encoder.{name}" for name in model.image_encoder.state_dict()
-    }
-    other = built(class_weights={"a": 5})[1]
-    other.load_state_dict(model.state_dict())
-    assert other.class_weights.tolist() == [5.0, 1.0, 1.0]
-    assert restored(nodes, model).class_weights.tolist() == [2.0, 1.0, 1.0]
-
-
-@tasks
-def test_a_restored_checkpoint_with_balanced_weights_classifies_and_has_no_loss(task: str) -> None:
-    nodes, model = built(class_weights="balanced", task=task)
+def moved(model: Classify) -> Classify:
+    """As after some training."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    found, images = restored(nodes, model), batch().images[:, 0]
+    return model
+
+
+@pytest.mark.parametrize("stored", [{"class_weights": {"a": 2}}, {"class_weights": "balanced"}, {}], ids=str)
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({"class_weights": {"a": 5}}, [5.0, 1.0, 1.0]),
+        ({"class_weights": "balanced"}, [1.0, 3.0, 1.0]),
+        ({}, [1.0, 1.0, 1.0]),
+    ],
+    ids=str,
+)
+def test_weights_of_the_loss_do_not_travel_with_init_from(
+    stored: dict[str, Any], own: dict[str, Any], expected: list[float]
+) -> None:
+    source = state_of(*built(**stored))
+    before = copy.deepcopy(source["model"])
+    model = moved(built(torch.tensor([[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 1, 0.0]]), **own)[1])
+    restoring.init_from(model, source, "a file", Runtime(0, 1, torch.device("cpu")))
+    assert model.class_weights.tolist() == pytest.approx(expected)
+    assert torch.equal(model.classifier.weight, before["classifier.weight"])
+    assert equal_everywhere(source["model"], before)  # nor is the checkpoint changed
+
+
+@tasks
+@pytest.mark.parametrize("weights", ["balanced", {"a": 2.0}, None])
+def test_a_restored_classifier_has_the_loss_of_training(task: str, weights: Any) -> None:
+    nodes, model = built(class_weights=weights, task=task)
+    moved(model).eval()
+    assert (model.class_weights == 1).all() == (weights is None)
+    # No training labels are at hand.
+    found, given = restoring.restore_model(state_of(nodes, model), PACKAGES), batch(TRAINING)
     assert equal_everywhere(dict(found.state_dict()), dict(model.state_dict()))
-    assert torch.equal(found.classify(images), model.classify(images))
-    with pytest.raises(ConfigError, match="class_weights=balanced: known while training only"):
-        found(batch())
-    assert found.chance(4) is None
+    assert torch.equal(found.classify(given.images[:, 0]), model.classify(given.images[:, 0]))
+    data = FixedData(("a", "b", "c"), {"valid": (given.images[:, 0], TRAINING, [""] * 9, [""] * 9)})
+    one, other = (Loss(data, batch_size=4).run(each, Runtime(0, 1, torch.device("cpu"))) for each in (found, model))
+    assert one == other and one["total"] > 0
 
 
 @pytest.mark.parametrize(
@@ -292,7 +355,7 @@ def test_a_restored_checkpoint_with_balanced_weights_classifies_and_has_no_loss(
         ({"class_weights": "some"}, "objective.class_weights='some'"),
         ({"class_weights": {"d": 1}}, "no label d"),
         ({"task": "ordinal"}, "objective.task='ordinal'"),
-        ({"label_counts": {}}, "objective.label_counts: comes from other parts"),
+        ({"training_labels": []}, "objective.training_labels: comes from other parts"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:

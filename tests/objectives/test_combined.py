@@ -15,7 +15,7 @@ import torch
 from helpers import TinyImages, TinyTexts, batch_of, equal_everywhere
 from torch import Tensor
 
-from cxrcl import assemble, checkpoint, config
+from cxrcl import assemble, checkpoint, config, restoring
 from cxrcl.cli import compose
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
@@ -128,6 +128,31 @@ def test_each_tower_is_called_once_a_step_with_all_that_the_parts_ask_for() -> N
         getattr(model, name).register_forward_pre_hook(lambda _, rows, name=name: seen.append((name, len(rows[0]))))
     model(batch(views=3, texts=3))
     assert seen == [("image_encoder", 10), ("text_encoder", 10)]
+
+
+@pytest.mark.parametrize(
+    ("names", "symmetric", "views"),
+    [
+        (("clip", "moco"), False, 1),
+        (("clip", "moco"), True, 2),
+        (("clip", "simclr", "moco"), False, 2),
+        (("cxr_clip", "moco"), False, 2),
+    ],
+)
+def test_the_tower_sees_only_the_views_that_some_part_embeds(
+    names: tuple[str, ...], symmetric: bool, views: int
+) -> None:
+    shared, seen = towers(), []
+    parts = {name: waiting(name, shared) for name in names if name != "moco"}
+    model = Sum({**parts, "moco": waiting("moco", shared, symmetric=symmetric)}, names[0]).double()
+    assert (model.embedded_views, model.num_views) == (views, 2)
+    model.image_encoder.register_forward_pre_hook(lambda _, rows: seen.append(len(rows[0])))
+    model(batch(views=2))
+    assert seen == [5 * views]
+
+
+def test_whether_the_loss_selects_is_for_the_primary_part_to_say() -> None:
+    assert added("clip", "moco").loss_selects and not added("moco", "clip").loss_selects
 
 
 def test_some_samples_at_a_time_embed_to_the_same() -> None:
@@ -307,7 +332,7 @@ def test_a_checkpoint_holds_each_tower_once_by_its_own_name(tmp_path: Path) -> N
     assert {key.split(".")[0] for key in state["model"]} == {"image_encoder", "text_encoder", "parts"}
     assert not [key for key in state["model"] if key.startswith("parts.") and "_encoder" in key]
     checkpoint.save(state, tmp_path / "last.pt")
-    restored = assemble.restore_model(checkpoint.load(tmp_path / "last.pt"), PACKAGES)
+    restored = restoring.restore_model(checkpoint.load(tmp_path / "last.pt"), PACKAGES)
     assert equal_everywhere(dict(restored.state_dict()), dict(model.state_dict()))
     given = batch(texts=1)
     given.images = given.images.float()
@@ -319,7 +344,7 @@ def test_a_sum_that_reads_no_text_needs_no_text_encoder() -> None:
     assert model.num_texts == 0 and not any(name.startswith("text_encoder") for name in state["model"])
     assert getattr(model, "tokenizer", None) is None
     fresh = built("simclr", "moco", weights={"moco": 2})[0]
-    assemble.init_from(fresh, state, "a file", ALONE)
+    restoring.init_from(fresh, state, "a file", ALONE)
     assert equal_everywhere(dict(fresh.state_dict()), state["model"])
     assert built("clip", "moco")[0].tokenizer is not None
 
@@ -332,7 +357,7 @@ def test_towers_travel_between_sums_and_single_objectives(source: tuple[str, ...
     _, state = built(*source)
     model, _ = built(*target)
     assert not torch.equal(model.image_encoder.conv.weight, state["model"]["image_encoder.conv.weight"])
-    assemble.init_from(model, state, "a file", ALONE)
+    restoring.init_from(model, state, "a file", ALONE)
     own = model.state_dict()
     shared = [key for key in own if key.split(".")[0] in ("image_encoder", "text_encoder")]
     assert shared and all(torch.equal(own[key], state["model"][key]) for key in shared)
@@ -345,10 +370,10 @@ def test_rows_of_another_list_of_labels_are_left_out() -> None:
     _, state = built("clip", "classify", labels=("a", "b"))
     model, _ = built("clip", "classify", "simclr", labels=("b", "c"))
     before = model.state_dict()["parts.classify.classifier.weight"].clone()
-    assemble.init_from(model, state, "a file", ALONE)
+    restoring.init_from(model, state, "a file", ALONE)
     assert torch.equal(model.state_dict()["parts.classify.classifier.weight"], before)
     same, _ = built("clip", "classify", "simclr", labels=("a", "b"))
-    assemble.init_from(same, state, "a file", ALONE)
+    restoring.init_from(same, state, "a file", ALONE)
     assert torch.equal(
         same.state_dict()["parts.classify.classifier.weight"], state["model"]["parts.classify.classifier.weight"]
     )
@@ -368,3 +393,47 @@ def test_shipped_configs_build_and_overrides_reach_the_parts(name: str) -> None:
     plain = loss()
     changed = {loss(f"objective.weights.{part}=2"), loss("objective.parts.clip.temperature=0.1")}
     assert len({plain, *changed}) == 3
+
+
+# ------------------------------------------------------------------------------------------- starting from each other
+
+
+def laid_in(target: Objective, source: Objective, labels: tuple[str, ...] = ("a", "b")) -> Objective:
+    """`target` started from a checkpoint of `source`, whose weights were changed before."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    about = {"model": {}, "labels": list(labels), "evaluated": restoring.evaluated_part(source)}
+    alone = Runtime(0, 1, torch.device("cpu"))
+    restoring.init_from(target, {"model": source.state_dict(), "config": about}, "x.pt", alone)
+    return target
+
+
+def clip_and_classify(labels: tuple[str, ...] = ("a", "b")) -> Sum:
+    image, text = TinyImages(), TinyTexts(width=12)
+    clip = partial(Clip, image, text, partial(Linear, out_dim=6), partial(Linear, out_dim=6))
+    return Sum({"clip": clip, "classify": partial(Classify, image, labels)}, "clip")
+
+
+def clip_alone() -> Clip:
+    return Clip(TinyImages(), TinyTexts(width=12), partial(Linear, out_dim=6), partial(Linear, out_dim=6))
+
+
+def test_an_objective_starts_from_the_primary_part_of_a_sum_and_the_other_way_round() -> None:
+    source = clip_and_classify()
+    target = laid_in(clip_alone(), source)
+    for name, value in source.parts["clip"].state_dict().items():
+        assert torch.equal(target.state_dict()[name], value), name
+    one = clip_alone()
+    both = laid_in(clip_and_classify(), one)
+    assert torch.equal(both.parts["clip"].log_scale, one.log_scale)
+    assert torch.equal(both.image_encoder.conv.weight, one.image_encoder.conv.weight)
+
+
+def test_only_the_labelled_part_stays_new_with_other_labels() -> None:
+    source, target = clip_and_classify(), clip_and_classify(("c", "d"))
+    before = target.parts["classify"].classifier.weight.clone()
+    laid_in(target, source)
+    assert torch.equal(target.parts["classify"].classifier.weight, before)
+    assert torch.equal(target.parts["clip"].text_head.layer.weight, source.parts["clip"].text_head.layer.weight)

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from helpers import ROOT, TinyImages, assert_same, batch_of, golden, info_nce_by_loop, two_towers, unit_rows
+from helpers import (
+    ROOT,
+    CharTokenizer,
+    TinyImages,
+    TinyTexts,
+    assert_same,
+    batch_of,
+    golden,
+    info_nce_by_loop,
+    two_towers,
+    unit_rows,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.objectives.gloria import Gloria
 from cxrcl.objectives.local_similarity import attention_maps, pair_scores
-from cxrcl.types import Batch, EmbedsImages, EmbedsText, Features, ScalesSimilarity, Text
+from cxrcl.types import Batch, EmbedsImages, EmbedsText, Features, ScalesSimilarity, Text, Tokens
 
 LOCAL = {"region_head": partial(Linear, out_dim=5, bias=False), "word_head": partial(Linear, out_dim=5)}
 DISTINCT = [[1, 5, 2], [1, 6, 9, 9, 8, 2], [1, 7, 8, 2], [1, 5, 6, 7, 8, 9, 2]]
@@ -71,10 +83,12 @@ def test_loss_is_the_weighted_sum_of_four_cross_entropies(names: list[int] | Non
     assert_same([output.loss], [2.0 * sum(whole) + 0.5 * (to_words + to_regions)], list(given.values()), within=1e-10)
     parts = {"image_to_text": whole[0], "text_to_image": whole[1]}
     parts |= {"regions_to_words": to_words, "words_to_regions": to_regions, "loss": output.loss}
+    if names is not None:
+        parts["equal_texts"] = torch.tensor(6 / 12)  # ordered pairs of three equal ones among four
     assert output.logs.keys() == parts.keys()
     for name, value in output.logs.items():
         assert not value.requires_grad
-        assert value.item() == pytest.approx(parts[name].item(), abs=1e-10)
+        assert value.item() == pytest.approx(parts[name].item(), abs=1e-10), name
 
 
 def test_embeddings_are_projections_of_pooled_features_regions_and_whole_words() -> None:
@@ -256,3 +270,18 @@ def test_an_image_encoder_without_local_features_is_refused() -> None:
     encoder.local_dim = 0
     with pytest.raises(ValueError, match=r"image_encoder: TinyImages gives no local features \(local_dim=0\)"):
         gloria(image_encoder=encoder)
+
+
+class NoOpening(CharTokenizer):
+    """Texts that begin with their first word, as those of GPT-like encoders without a start piece."""
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        return Tokens(*([row[1:] for row in part] for part in super().__call__(texts)))
+
+
+def test_a_tokenizer_whose_texts_begin_with_a_word_is_refused() -> None:
+    encoder = TinyTexts(width=12)
+    gloria(text_encoder=encoder)
+    encoder.tokenizer = NoOpening()
+    with pytest.raises(ValueError, match=r"text_encoder: its texts do not begin with a special piece such as \[CLS\]"):
+        gloria(text_encoder=encoder)

@@ -15,7 +15,7 @@ from helpers import TinyImages, assert_golden, assert_same, batch_of, equal_ever
 from torch import Tensor
 from torch.nn import functional as F
 
-from cxrcl import assemble, config
+from cxrcl import assemble, config, restoring
 from cxrcl.cli import compose
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
@@ -109,6 +109,15 @@ def test_the_objective_contrasts_the_first_view_with_the_key_of_the_second(symme
     assert_same([model(given).loss], [sum(terms) / len(terms)], own, within=1e-10)
 
 
+@pytest.mark.parametrize(("symmetric", "views"), [(False, 1), (True, 2)])
+def test_the_tower_of_queries_sees_the_views_that_are_queries(symmetric: bool, views: int) -> None:
+    model, seen = moco(symmetric=symmetric), []
+    assert (model.embedded_views, model.num_views) == (views, 2) and not model.loss_selects
+    model.image_encoder.register_forward_pre_hook(lambda _, rows: seen.append(len(rows[0])))
+    model(batch())
+    assert seen == [4 * views]
+
+
 def test_equal_cosines_give_chance() -> None:
     model = moco(queue_size=7)
     positive, negative = torch.full((5,), 0.3), torch.full((5, 7), 0.3)
@@ -173,7 +182,7 @@ def test_weights_of_another_objective_reach_both_towers() -> None:
     other = SimClr(TinyImages(), partial(MLP, out_dim=6))
     state = {"model": other.state_dict(), "config": {"labels": [], "model": {}}}
     model = moco(torch.float32)
-    assemble.init_from(model, state, "a file", ALONE)
+    restoring.init_from(model, state, "a file", ALONE)
     for tower in (model.image_encoder, model.key_tower[0]):
         assert equal_everywhere(tower.state_dict(), other.image_encoder.state_dict())
     assert equal_everywhere(model.key_tower[1].state_dict(), other.image_head.state_dict())
@@ -184,7 +193,7 @@ def test_weights_of_the_same_objective_keep_the_towers_apart() -> None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter += 0.1
-    assemble.init_from(model, {"model": other.state_dict(), "config": {"labels": [], "model": {}}}, "a file", ALONE)
+    restoring.init_from(model, {"model": other.state_dict(), "config": {"labels": [], "model": {}}}, "a file", ALONE)
     for name, value in other.named_parameters():
         assert torch.equal(model.get_parameter(name), value)
 
@@ -317,7 +326,7 @@ def test_shipped_configs_build_and_a_checkpoint_restores(name: str) -> None:
     model = assemble.build_model(nodes, (), None, ("cxrcl", "helpers")).double()
     train(model, range(2))
     state = {"model": model.float().state_dict(), "config": {"model": nodes, "labels": []}}
-    restored = assemble.restore_model(state, ("cxrcl", "helpers"))
+    restored = restoring.restore_model(state, ("cxrcl", "helpers"))
     assert equal_everywhere(dict(restored.state_dict()), dict(state["model"]))
     assert isinstance(restored, EncodesImages) and isinstance(restored.evaluated(), EncodesImages)
     images = torch.randn(2, 3, 16, 16)

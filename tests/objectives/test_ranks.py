@@ -5,7 +5,7 @@ A group of processes does all the work; the tests compare what it found. To add 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cxrcl.distributed import Runtime
 from cxrcl.models.heads import Linear
-from cxrcl.objectives import losses, tiled
+from cxrcl.objectives import losses, simclr, tiled
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.combined import Sum
@@ -49,7 +49,7 @@ def pairs(views: int = 1, texts: int = 1) -> Batch:
 class Row(NamedTuple):
     make: Callable[[], Objective]
     batch: Callable[[], Batch]
-    tiled: bool = False  # in the group, InfoNCE a tile at a time
+    tiled: bool = False  # in the group, InfoNCE and NT-Xent a tile at a time
 
 
 def of(objective: type[Objective], tiled: bool = False, **arguments: Any) -> Row:
@@ -68,10 +68,14 @@ def probe(task: Literal["multi_label", "multi_class"]) -> Classify:
     return Classify(TinyImages(), ("a", "b", "c"), task=task, class_weights={"b": 3.0}, focal_gamma=1.0).double()
 
 
-def labelled() -> Batch:
+def labelled(unusable: Sequence[int] = ()) -> Batch:
     batch = pairs(texts=0)
     batch.labels = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 2, 1, 0, 1, 1]]
+    batch.labels[list(unusable)] = torch.nan
     return batch
+
+
+UNEVEN = (0, 1, 2, 5)  # of two processes one has 1 usable sample and one 3; of four one has none and one has 2
 
 
 def clip_and_simclr() -> Sum:
@@ -92,12 +96,15 @@ TABLE = {
     "cxr_clip": of(CxrClip, label_smoothing=0.1),
     "cxr_clip, tiled": of(CxrClip, tiled=True, label_smoothing=0.1),
     "simclr": of(SimClr),
+    "simclr, tiled": of(SimClr, tiled=True),
     "moco": of(Moco, queue_size=24),
     "moco, symmetric": of(Moco, queue_size=24, symmetric=True),
     "gloria": of(Gloria, **LOCAL_HEADS),
     "gloria, low memory": of(Gloria, **LOCAL_HEADS, low_memory=True, aggregation="mean"),
     "classify": Row(lambda: probe("multi_label"), labelled),
     "classify, multi_class": Row(lambda: probe("multi_class"), labelled),
+    "classify, uneven": Row(lambda: probe("multi_label"), partial(labelled, UNEVEN)),
+    "classify, multi_class, uneven": Row(lambda: probe("multi_class"), partial(labelled, UNEVEN)),
     "sum": Row(clip_and_simclr, lambda: pairs(2, 1)),
 }
 
@@ -115,7 +122,8 @@ def share_of(batch: Batch, runtime: Runtime) -> Batch:
 def small_tiles(wanted: bool) -> Iterator[None]:
     with ExitStack() as stack:
         if wanted:
-            stack.enter_context(mock.patch.object(losses, "LARGE", 1))
+            for module in (losses, simclr):
+                stack.enter_context(mock.patch.object(module, "LARGE", 1))
         stack.enter_context(mock.patch.object(tiled, "TILE_CPU", 3))
         yield
 
@@ -157,6 +165,11 @@ def test_loss_and_gradients_are_those_of_one_process(
         assert found[name].keys() == alone[name].keys()
         for key, value in alone[name].items():
             assert (found[name][key] - value).abs().max() < 1e-10, key
+
+
+def test_samples_that_are_not_used_are_spread_unevenly() -> None:
+    used = [k not in UNEVEN for k in range(COUNT)]
+    assert [sum(used[:4]), sum(used[4:])] == [1, 3] and [sum(used[k : k + 2]) for k in range(0, 8, 2)] == [0, 1, 1, 2]
 
 
 def test_equal_texts_lie_apart_and_count(group: list[dict[str, Any]], alone: dict[str, dict[str, Tensor]]) -> None:

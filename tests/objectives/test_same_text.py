@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from cxrcl.objectives.same_text import excluded, text_identity
+from cxrcl import assemble
+from cxrcl.data.manifest import Manifest
+from cxrcl.errors import DataError
+from cxrcl.objectives.same_text import excluded, share_of_equal, text_identity
 
 
 def identity_of(rows: list[list[int]], length: int) -> list[int]:
@@ -68,3 +74,62 @@ def test_one_shared_text_of_several_is_enough() -> None:
 def test_own_columns_may_lie_partly_or_wholly_outside(first: int) -> None:
     found = excluded(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(5, 1, dtype=torch.int64), first)
     assert found.tolist() == [[j != i + first for j in range(5)] for i in range(3)]
+
+
+# --------------------------------------------------------------------------------------- too many texts are equal
+
+
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [([7] * 5, 1.0), ([1, 2, 3, 4], 0.0), ([4, 4], 1.0), ([1, 2], 0.0), ([3, 3, 9, 9], 1 / 3), ([6, 2, 6, 6], 1 / 2)],
+)
+def test_share_of_equal_texts_in_closed_form(texts: list[int], share: float) -> None:
+    assert share_of_equal(torch.tensor(texts)[:, None]).item() == pytest.approx(share)
+
+
+def test_share_of_equal_texts_is_that_of_a_loop_over_pairs_of_first_texts() -> None:
+    texts = torch.randint(-3, 3, (20, 2), generator=torch.Generator().manual_seed(0)) * 2**61  # as wide as identities
+    pairs = [bool(texts[i, 0] == texts[j, 0]) for i in range(20) for j in range(20) if i != j]
+    assert 0 < sum(pairs) < len(pairs)
+    assert share_of_equal(texts).item() == pytest.approx(sum(pairs) / len(pairs))
+
+
+class Said:
+    """Stands for `cxrcl.data.dataset.Texts`."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.looked_at: list[int] = []
+
+    def exists(self, row: int) -> bool:
+        return bool(self.texts[row])
+
+    def make(self, row: int, rng: Any) -> str:
+        assert rng is None
+        self.looked_at.append(row)
+        return self.texts[row]
+
+
+def check(texts: list[str], **arguments: int) -> list[int]:
+    said: Any = Said(texts)
+    rows = Manifest(pd.DataFrame({"image": texts}), (), np.zeros((len(texts), 0), np.float32))
+    assemble.check_texts(rows, said, **arguments)
+    return said.looked_at
+
+
+@pytest.mark.parametrize("texts", [["a", "a"], ["a", "", "a"], ["no finding " * 20] * 9])
+def test_training_texts_that_are_all_the_same_are_refused(texts: list[str]) -> None:
+    with pytest.raises(DataError, match=rf"the texts of {len([*filter(None, texts)])} training images are all the same \('[a-z ]+'\)"):
+        check(texts)
+
+
+@pytest.mark.parametrize("texts", [["a", "b"], ["a", "a", "", "b"], ["a"], ["", ""]])
+def test_other_training_texts_are_admitted(texts: list[str]) -> None:
+    assert check(texts) == [row for row, text in enumerate(texts) if text]
+
+
+def test_rows_from_all_over_the_training_data_are_looked_at() -> None:
+    assert check(["a"] * 999 + ["b"], looked_at=1000) == list(range(1000))
+    assert check([*["a"] * 500, *["b"] * 500], looked_at=4) == [0, 250, 500, 750]
+    with pytest.raises(DataError, match="of 4 training images"):
+        check(["a"] * 999 + ["b"], looked_at=4)

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cxrcl.objectives import losses
+from cxrcl.objectives import losses, simclr
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.cxr_clip import CxrClip
 from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.tiled import tiled_info_nce
+from cxrcl.objectives.simclr import SimClr, nt_xent
+from cxrcl.objectives.tiled import tiled_info_nce, tiled_nt_xent
 from cxrcl.types import Objective
 
 COUNT = 8
@@ -80,6 +81,32 @@ def test_a_row_whose_negatives_are_all_left_out_has_no_loss_and_no_gradient() ->
     assert all(abs(one - other * 7 / 8) < 1e-12 for one, other in zip(losses, rest, strict=True))
 
 
+# ------------------------------------------------------------------------------------------------------- NT-Xent
+
+
+def tiled_views(a: Tensor, b: Tensor, temperature: float, tile: int) -> Tensor:
+    own = torch.cat([a, b])
+    return tiled_nt_xent(own, own, torch.arange(len(own)).roll(len(a)), 1 / temperature, tile)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("count", [2, 3, 6])
+@pytest.mark.parametrize("tile", [1, 2, 3, 4, 5, 11, 12, 64])
+def test_nt_xent_has_the_value_and_gradient_of_the_whole_matrix(tile: int, count: int, temperature: float) -> None:
+    a, b = unit_rows(1, count, 5), unit_rows(2, count, 5)
+    assert_same([tiled_views(a, b, temperature, tile)], [nt_xent(a, b, temperature)], (a, b), within=1e-10)
+
+
+def test_the_gradient_of_nt_xent_is_that_of_numbers_next_to_the_point() -> None:
+    views = unit_rows(1, 4, 5), unit_rows(2, 4, 5)
+    assert torch.autograd.gradcheck(lambda *x: 3 * tiled_views(*x, 0.3, 3), views)
+
+
+def test_nt_xent_of_extreme_cosines_at_a_low_temperature_stays_finite() -> None:
+    a = F.normalize(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3 + [[-1.0, 1e-4]] * 3), dim=-1).requires_grad_()
+    assert_same([tiled_views(a, -a.flip(0), 0.01, 2)], [nt_xent(a, -a.flip(0), 0.01)], [a], within=2e-3)
+
+
 # ------------------------------------------------------------------------------------------------ the threshold
 
 
@@ -115,6 +142,24 @@ def test_large_batches_are_tiled_with_the_same_results(
         assert abs(found.logs[name] - value) < 1e-10, name
 
 
+def test_large_batches_of_views_are_tiled_with_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tiled, given = two_towers(SimClr, torch.float64), [], batch(2, 1)
+
+    def spy(*arguments: Any) -> Tensor:
+        tiled.append(arguments[0])
+        return tiled_nt_xent(*arguments, tile=3)
+
+    monkeypatch.setattr(simclr, "tiled_nt_xent", spy)
+    plain = model(given)
+    monkeypatch.setattr(simclr, "LARGE", 101)
+    model(given)
+    assert tiled == []
+    monkeypatch.setattr(simclr, "LARGE", 100)  # two views of five samples
+    found = model(given)
+    assert len(tiled) == 1
+    assert_same([found.loss], [plain.loss], list(model.parameters()), within=1e-10)
+
+
 # --------------------------------------------------------------------------------------------------- memory
 
 
@@ -140,4 +185,14 @@ def test_memory_is_linear_in_the_batch(smoothing: float) -> None:
     assert tiled.numel == 256 * 4  # the embeddings; a tile has 256
     with Largest() as plain:
         sum(info_nce(*sides([a, b], [names, names]), scale, smoothing)).backward()
+    assert plain.numel == 256 * 256
+
+
+def test_memory_of_nt_xent_is_linear_in_the_batch() -> None:
+    a, b = unit_rows(1, 128, 4), unit_rows(2, 128, 4)
+    with Largest() as tiled:
+        tiled_views(a, b, 0.5, 16).backward()
+    assert tiled.numel == 256 * 4
+    with Largest() as plain:
+        nt_xent(a, b, 0.5).backward()
     assert plain.numel == 256 * 256

@@ -15,6 +15,7 @@ from cxrcl.models.heads import MLP, Linear
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.convirt import ConVirt
 from cxrcl.objectives.cxr_clip import CxrClip
+from cxrcl.objectives.gloria import Gloria
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import read, see, unit
@@ -176,6 +177,17 @@ def test_same_text_differs_from_identity_exactly_when_a_text_repeats(objective: 
     given = batch(objective, repeat=repeat)
     one, other = (two_towers(objective, targets=targets)(given).loss for targets in ("identity", "same_text"))
     assert torch.equal(one, other) == (not repeat)
+
+
+@pytest.mark.parametrize("objective", [*WITH_TEXT, Gloria])
+def test_where_equal_texts_are_left_out_their_share_is_logged(objective: type[Objective]) -> None:
+    local = {f"{name}_head": partial(Linear, out_dim=6) for name in ("region", "word") if objective is Gloria}
+    model, plain = (two_towers(objective, targets=targets, **local) for targets in ("same_text", "identity"))
+    given = batch(objective, repeat=True)
+    assert model(given).logs["equal_texts"].item() == pytest.approx(2 / 20)  # two of the 5 x 4 ordered pairs
+    assert model(given.rows(torch.tensor([0, 4, 0]))).logs["equal_texts"] == 1
+    assert model(given.rows(slice(0, 4))).logs["equal_texts"] == 0
+    assert "equal_texts" not in plain(given).logs
 
 
 @pytest.mark.parametrize("objective", [Clip, ConVirt, CxrClip, SimClr])

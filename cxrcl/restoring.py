@@ -1,0 +1,88 @@
+"""The weights of a checkpoint in a model: the same one, or another that starts from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cxrcl import checkpoint, config
+from cxrcl.assemble import build_model
+from cxrcl.distributed import Runtime
+from cxrcl.errors import CheckpointError, ConfigError
+from cxrcl.types import Objective
+
+Packages = Sequence[str]
+
+
+def usable_weights(state: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The weights of a checkpoint for everything but going on with its training: their average where it has one."""
+    return state["ema"] if "ema" in state else state["model"]
+
+
+def restore_model(
+    state: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES, device: torch.device | str = "cpu"
+) -> Objective:
+    """The model of a checkpoint with its weights, in evaluation mode: no other file, no network.
+
+    Raises:
+        CheckpointError: the weights do not fit the stored architecture in every tensor.
+    """
+    stored = state["config"]
+    model = build_model(stored["model"], stored["labels"], None, packages)
+    report = checkpoint.lay_in(model, usable_weights(state))
+    if report.missing or report.unexpected or report.mismatched:
+        raise CheckpointError(f"the weights do not fit the stored architecture: {report}")
+    return model.eval().to(device)
+
+
+def init_from(objective: Objective, state: Mapping[str, Any], name: str, runtime: Runtime) -> None:
+    """Weights of another run; each of its towers that this model has must match in every tensor."""
+    towers = [key for key, _ in objective.named_children() if key.endswith("_encoder")]
+    taken = _renamed(dict(usable_weights(state)), objective, state["config"].get("evaluated", ""))
+    if getattr(objective, "labels", None) not in (None, tuple(state["config"]["labels"])):
+        # Rows of another label list mean something else; towers, and parts without labels, do not depend on it.
+        of_labels = [
+            key for key, part in objective.named_modules() if hasattr(part, "labels") and part is not objective
+        ]
+        heads = tuple(f"{key}." for key in of_labels) or ("",)
+        taken = {k: v for k, v in taken.items() if k.split(".")[0] in towers or not k.startswith(heads)}
+    vocabulary = getattr(getattr(objective, "tokenizer", None), "definition", None)
+    other = state["config"]["model"].get("text_encoder", {}).get("definition")
+    if vocabulary is not None and other is not None and vocabulary != other:
+        raise ConfigError(
+            f"init_from={name}: its tokenizer is another one than that of text_encoder: its word embeddings mean "
+            "nothing here; choose the text encoder of the checkpoint"
+        )
+    report = checkpoint.lay_in(objective, taken)
+    if runtime.is_main:
+        print(f"init_from {name}: {report}", flush=True)
+    own = objective.state_dict()
+    for tower in towers:
+        keys = [key for key in own if key.startswith(f"{tower}.")]
+        there = [key for key in keys if key in taken and taken[key].shape == own[key].shape]
+        if any(key.startswith(f"{tower}.") for key in taken) and len(there) < len(keys):
+            raise ConfigError(
+                f"init_from={name}: only {len(there)} of {len(keys)} tensors of {tower} match: "
+                f"the architectures differ; set {tower}=... to that of the checkpoint"
+            )
+    if report.matched == 0:
+        raise ConfigError(f"init_from={name}: no tensor matches this model")
+
+
+def evaluated_part(objective: Objective) -> str:
+    """The name of the part of an objective that evaluators see; '' for the whole."""
+    return next(name for name, part in objective.named_modules() if part is objective.evaluated())
+
+
+def _renamed(weights: dict[str, Tensor], objective: Objective, source_part: str) -> dict[str, Tensor]:
+    """Weights of an objective by itself for the primary part of a sum, and the other way round."""
+    target_part = evaluated_part(objective)
+    for key in objective.state_dict():
+        rest = key.removeprefix(f"{target_part}.") if target_part else key
+        there = f"{source_part}.{rest}" if source_part else rest
+        if key not in weights and there in weights:
+            weights[key] = weights.pop(there)
+    return weights
