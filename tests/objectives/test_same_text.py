@@ -119,7 +119,8 @@ def check(texts: list[str], **arguments: int) -> list[int]:
 
 @pytest.mark.parametrize("texts", [["a", "a"], ["a", "", "a"], ["no finding " * 20] * 9])
 def test_training_texts_that_are_all_the_same_are_refused(texts: list[str]) -> None:
-    with pytest.raises(DataError, match=rf"the texts of {len([*filter(None, texts)])} training images are all the same \('[a-z ]+'\)"):
+    count = len([*filter(None, texts)])
+    with pytest.raises(DataError, match=rf"the texts of {count} training images are all the same \('[a-z ]+'\)"):
         check(texts)
 
 
