@@ -10,7 +10,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.errors import CheckpointError
+from cxrcl.load_report import LoadReport, compare
 
 SCHEMA = 1
 
@@ -93,39 +93,9 @@ def link_or_copy(source: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What came of laying weights into a module."""
-
-    matched: int
-    missing: list[str]
-    unexpected: list[str]
-    mismatched: list[str]
-
-    def __str__(self) -> str:
-        parts = [f"{self.matched} tensors matched"]
-        for name in ("missing", "unexpected", "mismatched"):
-            keys = getattr(self, name)
-            if keys:
-                parts.append(f"{len(keys)} {name} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
-        return ", ".join(parts)
-
-
 def lay_in(module: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
     """Copy the weights whose name and shape agree; everything else is reported."""
-    own = module.state_dict()
     clean = {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in weights.items()}
-    good = {key: value for key, value in clean.items() if key in own and own[key].shape == value.shape}
-    mismatched = [
-        f"{key} {list(value.shape)} for {list(own[key].shape)}"
-        for key, value in clean.items()
-        if key in own and own[key].shape != value.shape
-    ]
-    report = LoadReport(
-        matched=len(good),
-        missing=sorted(set(own) - set(clean)),
-        unexpected=sorted(set(clean) - set(own)),
-        mismatched=mismatched,
-    )
+    good, report = compare(module.state_dict(), clean)
     module.load_state_dict(good, strict=False)
     return report

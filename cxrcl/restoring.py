@@ -33,7 +33,7 @@ def restore_model(
     stored = state["config"]
     model = build_model(stored["model"], stored["labels"], None, packages)
     report = checkpoint.lay_in(model, usable_weights(state))
-    if report.missing or report.unexpected or report.mismatched:
+    if not report.fits:
         raise CheckpointError(f"the weights do not fit the stored architecture: {report}")
     return model.eval().to(device)
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-from cxrcl.models.weights import LoadReport, from_transformers
+from cxrcl.load_report import LoadReport
+from cxrcl.models.weights import demand_all, from_transformers
 
 # Model types whose code is not part of transformers, by the type they are under their heads.
 ADAPTED = {"cxr-bert": "bert"}  # BiomedVLP-CXR-BERT, BioViL-T's text tower
@@ -114,4 +115,4 @@ def load(folder: Path, name: str, config: Any, add_pooling_layer: bool) -> tuple
     except Exception as error:  # the readers raise errors of many kinds
         raise ValueError(f"name={name}: {str(error).splitlines()[0]}") from error
     report = from_transformers(found, model, _OTHER_TOWER)
-    return model, report.demand_all(f"name={name}")
+    return model, demand_all(report, f"name={name}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+
+from cxrcl.load_report import LoadReport, compare
 
 # Parts that published models carry beside the tower, for the task that they were trained on. Nothing else is left out
 # of a file in silence.
@@ -34,37 +35,6 @@ _HEAD = re.compile(rf"(\w+\.)?({'|'.join(KNOWN_HEADS)})\.")
 _CONSTANT = re.compile(rf"(.*\.)?({'|'.join(KNOWN_CONSTANTS)})")
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What came of laying weights into a tower. `ignored` counts known heads of the file that the tower has not."""
-
-    matched: int
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    mismatched: tuple[str, ...] = ()
-    ignored: int = 0
-
-    def __str__(self) -> str:
-        parts = [f"{self.matched} tensors matched"]
-        for name in ("missing", "unexpected", "mismatched"):
-            keys = getattr(self, name)
-            if keys:
-                parts.append(f"{len(keys)} {name} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
-        if self.ignored:
-            parts.append(f"{self.ignored} of known heads ignored")
-        return ", ".join(parts)
-
-    def demand_all(self, source: str) -> LoadReport:
-        """The report itself, when every tensor of the tower was found and nothing unknown was left over.
-
-        Raises:
-            ValueError: otherwise, with the counts and examples.
-        """
-        if self.missing or self.unexpected or self.mismatched:
-            raise ValueError(f"{source}: the weights do not fit the model: {self}")
-        return self
-
-
 def is_known_head(key: str, known: Iterable[str] = ()) -> bool:
     """A tensor of a head or a constant that a tower may leave out; `known` lists more prefixes."""
     return bool(_HEAD.match(key) or _CONSTANT.fullmatch(key)) or key.startswith(tuple(known))
@@ -76,21 +46,20 @@ def lay_in(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> Loa
     Raises:
         ValueError: a tensor of the module is missing or of another shape, or an unknown one is left over.
     """
-    own = module.state_dict()
-    good = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
-    excess = sorted(set(weights) - set(own))
-    report = LoadReport(
-        matched=len(good),
-        missing=tuple(sorted(set(own) - set(weights))),
-        unexpected=tuple(key for key in excess if not is_known_head(key)),
-        mismatched=tuple(
-            f"{key} {list(weights[key].shape)} for {list(own[key].shape)}"
-            for key in sorted(set(own) & set(weights) - set(good))
-        ),
-        ignored=sum(is_known_head(key) for key in excess),
-    )
-    report.demand_all(source)
+    good, report = compare(module.state_dict(), weights, is_known_head)
+    demand_all(report, source)
     module.load_state_dict(good)
+    return report
+
+
+def demand_all(report: LoadReport, source: str) -> LoadReport:
+    """The report itself.
+
+    Raises:
+        ValueError: it does not fit, with the counts and examples.
+    """
+    if not report.fits:
+        raise ValueError(f"{source}: the weights do not fit the model: {report}")
     return report
 
 
