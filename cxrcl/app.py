@@ -15,12 +15,14 @@ import torch
 import cxrcl
 from cxrcl import assemble, checkpoint, config, distributed, restoring, run
 from cxrcl.config import build
-from cxrcl.data.dataset import GlobalBatches, Texts, TrainSet, probe_images
+from cxrcl.data.dataset import TrainSet, probe_images
 from cxrcl.data.loader import Collate, Feed
 from cxrcl.data.manifest import Manifest
+from cxrcl.data.order import GlobalBatches
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.sources.base import Source
 from cxrcl.data.splits import Splits
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError

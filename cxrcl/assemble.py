@@ -16,7 +16,6 @@ from cxrcl.config import build, wants
 from cxrcl.data import bad_images
 from cxrcl.data import manifest as manifests
 from cxrcl.data import prompts as prompt_files
-from cxrcl.data.dataset import Texts
 from cxrcl.data.labels import apply_policy
 from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
@@ -24,6 +23,7 @@ from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.sources.base import Source
 from cxrcl.data.splits import Splits
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError, UserError

@@ -179,9 +179,9 @@ def test_laying_in_reports_what_matched_and_what_did_not() -> None:
     }
     report = checkpoint.lay_in(module, given)
     assert report.matched == 2
-    assert report.missing == ["norm.bias", "norm.num_batches_tracked", "norm.running_mean", "norm.running_var"]
-    assert report.unexpected == ["head.weight"]
-    assert report.mismatched == ["conv.bias [5] for [8]"]
+    assert report.missing == ("norm.bias", "norm.num_batches_tracked", "norm.running_mean", "norm.running_var")
+    assert report.unexpected == ("head.weight",)
+    assert report.mismatched == ("conv.bias [5] for [8]",)
     assert str(report) == (
         "2 tensors matched, 4 missing (norm.bias, norm.num_batches_tracked, norm.running_mean, ...), "
         "1 unexpected (head.weight), 1 mismatched (conv.bias [5] for [8])"
@@ -210,7 +210,7 @@ def test_prefixes_of_wrappers_are_stripped(prefix: str) -> None:
     weights = {prefix + name: value + 1 for name, value in module.state_dict().items()}
     expected = {name: value + 1 for name, value in module.state_dict().items()}
     report = checkpoint.lay_in(module, weights)
-    assert (report.matched, report.missing, report.unexpected) == (2, [], [])
+    assert (report.matched, report.missing, report.unexpected) == (2, (), ())
     assert str(report) == "2 tensors matched"
     assert equal_everywhere(dict(module.state_dict()), expected)
 

@@ -13,7 +13,7 @@ from helpers import FixedData, TinyImages, TinyTexts, batch_of, in_processes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl.data.dataset import GlobalBatches
+from cxrcl.data.order import GlobalBatches
 from cxrcl.distributed import Runtime, gather
 from cxrcl.errors import DataError
 from cxrcl.evaluation.loss import Loss

@@ -6,25 +6,18 @@ state, and any number of workers and processes gives the same data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cxrcl.data.image_io import ImageError, read_gray
 from cxrcl.data.manifest import Manifest, check_studies
-from cxrcl.data.prompts import PromptSampler
-from cxrcl.data.reports import ReportSampler
+from cxrcl.data.streams import IMAGE, STAND_IN, TEXT, VIEWS, stream
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
-from cxrcl.errors import ConfigError, DataError
+from cxrcl.errors import DataError
 
-_VIEWS, _IMAGE, _TEXT, _ORDER, _STAND_IN = range(5)  # what a random stream is for
-MAX_STAND_INS = 16  # tried for one sample
-
-
-def stream(seed: int, *key: int) -> np.random.Generator:
-    """The random numbers that belong to a key."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key])))
+MAXSTAND_INS = 16  # tried for one sample
 
 
 @dataclass(slots=True)
@@ -42,41 +35,6 @@ class _Unreadable(Exception):
 
     def __init__(self, line: int, reason: ImageError) -> None:
         self.line, self.reason = line, reason
-
-
-class Texts:
-    """The text of each row: its report, or sentences for its labels.
-
-    Args:
-        mode: `report`, `prompts`, or `auto` (the report where there is one, else prompts where there are labels).
-    """
-
-    def __init__(self, manifest: Manifest, mode: str, reports: ReportSampler, prompts: PromptSampler) -> None:
-        self.reports = reports
-        self.prompts = prompts
-        self.labels = manifest.labels
-        self.values = manifest.stated
-        if mode != "prompts":
-            columns = [c for c in ("text", *reports.sections) if c in manifest.rows]
-            records = zip(*(manifest.rows[c] for c in columns)) if columns else ([()] * len(manifest))
-            self._report = [reports.read(dict(zip(columns, record))) for record in records]
-        else:
-            self._report = [[]] * len(manifest)
-        self._speaks = mode != "report" and bool(manifest.labels)
-        if self._speaks and not all(self._report):
-            prompts.check(manifest.labels)
-
-    def _named(self, row: int) -> dict[str, float]:
-        return dict(zip(self.labels, self.values[row].tolist(), strict=True))
-
-    def exists(self, row: int) -> bool:
-        return bool(self._report[row]) or (self._speaks and self.prompts.can_speak(self._named(row)))
-
-    def make(self, row: int, rng: np.random.Generator | None) -> str:
-        """A random text, or the fixed one of evaluation when `rng` is None; '' where the row has none."""
-        if self._report[row]:
-            return self.reports.sample(self._report[row], rng)
-        return self.prompts.sample(self._named(row), rng) if self._speaks else ""
 
 
 class TrainSet:
@@ -143,7 +101,7 @@ class TrainSet:
             except _Unreadable:
                 continue
         raise DataError(
-            f"image of row {bad} of the manifest: {reason}; nor can those of up to {MAX_STAND_INS} other samples "
+            f"image of row {bad} of the manifest: {reason}; nor can those of up to {MAXSTAND_INS} other samples "
             "be read in its place: look at the folder of the images"
         )
 
@@ -157,18 +115,18 @@ class TrainSet:
         return "it could be read when tried again"
 
     def _stand_ins(self, epoch: int, item: int) -> list[int]:
-        rng = stream(self.seed, _STAND_IN, epoch, int(self.items[item][0]))
-        drawn = rng.integers(len(self), size=MAX_STAND_INS).tolist()
+        rng = stream(self.seed, STAND_IN, epoch, int(self.items[item][0]))
+        drawn = rng.integers(len(self), size=MAXSTAND_INS).tolist()
         return [other for other in dict.fromkeys(drawn) if other != item]
 
     def _make(self, epoch: int, item: int) -> Sample:
         rows = self.items[item]
         first = int(rows[0])
-        chosen = stream(self.seed, _VIEWS, epoch, first).permutation(rows)
+        chosen = stream(self.seed, VIEWS, epoch, first).permutation(rows)
         chosen = np.resize(chosen, self.num_views)  # repeats when the study has too few
         images, numbers = [], []
         for view, row in enumerate(chosen):
-            rng = stream(self.seed, _IMAGE, epoch, first, view)
+            rng = stream(self.seed, IMAGE, epoch, first, view)
             try:
                 film = read_gray(self.paths[row], self.transform.needed_side_px())
             except ImageError as error:
@@ -178,7 +136,7 @@ class TrainSet:
         texts = []
         for k in range(self.num_texts):
             assert self.texts is not None
-            texts.append(self.texts.make(first, stream(self.seed, _TEXT, epoch, first, k)))
+            texts.append(self.texts.make(first, stream(self.seed, TEXT, epoch, first, k)))
         return Sample(np.stack(images), np.stack(numbers), texts, self.values[first], int(self.lines[first]))
 
 
@@ -217,12 +175,12 @@ class EvalSet:
         if self.num_views == 1:
             images = self.transform.geometry(film, None)[None, None]
         else:
-            streams = [stream(0, _IMAGE, row, view) for view in range(self.num_views)]
+            streams = [stream(0, IMAGE, row, view) for view in range(self.num_views)]
             images = np.stack([self.transform.geometry(film, rng)[None] for rng in streams])
             numbers = np.stack([self.transform.draw(rng) for rng in streams])
         texts = []
         if self.texts is not None:
-            draws = [None] if self.num_texts == 1 else [stream(0, _TEXT, row, k) for k in range(self.num_texts)]
+            draws = [None] if self.num_texts == 1 else [stream(0, TEXT, row, k) for k in range(self.num_texts)]
             texts = [self.texts.make(row, rng) for rng in draws]
         return Sample(images, numbers, texts, self.values[row], int(self.lines[row]))
 
@@ -258,47 +216,3 @@ def probe_images(manifest: Manifest, count: int = 16, allowed: int = 0) -> None:
             if allowed == 0 or manifest.rows["split"].iloc[row] != "train":
                 raise
             allowed -= 1
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the items: the same for any number of workers and processes."""
-    return stream(seed, _ORDER, epoch).permutation(count)
-
-
-class GlobalBatches:
-    """Keys of this process's share of each global batch, from `start_step` to `total_steps`.
-
-    The global batch of step k is the same for any number of processes: it is cut out of the epoch's order, and each
-    process takes a contiguous share. The incomplete batch at the end of an epoch is left out.
-
-    Args:
-        share: (index of the share, number of shares).
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, seed: int, start_step: int, total_steps: int, share: tuple[int, int]
-    ) -> None:
-        which, shares = share
-        if batch_size % shares:
-            raise ConfigError(f"trainer.batch_size={batch_size} is not divisible by {shares} processes")
-        if count < batch_size:
-            raise ConfigError(f"trainer.batch_size={batch_size} is larger than the {count} training samples: lower it")
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.start_step, self.total_steps = start_step, total_steps
-        self.local = slice(which * batch_size // shares, (which + 1) * batch_size // shares)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.count // self.batch_size
-
-    def __len__(self) -> int:
-        return self.total_steps - self.start_step
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: tuple[int, Sequence[int]] = (-1, [])
-        for step in range(self.start_step, self.total_steps):
-            epoch, position = divmod(step, self.steps_per_epoch)
-            if order[0] != epoch:
-                order = (epoch, epoch_order(self.count, self.seed, epoch).tolist())
-            batch = order[1][position * self.batch_size : (position + 1) * self.batch_size]
-            yield [(epoch, item) for item in batch[self.local]]

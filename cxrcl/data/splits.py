@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from cxrcl.data.dataset import EvalSet, Texts
+from cxrcl.data.dataset import EvalSet
 from cxrcl.data.loader import Collate, Feed
 from cxrcl.data.manifest import Manifest
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.types import Batch, Tokenizer
 

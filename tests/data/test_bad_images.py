@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from cxrcl.data import bad_images, manifest
-from cxrcl.data.dataset import MAX_STAND_INS, EvalSet, Sample, Texts, TrainSet, probe_images
+from cxrcl.data.dataset import MAX_STAND_INS, EvalSet, Sample, TrainSet, probe_images
 from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
 from cxrcl.types import ImageSpec

@@ -12,10 +12,12 @@ import torch
 
 from cxrcl import assemble, config
 from cxrcl.data import dataset, manifest
-from cxrcl.data.dataset import EvalSet, GlobalBatches, Sample, Texts, TrainSet, epoch_order, probe_images
+from cxrcl.data.dataset import EvalSet, Sample, TrainSet, probe_images
 from cxrcl.data.manifest import Manifest
+from cxrcl.data.order import GlobalBatches, epoch_order
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from cxrcl.data import manifest
-from cxrcl.data.dataset import GlobalBatches, Sample, Texts, TrainSet
+from cxrcl.data.dataset import Sample, TrainSet
 from cxrcl.data.loader import Collate, Feed, tokenize
+from cxrcl.data.order import GlobalBatches
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
 from cxrcl.types import Batch, Features, ImageSpec, Text, Tokens

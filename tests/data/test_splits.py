@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cxrcl.data import manifest
-from cxrcl.data.dataset import Texts
 from cxrcl.data.loader import Feed
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.splits import Splits
+from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError

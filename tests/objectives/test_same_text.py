@@ -95,7 +95,7 @@ def test_share_of_equal_texts_is_that_of_a_loop_over_pairs_of_first_texts() -> N
 
 
 class Said:
-    """Stands for `cxrcl.data.dataset.Texts`."""
+    """Stands for `cxrcl.data.texts.Texts`."""
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
