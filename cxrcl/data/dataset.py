@@ -17,7 +17,7 @@ from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
 
-MAXSTAND_INS = 16  # tried for one sample
+MAX_STAND_INS = 16  # tried for one sample
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class TrainSet:
             except _Unreadable:
                 continue
         raise DataError(
-            f"image of row {bad} of the manifest: {reason}; nor can those of up to {MAXSTAND_INS} other samples "
+            f"image of row {bad} of the manifest: {reason}; nor can those of up to {MAX_STAND_INS} other samples "
             "be read in its place: look at the folder of the images"
         )
 
@@ -116,7 +116,7 @@ class TrainSet:
 
     def _stand_ins(self, epoch: int, item: int) -> list[int]:
         rng = stream(self.seed, STAND_IN, epoch, int(self.items[item][0]))
-        drawn = rng.integers(len(self), size=MAXSTAND_INS).tolist()
+        drawn = rng.integers(len(self), size=MAX_STAND_INS).tolist()
         return [other for other in dict.fromkeys(drawn) if other != item]
 
     def _make(self, epoch: int, item: int) -> Sample:
