@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxrcl.data.image_io import SUFFIXES
-from cxrcl.data.sources.films import IN_ZIP
+from cxrcl.data.sources.films import list_films, walk
 from cxrcl.errors import DataError
 
 _SUFFIX = re.compile("|".join(re.escape(suffix) + "$" for suffix in SUFFIXES), re.IGNORECASE)
@@ -58,19 +56,14 @@ def locate(names: pd.Series, folder: Path, by: Literal["name", "stem"] = "stem")
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: not found: expected the folder of the films (--images, inside --source)")
-    loose, archives = [], []
-    for path in _walk(folder):
-        if path.lower().endswith(SUFFIXES):
-            loose.append(path)
-        elif path.lower().endswith(".zip"):
-            archives.append(path)
+    loose, packed = list_films(folder)
     places: dict[str, str] = {}
     twice: dict[str, str] = {}
     for path in loose:
         if places.setdefault(key := _key(path, by), path) != path:
             twice[key] = path
     # A zip file is often kept beside what was taken out of it.
-    for path in (f"{archive}{IN_ZIP}{member}" for archive in archives for member in _members(folder / archive)):
+    for path in packed:
         places.setdefault(_key(path, by), path)
     keys = names if by == "name" else names.map(lambda name: _key(name, "stem"))
     if len(both := keys[keys.isin(twice)]):
@@ -81,10 +74,10 @@ def locate(names: pd.Series, folder: Path, by: Literal["name", "stem"] = "stem")
         )
     found = keys.map(places).astype(object).fillna("")
     if not (found != "").any():
-        packed = sum(1 for path in _walk(folder) if path.lower().endswith((".tar", ".tar.gz", ".tgz")))
+        tars = sum(path.lower().endswith((".tar", ".tar.gz", ".tgz")) for path in walk(folder))
         raise DataError(
             f"{folder}: none of the {len(names)} films is there (the first is {names.iloc[0] if len(names) else '?'})"
-            + (f": unpack the {packed} tar archives in it" if packed else ": name their folder with --images")
+            + (f": unpack the {tars} tar archives in it" if tars else ": name their folder with --images")
         )
     return found
 
@@ -94,30 +87,6 @@ def _key(path: str, by: str) -> str:
     if by == "stem":  # ids of DICOM have dots, and no suffix
         name = _SUFFIX.sub("", name)
     return name
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Files below a folder, relative to it, sorted; links are followed, hidden and macOS resource files left out."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        prefix = Path(place).relative_to(folder).as_posix()
-        prefix = "" if prefix == "." else f"{prefix}/"
-        yield from (prefix + name for name in sorted(files) if not name.startswith("."))
-
-
-def _members(archive: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(archive) as file:
-            names = file.namelist()
-    except zipfile.BadZipFile:
-        raise DataError(f"{archive}: not a whole zip file: download it again") from None
-    return [name for name in names if name.lower().endswith(SUFFIXES) and not name.rsplit("/", 1)[-1].startswith(".")]
 
 
 def drop(table: pd.DataFrame, bad: pd.Series, reason: str, dropped: MutableMapping[str, int]) -> pd.DataFrame:

@@ -22,24 +22,60 @@ SAMPLE_ROWS = 2_000
 def find_films(folder: Path) -> pd.Series:
     """Paths of the films below a folder, relative to it, '/' between the parts, sorted.
 
-    Links to folders are followed. Hidden files and `__MACOSX` are left out: macOS puts a `._film.jpeg` that is no image
-    beside each film. Films in zip files count only where no film lies outside of one, since a zip file is often kept
-    beside what was taken out of it.
+    A film in a zip file counts where it does not lie outside of it as well, under the same path and of the same size:
+    a zip file is often kept beside what was taken out of it.
 
     Raises:
         DataError: there is none.
     """
-    paths = list(tqdm(_walk(folder, "", set()), desc="films", unit="", disable=None, leave=False))
-    films = [path for path in paths if path.lower().endswith(SUFFIXES)]
-    if not films:
-        archives = [path for path in paths if path.lower().endswith(".zip")]
-        films = [f"{archive}{IN_ZIP}{name}" for archive in archives for name in _members(folder / archive)]
-        films = [path for path in films if path.lower().endswith(SUFFIXES) and not _is_hidden(path)]
+    loose, packed = list_films(folder)
+    outside = set(loose)
+    endings: dict[str, list[str]] = {}
+    for path in loose:
+        for ending in _endings(path):
+            endings.setdefault(ending, []).append(path)
+
+    def is_unpacked(path: str, size: int) -> bool:
+        inside = path.split(IN_ZIP, 1)[1]
+        places = [*endings.get(inside, []), *outside.intersection(_endings(inside))]
+        return any((folder / place).stat().st_size == size for place in places)
+
+    films = sorted([*loose, *(path for path, size in packed.items() if not is_unpacked(path, size))])
     if not films:
         raise DataError(
             f"{folder}: no film below it: expected files that end in {', '.join(SUFFIXES)}, or in zip files"
         )
-    return pd.Series(sorted(films), dtype=str)
+    return pd.Series(films, dtype=str)
+
+
+def list_films(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Films that lie below a folder as files of their own; those in its zip files, with their sizes in bytes. Sorted.
+
+    Links to folders are followed. Hidden files and `__MACOSX` are left out: macOS puts a `._film.jpeg` that is no image
+    beside each film.
+    """
+    paths = sorted(tqdm(walk(folder), desc="films", unit="", disable=None, leave=False))
+    loose = [path for path in paths if path.lower().endswith(SUFFIXES)]
+    packed: dict[str, int] = {}
+    for archive in (path for path in paths if path.lower().endswith(".zip")):
+        members = sorted(_members(folder / archive).items())
+        packed |= {f"{archive}{IN_ZIP}{name}": size for name, size in members if _is_film(name)}
+    return loose, packed
+
+
+def _is_film(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Files below a folder, relative to it, in no order."""
+    return _walk(folder, "", set())
+
+
+def _endings(path: str) -> list[str]:
+    """`a/b/c.png` -> a/b/c.png, b/c.png, c.png."""
+    parts = path.split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
 def _is_hidden(path: str) -> bool:
@@ -61,11 +97,11 @@ def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str
                 yield prefix + entry.name
 
 
-def _members(archive: Path) -> list[str]:
-    """What a zip file's index lists."""
+def _members(archive: Path) -> dict[str, int]:
+    """What a zip file's index lists, with sizes in bytes."""
     try:
         with zipfile.ZipFile(archive) as file:
-            return file.namelist()
+            return {member.filename: member.file_size for member in file.infolist()}
     except zipfile.BadZipFile:
         raise DataError(f"{archive}: not a whole zip file: download it again") from None
 
@@ -101,7 +137,7 @@ def _listing(folder: Path, place: str) -> list[str]:
     """Names in a folder or a zip file; none where it is missing."""
     if place.lower().endswith(f".zip{IN_ZIP}"):
         archive = folder / place.removesuffix(IN_ZIP)
-        return _members(archive) if archive.is_file() else []
+        return list(_members(archive)) if archive.is_file() else []
     try:
         return [entry.name for entry in (folder / place).iterdir()]
     except (FileNotFoundError, NotADirectoryError):

@@ -40,11 +40,17 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert find_films(tmp_path / "set").tolist() == ["films/1.png"]
 
 
-def test_films_in_zip_files_count_where_there_are_no_others(tmp_path: Path) -> None:
-    zipped(tmp_path / "a" / "films.zip", "x/1.png", "x/", "__MACOSX/x/1.png", "x/read.me")
-    assert find_films(tmp_path).tolist() == ["a/films.zip!/x/1.png"]
-    touch(tmp_path, "x/1.png")
-    assert find_films(tmp_path).tolist() == ["x/1.png"]
+def test_films_in_zip_files_count_unless_they_were_unpacked(tmp_path: Path) -> None:
+    zipped(tmp_path / "a" / "films.zip", "x/1.png", "x/2.png", "x/", "__MACOSX/x/1.png", "x/read.me")
+    assert find_films(tmp_path).tolist() == ["a/films.zip!/x/1.png", "a/films.zip!/x/2.png"]
+    touch(tmp_path, "x/1.png")  # half of them were
+    assert find_films(tmp_path).tolist() == ["a/films.zip!/x/2.png", "x/1.png"]
+    touch(tmp_path, "a/2.png")
+    assert find_films(tmp_path).tolist() == ["a/2.png", "a/films.zip!/x/2.png", "x/1.png"]
+    zipped(tmp_path / "b.zip", "set/x/1.png")
+    assert find_films(tmp_path).tolist() == ["a/2.png", "a/films.zip!/x/2.png", "x/1.png"]
+    (tmp_path / "x" / "1.png").write_bytes(b"another film of that name")
+    assert len(find_films(tmp_path)) == 5
 
 
 def test_no_film_and_half_a_zip_file_are_one_line(tmp_path: Path) -> None:
