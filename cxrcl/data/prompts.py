@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -40,6 +42,9 @@ def find_file(name: str) -> Path:
 def load(name: str) -> Prompts:
     """Read {label: {"pos": [...], "neg": [...], "unc": [...]}}; `neg` and `unc` may be absent.
 
+    In place of a list may stand an object of named parts, {"severity": ["", "mild"], "subtype": [...], ...}: every
+    combination of one phrase of each part, in the file's order, is a sentence (blank phrases leave nothing).
+
     Raises:
         ValueError: the file and the place in it, what was found and what is expected.
     """
@@ -59,12 +64,29 @@ def load(name: str) -> Prompts:
         for kind, forms in kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"{path}: /{label}/{kind}: unknown kind, use {', '.join(KINDS)}")
+            if isinstance(forms, dict):
+                kinds[kind] = forms = _combined(forms, f"{path}: /{label}/{kind}")
             if not isinstance(forms, list):
                 raise ValueError(f"{path}: /{label}/{kind}: expected a list of sentences, found {forms!r}")
             for k, sentence in enumerate(forms):
                 if not isinstance(sentence, str) or not sentence.strip():
                     raise ValueError(f"{path}: /{label}/{kind}/{k}: expected a sentence, found {sentence!r}")
     return content
+
+
+def _combined(parts: Mapping[str, Any], place: str) -> list[str]:
+    """Every combination of one phrase of each part, joined by a space.
+
+    Raises:
+        ValueError: a part is not a list of phrases, or a combination comes twice.
+    """
+    for name, phrases in parts.items():
+        if not isinstance(phrases, list) or not phrases or not all(isinstance(phrase, str) for phrase in phrases):
+            raise ValueError(f"{place}/{name}: expected a list of phrases, found {phrases!r}")
+    sentences = [" ".join(" ".join(chosen).split()) for chosen in itertools.product(*parts.values())]
+    if twice := [sentence for sentence, count in Counter(sentences).items() if count > 1]:
+        raise ValueError(f"{place}: its parts give the sentence {twice[0]!r} twice")
+    return sentences
 
 
 class PromptSampler:
@@ -121,16 +143,20 @@ class PromptSampler:
         return any(self._candidates(values))
 
     def sample(self, values: Mapping[str, float], rng: np.random.Generator | None) -> str:
-        """A text for label values 1, 0, -1, nan by name.
+        """The text of `draw`."""
+        return " ".join(self.draw(values, rng))
+
+    def draw(self, values: Mapping[str, float], rng: np.random.Generator | None) -> tuple[str, ...]:
+        """Sentences of a text for label values 1, 0, -1, nan by name.
 
         Without `rng` (evaluation): the first form of each positive label, else of the labels training would speak of.
         """
         positive, negative, uncertain = self._candidates(values)
         if rng is None:
             if positive:
-                return " ".join(self.prompts[name]["pos"][0] for name in positive)
+                return tuple(self.prompts[name]["pos"][0] for name in positive)
             first = [self.prompts[name]["neg"][0] for name in negative[: self.num_negatives]]
-            return " ".join(first + [self.prompts[name]["unc"][0] for name in uncertain])
+            return (*first, *(self.prompts[name]["unc"][0] for name in uncertain))
         drawn = [negative[k] for k in rng.permutation(len(negative))[: self.num_negatives]]
         chosen = [(name, "pos") for name in positive] + [(name, "neg") for name in drawn]
         chosen += [(name, "unc") for name in uncertain]
@@ -138,4 +164,4 @@ class PromptSampler:
         for name, kind in chosen:
             forms = self.prompts[name][kind]
             spoken.append(forms[int(rng.integers(len(forms)))])
-        return " ".join(spoken[k] for k in rng.permutation(len(spoken)))
+        return tuple(spoken[k] for k in rng.permutation(len(spoken)))

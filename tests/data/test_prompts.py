@@ -42,6 +42,21 @@ def test_the_chexpert_file_has_forms_enough() -> None:
         assert len(kinds["pos"]) >= 7 and len(kinds["neg"]) >= 10 and len(kinds["unc"]) >= 20, label
 
 
+def test_parts_are_combined_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text('{"A": {"pos": {"severity": ["", "large"], "name": ["mass", "nodule"], "place": ["on the left"]}}}')
+    assert prompts.load(str(file))["A"]["pos"] == [
+        *("mass on the left", "nodule on the left", "large mass on the left", "large nodule on the left")
+    ]
+
+
+def test_the_five_findings_have_the_published_numbers_of_prompts() -> None:
+    counts = {label: len(set(kinds["pos"])) for label, kinds in prompts.load("five_findings.json").items()}
+    assert counts == {
+        **{"Atelectasis": 210, "Cardiomegaly": 15, "Consolidation": 192, "Edema": 18, "Pleural Effusion": 54}
+    }
+
+
 def test_no_sentence_of_a_label_stands_under_two_kinds() -> None:
     for label, kinds in prompts.load("chexpert.json").items():
         everything = [form for forms in kinds.values() for form in forms]
@@ -61,6 +76,10 @@ def test_no_sentence_of_a_label_stands_under_two_kinds() -> None:
         ('{"A": {"pos": "x"}}', "/A/pos: expected a list"),
         ('{"A": {"pos": ["x", " "]}}', "/A/pos/1: expected a sentence"),
         ('{"A": {"pos": ["x"], "unc": ["y", 3]}}', "/A/unc/1: expected a sentence, found 3"),
+        ('{"A": {"pos": {"place": "left"}}}', "/A/pos/place: expected a list of phrases, found 'left'"),
+        ('{"A": {"pos": {"place": []}}}', "/A/pos/place: expected a list of phrases"),
+        ('{"A": {"pos": {"a": ["x", ""], "b": ["", "x"]}}}', "/A/pos: its parts give the sentence 'x' twice"),
+        ('{"A": {"pos": {"a": [""], "b": [" "]}}}', "/A/pos/0: expected a sentence"),
         ('{"A": {"pos": ["x"]}, "A": {"pos": ["y"]}}', "the key 'A' stands twice"),
         ('{"A": {"pos": ["x"], "pos": ["y"]}}', "the key 'pos' stands twice"),
     ],
@@ -74,7 +93,7 @@ def test_each_fault_gives_file_and_place(tmp_path: Path, content: str, said: str
 
 
 def test_a_file_that_is_not_there_lists_the_shipped_ones() -> None:
-    with pytest.raises(ValueError, match=r"chexpert\.json, plain\.json, zero_shot\.json"):
+    with pytest.raises(ValueError, match=r"chexpert\.json, five_findings\.json, plain\.json"):
         prompts.load("chexprt.json")
 
 
