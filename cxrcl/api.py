@@ -124,12 +124,12 @@ class Model:
     def embed_images(self, images: Iterable[Film], skip_bad: bool = False) -> np.ndarray:
         """Unit vectors [N, D] in the space that images share with texts."""
         model: Any = self._able("embed_images")
-        return self._rows(images, lambda films: _arrays(model.embed_images(films)), skip_bad)
+        return self._rows(images, lambda films: _arrays(model.embed_images(model.encode_images(films))), skip_bad)
 
     def encode_images(self, images: Iterable[Film], skip_bad: bool = False) -> np.ndarray:
         """Features [N, dim] of the image encoder, before any projection."""
         model: Any = self._able("encode_images")
-        return self._rows(images, lambda films: _arrays(model.encode_images(films)), skip_bad)
+        return self._rows(images, lambda films: _arrays(model.encode_images(films).pooled), skip_bad)
 
     def embed_texts(self, texts: Iterable[str]) -> np.ndarray:
         """Unit vectors [N, D]. Texts longer than the tokenizer's maximum (`text_encoder.max_length`) are cut."""

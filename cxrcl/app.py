@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 import cxrcl
-from cxrcl import assemble, checkpoint, config, distributed, restoring, run
+from cxrcl import assemble, checkpoint, config, distributed, evaluating, mixture, restoring, run
 from cxrcl.config import build
+from cxrcl.data import exposure
 from cxrcl.data.dataset import TrainSet, probe_images
 from cxrcl.data.loader import Collate, Feed
 from cxrcl.data.manifest import Manifest
@@ -25,11 +26,13 @@ from cxrcl.data.splits import Splits
 from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
-from cxrcl.errors import ConfigError, DataError
+from cxrcl.errors import DataError
+from cxrcl.evaluating import Checked
+from cxrcl.evaluation.look import Evaluator
+from cxrcl.evaluation.page.parts import Page
 from cxrcl.optim import Schedule
 from cxrcl.tracking import FileTracker, Tracker
 from cxrcl.trainer import Plan, Precision, Trainer
-from cxrcl.trainer import evaluate as run_evaluator
 from cxrcl.types import Classifies, EmbedsText, ImageEncoder, Objective, TextEncoder
 
 Packages = Sequence[str]
@@ -50,10 +53,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Scored:
-    """What an evaluation gives: figures by evaluator, and the facts that they depend on."""
+    """What an evaluation gives: figures of the first checkpoint by evaluator, what they depend on, and the report."""
 
-    results: dict[str, dict[str, float]]
-    facts: dict[str, str]
+    results: Mapping[str, Mapping[str, float]]
+    facts: Mapping[str, str]
+    page: Page | None  # in the main process
 
 
 # --------------------------------------------------------------------------------------------------- commands
@@ -80,18 +84,21 @@ def train(
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
             torch.use_deterministic_algorithms(True)
         start_from = checkpoint.load(Path(cfg.init_from).expanduser()) if cfg.init_from else None
+        prompts = build(cfg.prompts, PromptSampler, "prompts", packages=packages)
+        sources = mixture.build_sources(cfg.data, packages)
+        prompts_of_sources = mixture.prompts_of(cfg.prompts, sources, packages)
+        films = assemble.how_films_are_read(cfg.data, packages)
         data = assemble.load_data(cfg.data, runtime, packages)
         reports = assemble.report_sampler(cfg.data.reports)
-        prompts = build(cfg.prompts, PromptSampler, "prompts", packages=packages)
 
         def make_texts(part: Manifest) -> Texts:
-            return Texts(part, cfg.data.text, reports, prompts)
+            return Texts(part, cfg.data.text, reports, prompts_of_sources)
 
         torch.manual_seed(cfg.seed)
         training = data.split("train")
         if not len(training):
             raise DataError("no row has the split train: nothing to train on")
-        corpus = assemble.TrainingTexts(training, make_texts, prompts, runtime)
+        corpus = assemble.TrainingTexts(training, make_texts, prompts_of_sources, runtime)
         if start_from is not None:
             corpus.known = start_from["config"]["model"].get("text_encoder", {}).get("definition")
         fingerprint = data.fingerprint()
@@ -118,8 +125,9 @@ def train(
         if texts is not None:
             assemble.check_texts(training, texts)
         dataset = TrainSet(
-            training, transform, texts, cfg.data.unit, objective.num_views, objective.num_texts, cfg.seed
+            training, transform, texts, cfg.data.unit, objective.num_views, objective.num_texts, cfg.seed, films
         )
+        order, epoch_of = mixture.training_order(sources, training, dataset.items, cfg.seed)
         bad_fraction = cfg.data.max_bad_fraction
         plan = assemble.make_plan(trainer, cfg.seed, objective, len(dataset), runtime.world, bad_fraction)
         schedule = assemble.build_schedule(cfg.schedule, trainer, plan, packages)
@@ -127,31 +135,45 @@ def train(
         prepare = assemble.prepare(transform, runtime)
         feed = Feed(cfg.data.num_workers, pin_memory=runtime.device.type == "cuda")
         if cfg.data.skip_bad_images and cfg.evals:
-            data, _ = assemble.without_unreadable(data, cfg.splits, feed, runtime)
-        splits = Splits(data, transform, make_texts, tokenizer, prepare, feed)
+            data, _ = assemble.without_unreadable(data, cfg.splits, feed, runtime, films)
+        splits = Splits(data, transform, make_texts, tokenizer, prepare, feed, films)
         evals = _with_rows(cfg.evals, splits, cfg.splits, evals_asked, runtime)
-        evaluators = assemble.build_evaluators(
+        evaluation = assemble.build_evaluators(
             evals, splits, objective, trainer.batch_size, packages, evals_asked, runtime
         )
-        plan = assemble.with_selector(plan, cfg.trainer, evaluators, objective)
-        probe_images(data, allowed=1 if bad_fraction else 0)
+        plan = assemble.with_selector(plan, cfg.trainer, evaluation.evaluators, objective)
+        probe_images(data, allowed=1 if bad_fraction else 0, films=films)
 
         context = {
-            "config": _describe(values, objective, data.labels, fingerprint, prompts, cfg),
+            "config": {
+                **_describe(values, objective, data.labels, fingerprint, prompts, cfg),
+                "data": _rebuildable({**cfg.data.model_dump(), "read_px": films.read_px}, prompts_of_sources),
+            },
             "versions": _versions(),
+            "exposure": _exposure(training, start_from),
+            "initial": assemble.prompt_directions(objective, data.labels, runtime.device)
+            if earlier is None
+            else earlier["initial"],
         }
         folder = runtime.main_decides(lambda: run.choose_folder(cfg.run_dir, cfg.name))
         store = run.RunStore(folder, trainer.keep_best, earlier["best"] if earlier else ())
         tracker: Tracker = FileTracker(folder, trainer.log_every) if runtime.is_main else Tracker()
         precision = Precision(assemble.precision_name(trainer.precision, runtime.device), runtime.device)
         loop = Trainer(
-            *(objective, optimizer, schedule, plan, precision, runtime, tracker, store, prepare, evaluators, context),
+            *(objective, optimizer, schedule, plan, precision, runtime, tracker, store, prepare, evaluation, context),
             why_unreadable=dataset.why_unreadable,
         )
         try:
             if earlier is not None:
                 loop.restore(earlier)
             _say_first_lines(tracker, cfg, runtime, precision, dataset, plan, objective, folder, loop.done)
+            if films.read_px is not None and films.read_px < transform.needed_side_px():
+                tracker.say(
+                    f"films are read at {films.read_px} px and the smallest crops need {transform.needed_side_px()}: "
+                    "these are enlarged (data.read_px)"
+                )
+            if len(sources) > 1:
+                tracker.say(f"an epoch takes {epoch_of} (samples x times)")
             # Accumulation takes several global batches a step.
             batches = GlobalBatches(
                 len(dataset),
@@ -160,8 +182,15 @@ def train(
                 loop.done * plan.accumulate,
                 plan.total_steps * plan.accumulate,
                 (runtime.rank, runtime.world),
+                order,
             )
-            finished = loop.done >= plan.total_steps or loop.fit(feed.batches(dataset, batches, Collate(tokenizer)))
+            if loop.done >= plan.total_steps:
+                finished = True
+            else:
+                table = None
+                if texts is not None and tokenizer is not None and cfg.data.cache_tokens:
+                    table = assemble.token_table(texts, tokenizer, runtime)
+                finished = loop.fit(feed.batches(dataset, batches, Collate(tokenizer, table)))
         finally:
             feed.close()
             tracker.close()
@@ -170,67 +199,27 @@ def train(
 
 
 def evaluate(
-    values: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES, asked: Collection[str] = ("*",)
+    values: Mapping[str, Any],
+    packages: Packages = config.OWN_PACKAGES,
+    asked: Collection[str] = ("*",),
+    command: str = "",
 ) -> Scored:
-    """Score a checkpoint on the data it was trained on, or on other data.
+    """Score checkpoints on the data they were trained on, or on other data.
 
     Raises:
         UserError: one line, before any work starts.
     """
     cfg = config.parse(values, config.Evaluate)
+    files = evaluating.find_checkpoints(cfg.checkpoint)
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
-        state = checkpoint.load(Path(cfg.checkpoint).expanduser())
-        stored = state["config"]
-        model = restoring.restore_model(state, packages, runtime.device)
-        data_cfg = config.parse(_overlaid(stored["data"], cfg.data), config.Data)
-        data = assemble.load_data(data_cfg, runtime, packages)
-        if isinstance(model.evaluated(), Classifies):
-            data = data.with_labels(stored["labels"])
-        transform = assemble.build_transform(stored["transform"], model, packages)
-        reports = assemble.report_sampler(data_cfg.reports)
-        prompts = build(
-            {**stored["prompts"], "file": stored["prompt_sentences"]}, PromptSampler, "prompts", packages=packages
-        )
-        feed = Feed(data_cfg.num_workers)
-        fingerprint, left_out = data.fingerprint(), dict[int, str]()
-        if data_cfg.skip_bad_images:
-            data, left_out = assemble.without_unreadable(data, cfg.splits, feed, runtime)
-        splits = Splits(
-            data,
-            transform,
-            lambda part: Texts(part, data_cfg.text, reports, prompts),
-            getattr(model, "tokenizer", None),
-            assemble.prepare(transform, runtime),
-            feed,
-        )
-        for split in cfg.splits:
-            if not splits.size(split):
-                raise DataError(f"splits: no row has the split {split}; set splits=[...] to ones that the data has")
-        evaluators = assemble.build_evaluators(cfg.evals, splits, model, cfg.batch_size, packages, asked, runtime)
-        if not evaluators:
-            raise ConfigError(
-                "evals: no evaluator can run on this model and data; name some, such as evals=[linear_probe]"
-            )
-        precision = Precision(assemble.precision_name(stored["precision"], runtime.device), runtime.device)
-        try:
-            results = {name: run_evaluator(model, e, runtime, precision) for name, e in evaluators.items()}
-        finally:
-            feed.close()
-        facts = {
-            "checkpoint": str(cfg.checkpoint),
-            "step": str(state["progress"]["step"]),
-            "weights": "moving average" if "ema" in state else "as trained",
-            "splits": " + ".join(cfg.splits),
-            "images": str(sum(splits.size(split) for split in cfg.splits)),
-            **({"left out, cannot be read": str(len(left_out))} if data_cfg.skip_bad_images else {}),
-            "manifest": fingerprint,
-            "uncertain labels": str(data_cfg.label_policy),
-        }
-        for name, evaluator in evaluators.items():
-            facts[f"{name} rule"] = inspect.cleandoc(type(evaluator).__doc__ or "").split("\n")[0]
-            if hasattr(evaluator, "file"):
-                facts[f"{name} prompts"] = str(evaluator.file)
-        return Scored(results, facts)
+        checked: list[Checked] = []
+        for file, name in zip(files, evaluating.names_of(files), strict=True):
+            untrained = cfg.random_weights and not checked
+            checked += evaluating.check(file, name, cfg, runtime, packages, asked, untrained)
+        settings = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+        # The other processes have the same figures, and nothing to write.
+        page = evaluating.page(checked, cfg, command, settings) if runtime.is_main else None
+        return Scored(checked[0].part.figures, {**checked[0].part.facts, **checked[0].facts}, page)
 
 
 # ------------------------------------------------------------------------------------------- descriptions
@@ -269,21 +258,12 @@ def _check_nodes(cfg: config.Train, packages: Packages) -> None:
         ("schedule", cfg.schedule, Schedule, ("total_steps", "warmup_steps"), packages),
     ]
     offered = assemble.GIVEN_TO_EVALUATORS
-    node_bases += [(f"evals.{k}", node, object, offered, packages) for k, node in cfg.evals.items()]
+    node_bases += [(f"evals.{k}", node, Evaluator, offered, packages) for k, node in cfg.evals.items()]
     node_bases += [(f"data.sources.{k}", node, Source, (), packages) for k, node in cfg.data.sources.items()]
     for where, node, base, given, allowed in node_bases:
         if node is not None:
             config.bind(node, base, where, dict.fromkeys(given), allowed)
     assemble.check_folders(cfg.objective, cfg.image_encoder, cfg.text_encoder, packages)
-
-
-def _overlaid(stored: Mapping[str, Any], given: config.EvaluateData) -> dict[str, Any]:
-    """The data settings of training, with what the user set for this evaluation laid over."""
-    values = {key: value for key, value in given.model_dump().items() if value is not None and key != "sources"}
-    if given.root is not None or given.sources:
-        # Other data: filters of the training data mean nothing there.
-        values = {"filter": {}, "views": None, **values, "sources": given.sources, "root": given.root}
-    return {**stored, **values}
 
 
 def _describe(
@@ -303,7 +283,6 @@ def _describe(
         "model": {"objective": dict(cfg.objective), **towers},
         "labels": list(labels),
         "evaluated": restoring.evaluated_part(objective),
-        "data": _with_absolute_roots(cfg.data.model_dump()),
         "transform": dict(cfg.transform),
         "prompts": dict(cfg.prompts),
         "prompt_sentences": prompts.prompts,
@@ -311,16 +290,23 @@ def _describe(
     }
 
 
-def _with_absolute_roots(data: dict[str, Any]) -> dict[str, Any]:
-    """So that a checkpoint finds its data from any working directory."""
+def _exposure(training: Manifest, start_from: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the model will have seen, as tensors and plain values."""
+    seen = exposure.of(training, None if start_from is None else start_from.get("exposure"))
+    return {**seen, "films": torch.from_numpy(seen["films"])}
+
+
+def _rebuildable(data: dict[str, Any], prompts: PromptSampler | Mapping[str, PromptSampler]) -> dict[str, Any]:
+    """Data settings with absolute folders and the sentences of the sources: they hold from any working directory."""
 
     def absolute(node: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        if node is None or not isinstance(node.get("root"), str):
-            return None if node is None else dict(node)
-        return {**node, "root": str(Path(node["root"]).expanduser().absolute())}
+        if node is None:
+            return None
+        folders = {key: node[key] for key in ("root", "store") if isinstance(node.get(key), str)}
+        return {**node, **{key: str(Path(folder).expanduser().absolute()) for key, folder in folders.items()}}
 
     sources = {name: absolute(node) for name, node in data["sources"].items()}
-    return {**(absolute(data) or data), "sources": sources}
+    return {**(absolute(data) or data), "sources": mixture.with_sentences(sources, prompts)}
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,25 +14,32 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cxrcl import config
 from cxrcl.config import build, wants
-from cxrcl.data import bad_images
+from cxrcl.data import bad_images, tokens
 from cxrcl.data import manifest as manifests
 from cxrcl.data import prompts as prompt_files
+from cxrcl.data import store as packed
+from cxrcl.data.films import Films
+from cxrcl.data.fractions import keep_fractions
 from cxrcl.data.labels import apply_policy
 from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
-from cxrcl.data.sources.base import Source
 from cxrcl.data.splits import Splits
 from cxrcl.data.texts import Texts
+from cxrcl.data.tokens import TokenTable
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError, UserError
+from cxrcl.evaluation.embed import embed_texts
+from cxrcl.evaluation.look import Evaluation, Evaluator
 from cxrcl.evaluation.loss import Loss
+from cxrcl.evaluation.prompted import directions_of
 from cxrcl.freezing import Which, freeze
+from cxrcl.mixture import build_sources
 from cxrcl.optim import Schedule, parameter_groups
 from cxrcl.trainer import Plan
-from cxrcl.types import Batch, Encoder, Evaluator, ImageEncoder, Objective, TextEncoder
+from cxrcl.types import Batch, EmbedsText, Encoder, ImageEncoder, Objective, TextEncoder, Tokenizer
 
 Packages = Sequence[str]
 TOWERS: dict[str, type[Encoder]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
@@ -43,26 +51,20 @@ GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
 
 
 def load_data(cfg: config.Data, runtime: Runtime, packages: Packages) -> Manifest:
-    sources: dict[str, Mapping[str, Any]] = {name: node for name, node in cfg.sources.items() if node is not None}
-    if cfg.root is not None:
-        if len(sources) > 1:
-            raise ConfigError(
-                f"data.root={cfg.root} stands for one source, but data has {', '.join(sources)}: "
-                "set data.sources.<name>.root of each instead"
-            )
-        sources = {"root": {"_target_": "cxrcl.data.sources.base.Source", "root": cfg.root}}
-    if not sources:
-        raise ConfigError("data: no source; choose one with data=<name>, or give a folder with data.root=DIR")
-    parts = {}
-    for name, node in sources.items():
-        source = build(node, Source, f"data.sources.{name}", packages=packages)
+    parts, fractions = {}, {}
+    for name, source in build_sources(cfg, packages).items():
+        fractions[name] = cfg.fraction if source.fraction is None else source.fraction
         try:
             root = runtime.main_decides(source.prepare)
         except (ValueError, OSError) as error:
             hint = "" if isinstance(error, UserError) else "; name the folder of the data with data.root=DIR"
             raise DataError(f"data.sources.{name}: {error}{hint}") from None
-        parts[name] = manifests.load(root, cfg.labels, cfg.allow_outside_root, cfg.check_patients)
+        outside = cfg.allow_outside_root or source.store is not None  # films of a store lie in it, whatever their names
+        parts[name] = manifests.load(root, cfg.labels, outside, cfg.check_patients)
+        if source.store is not None:
+            parts[name] = packed.attach(parts[name], root, source.store)
     data = manifests.select(manifests.merge(parts), cfg.views, cfg.filter)
+    data = keep_fractions(data, {name: part for name, part in fractions.items() if part < 1}, cfg.fraction_seed)
     if cfg.labels is not None:
         absent = [name for name in cfg.labels if name not in data.labels]
         if absent:
@@ -77,13 +79,37 @@ def load_data(cfg: config.Data, runtime: Runtime, packages: Packages) -> Manifes
         raise ConfigError(f"data.{error}") from None
 
 
+def how_films_are_read(cfg: config.Data, packages: Packages) -> Films:
+    """At `data.read_px`, which packed stores decide where they are.
+
+    Raises:
+        UserError: a store of films of another size, or none.
+    """
+    read_px = cfg.read_px
+    for source in build_sources(cfg, packages).values():
+        if source.store is not None:
+            side = packed.read_head(source.store)["read_px"]
+            if read_px not in (None, side):
+                raise ConfigError(
+                    f"{source.store}: holds films of {side} px, but films are read at {read_px} px (data.read_px, or "
+                    f"another store): pack it again with --read-px {read_px}, or set data.read_px=null"
+                )
+            read_px = side
+    return Films(read_px)
+
+
 class TrainingTexts:
     """Implements `cxrcl.types.Corpus`."""
 
     def __init__(
-        self, training: Manifest, make: Callable[[Manifest], Texts], prompts: PromptSampler, runtime: Runtime
+        self,
+        training: Manifest,
+        make: Callable[[Manifest], Texts],
+        prompts: PromptSampler | Mapping[str, PromptSampler],
+        runtime: Runtime,
     ) -> None:
-        self.training, self.make, self.prompts, self.runtime = training, make, prompts, runtime
+        self.training, self.make, self.runtime = training, make, runtime
+        self.prompts = [prompts] if isinstance(prompts, PromptSampler) else list(prompts.values())
         self.known: str | None = None  # the vocabulary of weights that will be laid in
 
     def learn(self, fit: Callable[[Iterable[str]], str]) -> str:
@@ -92,20 +118,19 @@ class TrainingTexts:
         return self.runtime.main_decides(lambda: fit(self._texts()))
 
     def _texts(self) -> Iterator[str]:
-        texts = self.make(self.training)
-        yield from (texts.make(row, None) for row in range(len(self.training)))
-        for label in self.training.labels:
-            for sentences in self.prompts.prompts.get(label, {}).values():
+        yield from self.make(self.training).corpus()
+        for sampler, label in itertools.product(self.prompts, self.training.labels):
+            for sentences in sampler.prompts.get(label, {}).values():
                 yield from sentences
 
 
 def without_unreadable(
-    data: Manifest, splits: Sequence[str], feed: Feed, runtime: Runtime
+    data: Manifest, splits: Sequence[str], feed: Feed, runtime: Runtime, films: Films
 ) -> tuple[Manifest, dict[int, str]]:
     """The data without those films of these splits that cannot be read, and why not, by position in `data`."""
     positions = np.flatnonzero(data.rows["split"].isin(list(splits)))
     mine = [int(positions[k]) for k in runtime.shard(len(positions))]
-    parts = runtime.gather_objects(bad_images.find_unreadable(data, mine, feed))
+    parts = runtime.gather_objects(bad_images.find_unreadable(data, mine, feed, films))
     found = {position: reason for part in parts for position, reason in part.items()}
     if found and runtime.is_main:
         print(f"{len(found)} images cannot be read and are left out: {bad_images.named(data, found)}", flush=True)
@@ -113,7 +138,15 @@ def without_unreadable(
 
 
 def report_sampler(cfg: config.Reports) -> ReportSampler:
-    return ReportSampler(cfg.sections, cfg.sentences, cfg.shuffle, cfg.min_words)
+    return ReportSampler(cfg.sections, cfg.sentences, cfg.shuffle, cfg.min_words, cfg.section, cfg.augmented)
+
+
+def token_table(texts: Texts, tokenizer: Tokenizer, runtime: Runtime) -> TokenTable | None:
+    """The pieces of the training sentences, looked up in each process; None where these do not make up the texts'."""
+    table = tokens.token_table(texts, tokenizer, runtime.is_main)
+    if table is None and runtime.is_main:
+        print("data.cache_tokens: a text's pieces are not those of its sentences: texts are tokenised in each batch")
+    return table
 
 
 def build_transform(node: Mapping[str, Any], objective: Objective, packages: Packages) -> RadiographTransform:
@@ -175,10 +208,17 @@ def check_folders(
     wrong: list[str] = []
     for (name, base), node in zip(TOWERS.items(), (image_encoder, text_encoder), strict=True):
         if name in asked and node is not None:
-            encoder: Any = config.locate(node, base, name, packages)
-            wrong += [f"{name}: {fault}" for fault in encoder.lacking(node)]
+            wrong += _lacking(node, base, name, packages)
     if wrong:
         raise ConfigError("; ".join(wrong))
+
+
+def _lacking(node: config.Node, base: type, name: str, packages: Packages) -> list[str]:
+    """What the folders of an encoder and of those inside of it lack."""
+    encoder: Any = config.locate(node, base, name, packages)
+    inner = [(key, value) for key, value in node.items() if isinstance(value, Mapping) and "_target_" in value]
+    faults = [fault for key, value in inner for fault in _lacking(dict(value), base, f"{name}.{key}", packages)]
+    return [f"{name}: {fault}" for fault in encoder.lacking(node)] + faults
 
 
 def say_what_was_loaded(objective: Objective) -> None:
@@ -213,6 +253,23 @@ def check_texts(training: Manifest, texts: Texts, looked_at: int = 256) -> None:
             f"the texts of {len(rows)} training images are all the same ({found.pop()[:80]!r}): there is nothing to "
             "contrast; use reports, more labels, or prompts=chexpert"
         )
+
+
+@torch.no_grad()
+def prompt_directions(objective: Objective, labels: Sequence[str], device: torch.device) -> dict[str, Any]:
+    """The mean direction of each label's positive prompts, [C, D]: kept from before the training, for comparison."""
+    model = objective.evaluated()
+    if not isinstance(model, EmbedsText):
+        return {}
+    prompts = prompt_files.for_labels("zero_shot.json", labels)
+    named = [name for name in labels if name in prompts]
+    was_training = objective.training
+    objective.eval()
+    try:
+        found = directions_of(lambda texts: embed_texts(model, texts, device), [prompts[name]["pos"] for name in named])
+    finally:
+        objective.train(was_training)
+    return {"labels": named, "directions": found}
 
 
 def build_optimizer(
@@ -321,29 +378,27 @@ def build_evaluators(
     packages: Packages,
     asked: Collection[str],
     runtime: Runtime,
-) -> dict[str, Evaluator]:
+) -> Evaluation:
     """Evaluators that suit the model and the data. One that does not is an error if `asked` names it ("*": all)."""
-    given = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompt_files.load, batch_size), strict=True))
+    given = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompt_files.for_labels, batch_size), strict=True))
     made: dict[str, Evaluator] = {}
     for name, node in nodes.items():
         if node is None:
             continue
         where = f"evals.{name}"
-        cls: Any = config.locate(node, object, where, packages)
-        if not all(hasattr(cls, name) for name in ("needs", "selects", "higher_is_better", "run")):
-            raise ConfigError(f"{where}._target_={node['_target_']}: not an evaluator (see docs/extending.md)")
+        cls: Any = config.locate(node, Evaluator, where, packages)
         lacking = [need.__name__ for need in cls.needs if not isinstance(model.evaluated(), need)]
-        make = config.bind(node, object, where, given, packages)
+        make = config.bind(node, Evaluator, where, given, packages)
         try:
             if lacking:
                 raise ValueError(f"{type(model.evaluated()).__name__} does not meet {', '.join(lacking)}")
-            made[name] = make()  # type: ignore[assignment]
+            made[name] = make()
         except ValueError as error:
             if name in asked or "*" in asked:
                 raise ConfigError(f"{where}: {error}") from None
             if runtime.is_main:
                 print(f"{where} is left out: {error}", flush=True)
-    return made
+    return Evaluation(made, splits, batch_size)
 
 
 def with_selector(plan: Plan, cfg: config.Trainer, evaluators: Mapping[str, Evaluator], objective: Objective) -> Plan:

@@ -5,15 +5,20 @@ torch is imported only after the config has been composed, so a misspelt key is 
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cxrcl.errors import ConfigError, DataError, UserError
+
+if TYPE_CHECKING:
+    from cxrcl.evaluation.page.parts import Page
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 HYDRA_OPTIONS = (
@@ -46,6 +51,13 @@ def inference() -> None:
     from cxrcl import inference as command
 
     guarded(command.main)
+
+
+class Parser(argparse.ArgumentParser):
+    """Of the scripts: a mistake is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def guarded(command: Callable[[], None]) -> None:
@@ -163,37 +175,29 @@ def _evals_asked(overrides: list[str]) -> list[str]:
 
 
 def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
-    from cxrcl import app, config
+    from cxrcl import app, config, evaluating
     from cxrcl.evaluation import report
 
-    scored = app.evaluate(values, packages=(*config.OWN_PACKAGES, *packages), asked=_evals_asked(overrides))
-    if os.environ.get("RANK", "0") == "0":
+    asked, allowed = _evals_asked(overrides), (*config.OWN_PACKAGES, *packages)
+    command = f"python evaluate.py {shlex.join(sys.argv[1:])}"
+    scored = app.evaluate(values, packages=allowed, asked=asked, command=command)
+    if scored.page is not None:
         print("\n" + report.tables(scored.results) + "\n")
-        out = values.get("out") or Path(values["checkpoint"]).expanduser().parent.parent / (
-            "evaluate_" + "_".join(values["splits"])
-        )
-        print(f"report: {write_report(Path(out).expanduser(), scored.facts, scored.results)}")
+        out = values.get("out") or evaluating.beside(values["checkpoint"], values["splits"])
+        print(f"report: {write_report(Path(out).expanduser(), scored.page)}")
 
 
-def write_report(folder: Path, facts: dict[str, str], results: dict[str, dict[str, float]]) -> Path:
-    """report.md and results.json in `folder`."""
-    import json
-
-    from cxrcl.evaluation import report
+def write_report(folder: Path, page: Page) -> Path:
+    """The files of a report in `folder`; returns the page to look at."""
+    from cxrcl.evaluation import output
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps({**report.nested(results), "facts": facts}, indent=1) + "\n")
-        path = folder / "report.md"
-        path.write_text(report.markdown("Evaluation", facts, results), encoding="utf-8")
+        return output.write(folder, page)[0]
     except OSError as error:
         raise ConfigError(f"out={folder}: cannot write there ({error.strerror})") from None
-    return path
 
 
 def _quoted(path: Path) -> str:
-    import shlex
-
     return shlex.quote(str(path))
 
 

@@ -57,14 +57,20 @@ class Reports(_Section):
     sentences: int | None = Field(None, ge=1, description="draw this many sentences; null takes the whole report")
     shuffle: bool = True
     min_words: int = Field(2, ge=1)
+    section: Literal["all", "one"] = Field("all", description="one: a draw is made from a random one of the sections")
+    augmented: bool = Field(True, description="a second text is drawn from the column text_augment where it is filled")
 
 
 class Data(_Section):
     root: str | None = None
+    store: str | None = None
+    read_px: int | None = Field(None, ge=16, description="shrink films to this shorter side; null: their own")
     sources: dict[str, Node | None] = {}
     labels: list[str] | None = None
     views: list[str] | None = None
     filter: dict[str, list[str]] = {}
+    fraction: float = Field(1.0, gt=0, le=1, description="of the training patients of each source that names none")
+    fraction_seed: int = Field(0, ge=0, description="which patients those are; smaller fractions are inside larger")
     label_policy: Policy | dict[str, Policy] = "ignore"
     unit: Literal["study", "image"] = "study"
     text: Literal["auto", "report", "prompts"] = "auto"
@@ -75,6 +81,7 @@ class Data(_Section):
         0.01, ge=0, le=1, description="stop a training of whose samples more than this had a film that cannot be read"
     )
     skip_bad_images: bool = Field(False, description="leave films that cannot be read out of evaluation")
+    cache_tokens: bool = Field(True, description="look up the word pieces of all training sentences at the start")
     num_workers: int = Field(2, ge=0)
 
 
@@ -152,9 +159,13 @@ class EvaluateData(_Section):
     """What differs from the data that the checkpoint was trained on; null keeps it."""
 
     root: str | None = None
+    store: str | None = None
+    read_px: int | None = Field(None, ge=16)
     sources: dict[str, Node | None] = {}
     views: list[str] | None = None
     filter: dict[str, list[str]] | None = None
+    fraction: float | None = Field(None, gt=0, le=1)
+    fraction_seed: int | None = Field(None, ge=0)
     labels: list[str] | None = None
     label_policy: Policy | dict[str, Policy] | None = None
     num_workers: int = Field(2, ge=0)
@@ -163,12 +174,19 @@ class EvaluateData(_Section):
 
 
 class Evaluate(_Section):
-    checkpoint: str
+    checkpoint: str | list[str]
     splits: list[Literal["train", "valid", "test"]] = ["test"]
     out: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     timeout_minutes: float = Field(10.0, gt=0)
     batch_size: int = Field(64, ge=1)
+    fit_on: Literal["train", "valid", "test"] | None = "valid"
+    threshold: str | float | None = None
+    calibrate: Literal["temperature"] | None = None
+    groups: list[str] = []
+    resamples: int = Field(1000, ge=0)
+    ensemble: bool = False
+    random_weights: bool = True
     data: EvaluateData = EvaluateData()
     evals: dict[str, Node | None]
 
@@ -249,7 +267,8 @@ def locate(node: Mapping[str, Any], base: type, where: str, packages: Sequence[s
         raise ConfigError(f"{where}._target_={target}: {module_name} has no class {name}{nearest(name, classes)}")
     # The name must lead to where the class is defined: `cxrcl.x.os.Thing` would leave the allowed packages.
     if not issubclass(found, base) or not _allowed(found.__module__, packages):
-        raise ConfigError(f"{where}._target_={target}: not a {base.__name__}")
+        article = "an" if base.__name__[0] in "AEIO" else "a"
+        raise ConfigError(f"{where}._target_={target}: not {article} {base.__name__}")
     return found
 
 

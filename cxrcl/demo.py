@@ -24,7 +24,7 @@ def main() -> None:
     values = cli.compose_or_explain("train", ["experiment=demo", f"run_dir={FOLDER}", *sys.argv[1:]])
     folder = Path(values["run_dir"])
     recipe = hashlib.sha256(json.dumps([cxrcl.__version__, values], sort_keys=True).encode()).hexdigest()[:16]
-    file = folder / "results.json"
+    file = folder / "demo.json"
     if file.is_file() and (done := json.loads(file.read_text(encoding="utf-8"))).get("recipe") == recipe:
         print(f"the demo is complete (remove {folder} to run it again)\n\n{done['shown']}")
         return
@@ -43,9 +43,11 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
     trained = app.train(values)
     if not trained.finished:
         sys.exit(cli.INTERRUPTED)
-    overrides = [f"checkpoint='{_escaped(trained.checkpoint)}'", "evals=[zero_shot,retrieval,pixel_ridge]"]
-    scored = app.evaluate(cli.compose("evaluate", overrides))
-    cli.write_report(folder, scored.facts, scored.results)
+    evals = "evals=[zero_shot,retrieval,representation,view_only,pixel_ridge]"
+    overrides = [f"checkpoint='{_escaped(trained.checkpoint)}'", evals, "evals.representation.max_samples_per_class=50"]
+    scored = app.evaluate(cli.compose("evaluate", overrides), command=f"python evaluate.py {shlex.join(overrides)}")
+    assert scored.page is not None
+    written = cli.write_report(folder, scored.page)
 
     films = _phantom_folder(values)
     sheet = folder / "contact_sheet.png"
@@ -58,15 +60,15 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
         [
             f"zero-shot on the test split ({scored.facts['images']} films of patients not seen in training); "
             "pixel_ridge is trained with labels on 32 x 32 pixels:",
-            report.auroc_table(scored.results),
+            report.label_table(scored.results, "auroc"),
             "",
             report.retrieval_table(scored.results),
             "",
             as_tables(read.images, read.rule),
             f"  what is drawn there: {truth}",
             "",
-            f"report        {folder / 'report.md'}",
-            f"figures       {file}",
+            f"report        {written}",
+            f"figures       {folder / 'results.json'}",
             f"films         {sheet}",
             f"checkpoint    {trained.checkpoint}",
             f"TensorBoard   .venv/bin/tensorboard --logdir {shlex.quote(str(folder))}",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cxrcl import assemble, checkpoint, config, distributed, restoring
 from cxrcl.data import image_io
 from cxrcl.data import prompts as prompt_files
+from cxrcl.data.films import Films
 from cxrcl.data.image_io import ImageError
 from cxrcl.data.prompts import Prompts
 from cxrcl.data.transforms import RadiographTransform
@@ -80,7 +81,9 @@ class Restored:
     def _pixels(self, film: Film) -> np.ndarray | ImageError:
         """uint8 [1, 1, S, S], or why it cannot be read."""
         try:
-            return self.transform.geometry(_grey(film, self.transform.spec.size), None)[None, None]
+            films = Films(self.stored["data"].get("read_px"))
+            grey = _grey(film, self.transform.needed_side_px(augmented=False), films)
+            return self.transform.geometry(grey, None)[None, None]
         except ImageError as error:
             return error
 
@@ -105,12 +108,12 @@ def restore(
     return Restored(objective, stored, state["progress"]["step"], transform, Precision(name, device), device)
 
 
-def _grey(film: Film, smallest_side_px: int) -> np.ndarray:
+def _grey(film: Film, smallest_side_px: int, films: Films) -> np.ndarray:
     """uint8 [H, W]; arrays and images in memory by the range rule of `cxrcl.data.image_io`."""
     if isinstance(film, str | Path):
-        return image_io.read_gray(film, smallest_side_px)
+        return films.read(film, smallest_side_px)
     if isinstance(film, np.ndarray | Image.Image):
-        return image_io.grey(film)
+        return films.shrink(image_io.grey(film))
     raise ImageError(f"expected a path, a 2-D array of numbers or a PIL image, found {type(film).__name__}")
 
 

@@ -38,6 +38,16 @@ def restore_model(
     return model.eval().to(device)
 
 
+def untrained(
+    state: Mapping[str, Any], packages: Packages = config.OWN_PACKAGES, device: torch.device | str = "cpu"
+) -> Objective:
+    """The architecture of a checkpoint with random weights, always the same ones: what training has to beat."""
+    stored = state["config"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_model(stored["model"], stored["labels"], None, packages).eval().to(device)
+
+
 def init_from(objective: Objective, state: Mapping[str, Any], name: str, runtime: Runtime) -> None:
     """Weights of another run; each of its towers that this model has must match in every tensor."""
     towers = [key for key, _ in objective.named_children() if key.endswith("_encoder")]

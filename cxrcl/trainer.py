@@ -19,7 +19,9 @@ from cxrcl.errors import ConfigError, DataError
 from cxrcl.micro_batch import BatchGradient
 from cxrcl.optim import Schedule
 from cxrcl.tracking import Tracker
-from cxrcl.types import Batch, Evaluator, Objective, StepOutput
+from cxrcl.types import Batch, Objective, StepOutput
+
+Evaluators = Callable[[nn.Module, Runtime], Mapping[str, Mapping[str, float]]]  # figures by evaluator
 
 
 class Store(Protocol):
@@ -116,7 +118,7 @@ class Trainer:
     Args:
         objective: on its device.
         prepare: host batch -> device-ready batch.
-        evaluators: by name; their figures are logged as <name>/<figure>.
+        evaluators: gives figures by evaluator, which are logged as <name>/<figure>.
         context: plain values stored in every checkpoint (the config that rebuilds the model, labels, ...).
         why_unreadable: row of a film that cannot be read -> the reason, for messages.
     """
@@ -132,7 +134,7 @@ class Trainer:
         tracker: Tracker,
         store: Store,
         prepare: Callable[[Batch], Batch],
-        evaluators: Mapping[str, Evaluator],
+        evaluators: Evaluators,
         context: Mapping[str, Any],
         why_unreadable: Callable[[int], str] = lambda row: "the film cannot be read",
     ) -> None:
@@ -267,8 +269,7 @@ class Trainer:
         found: dict[str, float] = {}
         model = self.objective if self.average is None else self.average.model
         with self.runtime.averaged_statistics(model):
-            for name, evaluator in self.evaluators.items():
-                figures = evaluate(model, evaluator, self.runtime, self.precision)
+            for name, figures in evaluate(model, self.evaluators, self.runtime, self.precision).items():
                 found |= {f"{name}/{figure}": value for figure, value in figures.items()}
         self.tracker.figures(self.done, found)
         brief = {name: value for name, value in found.items() if name.count("/") == 1}
@@ -323,12 +324,14 @@ class Trainer:
         self.bad_images = state["progress"].get("bad_images", 0)  # absent in checkpoints of before it was counted
 
 
-def evaluate(model: Objective, evaluator: Evaluator, runtime: Runtime, precision: Precision) -> dict[str, float]:
-    """One evaluator's figures, in evaluation mode and without gradients."""
+def evaluate(
+    model: Objective, evaluators: Evaluators, runtime: Runtime, precision: Precision
+) -> Mapping[str, Mapping[str, float]]:
+    """What evaluators find in a model, in evaluation mode and without gradients."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), precision.autocast():
-            return evaluator.run(model.evaluated(), runtime)
+            return evaluators(model.evaluated(), runtime)
     finally:
         model.train(was_training)

@@ -204,14 +204,14 @@ def _at_least_fp32(value: Tensor) -> Tensor:
 
 @runtime_checkable
 class EncodesImages(Protocol):
-    def encode_images(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> pooled features float32 [B, dim] of the image encoder, before any projection."""
+    def encode_images(self, images: Tensor) -> Features:
+        """float32 [B, 3, S, S] -> features of the image encoder, before any projection."""
 
 
 @runtime_checkable
-class EmbedsImages(Protocol):
-    def embed_images(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> unit vectors float32 [B, D]."""
+class EmbedsImages(EncodesImages, Protocol):
+    def embed_images(self, features: Features) -> Tensor:
+        """What `encode_images` gives -> unit vectors float32 [B, D]."""
 
 
 @runtime_checkable
@@ -223,15 +223,26 @@ class EmbedsText(Protocol):
 
 
 @runtime_checkable
+class MatchesWords(EncodesImages, Protocol):
+    tokenizer: Tokenizer
+
+    def embed_words(self, ids: Tensor, mask: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [P, L] each -> words of texts float32 [P, W, D], and how many each has, int64 [P] on the CPU."""
+
+    def match_words(self, features: Features, words: Tensor, counts: Tensor) -> Tensor:
+        """What `encode_images` and `embed_words` give -> similarity of image regions and words float32 [B, P]."""
+
+
+@runtime_checkable
 class ScalesSimilarity(Protocol):
     def similarity_scale(self) -> float:
         """The factor that turns cosines into logits."""
 
 
 @runtime_checkable
-class Classifies(Protocol):
-    def classify(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> logits float32 [B, C], columns in the order of the data's labels."""
+class Classifies(EncodesImages, Protocol):
+    def classify(self, features: Features) -> Tensor:
+        """What `encode_images` gives -> logits float32 [B, C], columns in the order of the data's labels."""
 
 
 class Gathers(Protocol):
@@ -267,17 +278,11 @@ class EvalData(Protocol):
         augmentation of the film, or a draw of the text, with random numbers that are fixed for the film.
         """
 
+    def truth(self, split: str) -> Tensor:
+        """Labels float32 [N, C] of the split's images: 1, 0, nan = unknown; no image is read."""
+
     def column(self, split: str, name: str) -> list[str]:
         """A manifest column of the split, one string an image, '' where blank."""
 
     def texts(self, split: str) -> list[str]:
         """The text of each image's study, '' where it has none."""
-
-
-class Evaluator(Protocol):
-    needs: ClassVar[tuple[type, ...]]  # protocols that the model must meet
-    selects: ClassVar[str]  # the figure that chooses the best checkpoint where the user names none
-    higher_is_better: ClassVar[bool]
-
-    def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
-        """Named figures, the same in every process."""

@@ -1,7 +1,8 @@
 """Turn a download into a folder with manifest.csv: `python scripts/prepare.py chexpert --source DIR --out DIR`.
 
 Each module of cxrcl.data.sources that defines `read(source, *, option=default, ...) -> Prepared` is a sub-command: the
-first line of its docstring is the help, the section `Args:` that of its options.
+first line of its docstring is the help, the section `Args:` that of its options. `back-translate` works on such a
+folder: it adds reports in other words.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import cxrcl.data.sources
-from cxrcl.cli import guarded
-from cxrcl.errors import ConfigError
+from cxrcl.cli import Parser, guarded
 
 COMMON = ("source", "out", "force", "check_images", "drop_missing")
+BACK_TRANSLATE = "back-translate"
 
 
 def datasets() -> dict[str, str]:
@@ -42,19 +43,16 @@ def reader(dataset: str) -> Callable[..., Any]:
     return importlib.import_module(f"cxrcl.data.sources.{dataset}").read
 
 
-class _Parser(argparse.ArgumentParser):
-    """Mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
+def rewriter() -> Callable[..., Any]:
+    return importlib.import_module("cxrcl.data.back_translation").rewrite
 
 
 def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
     """The parser of a command line; only the set that it names is imported."""
-    parser = _Parser(prog="prepare.py", description=(__doc__ or "").partition(":")[0] + ".", allow_abbrev=False)
+    parser = Parser(prog="prepare.py", description=(__doc__ or "").partition(":")[0] + ".", allow_abbrev=False)
     commands = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
-    for name, text in datasets().items():
-        read = reader(name) if name in arguments[:1] else None
+    for name, text in {**datasets(), BACK_TRANSLATE: "add a second text to a prepared folder"}.items():
+        read = (rewriter() if name == BACK_TRANSLATE else reader(name)) if name in arguments[:1] else None
         description = (inspect.getdoc(read) or "").partition("\nArgs:")[0] if read else None
         command = commands.add_parser(
             name,
@@ -63,9 +61,13 @@ def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.add_argument("--source", required=True, type=Path, help="the folder as it was downloaded")
+        flags = ("--manifest", "--source") if name == BACK_TRANSLATE else ("--source",)
+        source = "a prepared folder" if name == BACK_TRANSLATE else "the folder as it was downloaded"
+        command.add_argument(*flags, required=True, type=Path, dest="source", metavar="DIR", help=source)
         command.add_argument("--out", required=True, type=Path, help="the folder to make")
-        command.add_argument("--force", action="store_true", help="write over a manifest.csv that is there")
+        command.add_argument(
+            "--force", "--overwrite", action="store_true", help="write over a manifest.csv that is there"
+        )
         command.add_argument(
             "--check-images",
             type=_count,
@@ -89,7 +91,9 @@ def _add_options(command: argparse.ArgumentParser, read: Callable[..., Any]) -> 
     documented = option_help(read)
     kinds = typing.get_type_hints(read)
     group = command.add_argument_group("options of this set")
-    for parameter in list(inspect.signature(read).parameters.values())[1:]:
+    for parameter in inspect.signature(read).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
         name, default = parameter.name, parameter.default
         settings: dict[str, Any] = {"required": default is parameter.empty, "help": documented.get(name, "")}
         if default not in (parameter.empty, None, ""):
@@ -127,8 +131,12 @@ def main() -> None:
 
     writing.check_folders(source, out, given["force"])
     options = {name: value for name, value in given.items() if name not in COMMON}
+    if dataset == BACK_TRANSLATE:
+        prepared = rewriter()(source, out, **options)
+    else:
+        prepared = reader(dataset)(source, **options)
     written = writing.write(
-        reader(dataset)(source, **options),
+        prepared,
         out,
         dataset=dataset,
         source=source,

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from cxrcl import config, distributed
 from cxrcl.distributed import Runtime
+from cxrcl.evaluation.look import Evaluation, Evaluator, Look
 from cxrcl.models.heads import Linear
 from cxrcl.types import Batch, Features, ImageEncoder, ImageSpec, Objective, Text, TextEncoder, Tokens
 
@@ -192,6 +193,11 @@ def assert_same(one: Sequence[Tensor], other: Sequence[Tensor], leaves: Sequence
 # ------------------------------------------------------------------------------------------ evaluation data
 
 
+def figures_of(evaluator: Any, model: Any, runtime: Any, batch_size: int = 64) -> dict[str, float]:
+    """What one evaluator finds in a model."""
+    return Evaluation({"it": evaluator}, evaluator.data, batch_size)(model, runtime)["it"]
+
+
 class FixedData:
     """Evaluation data in memory (implements `cxrcl.types.EvalData`).
 
@@ -210,7 +216,7 @@ class FixedData:
         self.tokenizer = tokenizer or CharTokenizer()
 
     def size(self, split: str) -> int:
-        return len(self.splits[split][0])
+        return len(self.splits[split][0]) if split in self.splits else 0
 
     def batches(
         self, split: str, positions: Sequence[int], batch_size: int, texts: int = 0, views: int = 1
@@ -226,6 +232,9 @@ class FixedData:
             films = torch.stack([images[rows] / (k + 1) for k in range(views)], dim=1)
             yield Batch(films, None, text, labels[rows], torch.tensor(rows))
 
+    def truth(self, split: str) -> Tensor:
+        return self.splits[split][1]
+
     def column(self, split: str, name: str) -> list[str]:
         return self.splits[split][3]
 
@@ -233,18 +242,16 @@ class FixedData:
         return self.splits[split][2]
 
 
-class StopsRun:
-    """An evaluator that asks its own process to end, at the evaluation whose number is in `at`."""
+class StopsRun(Evaluator):
+    """Asks its own process to end, at the evaluation whose number is in `at`."""
 
-    needs = ()
     selects = "count"
-    higher_is_better = True
     at: int | None = None
 
     def __init__(self) -> None:
         self.count = 0
 
-    def run(self, model: nn.Module, runtime: Any) -> dict[str, float]:
+    def run(self, look: Look) -> dict[str, float]:
         self.count += 1
         if self.count == StopsRun.at:
             os.kill(os.getpid(), signal.SIGTERM)

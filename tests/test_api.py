@@ -23,7 +23,7 @@ from cxrcl.data.loader import Feed
 from cxrcl.data.splits import Splits
 from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError, ConfigError, DataError
-from cxrcl.evaluation.embed import over_images
+from cxrcl.evaluation.look import Look, embeddings
 
 LINEAR = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
 CLIP = {"_target_": "cxrcl.objectives.clip.Clip", "image_head": LINEAR, "text_head": LINEAR}
@@ -79,7 +79,8 @@ def test_images_are_embedded_as_by_the_evaluators(trained: Path, tiny_set: Path,
     no_texts: Any = None
     splits = Splits(data, transform, no_texts, None, assemble.prepare(transform, runtime), Feed(0))
     with torch.no_grad():
-        expected, _ = over_images(splits, ["valid"], runtime, lambda b: clip.embed_images(b.images[:, 0]))
+        look = Look(clip, runtime, splits, 64, [embeddings(clip, ["valid"])])
+        expected = look.rows("embedding", ["valid"])
     found = model.embed_images(splits.column("valid", "path"))
     assert near(found, expected.numpy()) and np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import TinyImages
 
 from cxrcl import assemble
+from cxrcl.config import OWN_PACKAGES
+from cxrcl.errors import ConfigError
 from cxrcl.models.heads import Linear
 from cxrcl.models.patch_selection import TopKPatches
 from cxrcl.objectives.moco import Moco
+
+
+def test_what_encoders_lack_inside_of_others_is_told_with_the_rest(tmp_path: Path) -> None:
+    timm = {"_target_": "cxrcl.models.image.TimmEncoder", "name": "resnet18", "weights": str(tmp_path / "none.pth")}
+    image = {"_target_": "cxrcl.models.patch_selection.TopKPatches", "encoder": timm}
+    text = {"_target_": "cxrcl.models.text.HuggingFaceText", "name": str(tmp_path / "none")}
+    with pytest.raises(ConfigError) as caught:
+        assemble.check_folders({"_target_": "cxrcl.objectives.clip.Clip"}, image, text, OWN_PACKAGES)
+    assert str(caught.value) == (
+        f"image_encoder.encoder: weights={tmp_path / 'none.pth'}: file not found; "
+        f"text_encoder: name={tmp_path / 'none'}: no such folder"
+    )
 
 
 class Loaded(TinyImages):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PACKAGES, StopsRun
+from helpers import PACKAGES
 
 from cxrcl import assemble, cli, config
 from cxrcl.data.prompts import PromptSampler
@@ -17,6 +17,7 @@ from cxrcl.data.sources.base import Source
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
+from cxrcl.evaluation.look import Evaluation
 from cxrcl.objectives.clip import Clip
 from cxrcl.optim import Schedule
 from cxrcl.types import ImageEncoder, ImageSpec, Objective, TextEncoder
@@ -140,7 +141,7 @@ def test_given_objects_that_are_not_asked_for_are_not_passed() -> None:
     ("values", "said"),
     [
         ({"rotate": 3}, "transform.rotate: RadiographTransform has no such setting (did you mean `rotate_deg`?)"),
-        ({"zzz": 3}, "transform.zzz: RadiographTransform has no such setting (known: aspect, blur_px"),
+        ({"zzz": 3}, "transform.zzz: RadiographTransform has no such setting (known: aspect, blur_probability"),
         ({"rotate_deg": "far"}, "transform.rotate_deg='far': input should be a valid number"),
         ({"fit": "stretch"}, "transform.fit='stretch': input should be 'pad', 'crop' or 'squash'"),
         ({"scale": [1]}, "transform.scale.1: missing"),
@@ -225,15 +226,15 @@ def test_a_package_can_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert type(made).__name__ == "Mine"
 
 
-def test_a_class_without_needs_is_no_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_evaluator_is_one() -> None:
     node, alone = {"_target_": "helpers.StopsRun"}, Runtime(0, 1, torch.device("cpu"))
 
-    def made() -> object:
+    def made() -> Evaluation:
         return assemble.build_evaluators({"mine": node}, None, Clip, 4, PACKAGES, [], alone)  # type: ignore[arg-type]
 
-    assert set(made()) == {"mine"}  # type: ignore[call-overload]
-    monkeypatch.delattr(StopsRun, "needs")
-    assert fault(made).startswith("evals.mine._target_=helpers.StopsRun: not an evaluator")
+    assert set(made().evaluators) == {"mine"}
+    node["_target_"] = "helpers.FixedData"
+    assert fault(made) == "evals.mine._target_=helpers.FixedData: not an Evaluator"
 
 
 # ---------------------------------------------------------------------------------------------- skeleton

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from cxrcl.data.order import GlobalBatches
 from cxrcl.distributed import Runtime, gather
 from cxrcl.errors import DataError
+from cxrcl.evaluation.look import Evaluation, Look, pooled
 from cxrcl.evaluation.loss import Loss
 from cxrcl.evaluation.retrieval import Retrieval
 from cxrcl.evaluation.zero_shot import ZeroShot
@@ -116,12 +117,12 @@ def data_of(count: int) -> FixedData:
 def figures(runtime: Runtime, count: int, batch_size: int) -> dict[str, dict[str, float]]:
     model, data = clip("same_text").eval(), data_of(count)
     evaluators = {
-        "zero_shot": ZeroShot(data, lambda _: PROMPTS, resamples=20),
+        "zero_shot": ZeroShot(data, lambda *_: PROMPTS, resamples=20),
         "retrieval": Retrieval(data, at=(1, 2)),
         "loss": Loss(data, batch_size),
     }
     with torch.no_grad():
-        return {name: evaluator.run(model, runtime) for name, evaluator in evaluators.items()}
+        return Evaluation(evaluators, data, batch_size)(model, runtime)
 
 
 def message_of(call: Callable[[], Any]) -> str:
@@ -210,17 +211,21 @@ def _work(runtime: Runtime, folder: Path) -> dict[str, Any]:
         "clip": train_clip(runtime, 20),
         "first_losses": {targets: first_loss(runtime, targets) for targets in ("identity", "same_text")},
         "figures": {count: figures(runtime, count, 4) for count in (7, 9)},
-        "one_image": figures_of_one_image(runtime),
+        "one_image": rows_of_one_image(runtime),
         "bad_rank": fit_one_bad_rank(runtime, folder / "bad"),
         "device": runtime.device == torch.device("cpu"),
     }
 
 
-def figures_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor]:
+def rows_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor, Tensor]:
     """The second process has no share of a single image and still takes part."""
     from cxrcl.evaluation.embed import over_images
 
-    return over_images(data_of(1), ["valid"], runtime, lambda batch: batch.images.flatten(1)[:, :4])
+    model, data = clip("same_text").eval(), data_of(1)
+    with torch.no_grad():
+        look = Look(model, runtime, data, 2, [pooled(("valid",))])
+        rows = look.rows("pooled", ("valid",))
+        return rows, *over_images(data, ["valid"], runtime, lambda batch: batch.images.flatten(1)[:, :4])
 
 
 @pytest.fixture(scope="module")
@@ -353,10 +358,9 @@ def test_figures_do_not_depend_on_the_number_of_processes(pair: list[dict[str, A
 
 
 def test_a_process_without_a_share_takes_part(pair: list[dict[str, Any]]) -> None:
-    rows, labels = figures_of_one_image(ALONE)
+    expected = rows_of_one_image(ALONE)
     for found in pair:
-        assert torch.equal(found["one_image"][0], rows)
-        assert torch.equal(found["one_image"][1], labels)
+        assert all(map(torch.equal, found["one_image"], expected))
 
 
 # ---------------------------------------------------------------------------------------------------- pure functions

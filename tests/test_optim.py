@@ -147,7 +147,7 @@ def test_the_first_group_has_the_rate_of_the_heads_and_the_schedule_moves_all() 
     optimizer = assemble.build_optimizer(node, model, ("cxrcl",), 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.8, 0.8, 0.4, 0.4]
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    model.classify(torch.randn(2, 3, 16, 16)).sum().backward()
+    model.classify(model.encode_images(torch.randn(2, 3, 16, 16))).sum().backward()
     optimizer.step()
     for name, parameter in model.named_parameters():
         factor = 0.8 if name.startswith("classifier") else 0.4
@@ -271,7 +271,7 @@ def test_shipped_optimizers_are_built_with_two_groups_and_step(option: str, name
     assert [group["weight_decay"] for group in optimizer.param_groups] == [node["weight_decay"], 0.0]
     assert {group["lr"] for group in optimizer.param_groups} == {3e-3}
     before = model.classifier.weight.detach().clone()
-    model.classify(torch.randn(2, 3, 16, 16)).sum().backward()
+    model.classify(model.encode_images(torch.randn(2, 3, 16, 16))).sum().backward()
     optimizer.step()
     assert not torch.equal(before, model.classifier.weight)
 

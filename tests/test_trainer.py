@@ -114,7 +114,6 @@ class Recorded(Tracker):
 class Scores:
     """An evaluator that gives the numbers it was told."""
 
-    needs: ClassVar[tuple[type, ...]] = ()
     selects = "value"
     higher_is_better = True
 
@@ -162,7 +161,7 @@ def trainer(
         Recorded(),
         Kept(),
         lambda batch: batch,
-        evaluators or {},
+        lambda model, runtime: {name: each.run(model, runtime) for name, each in (evaluators or {}).items()},
         {"config": {"name": "test"}},
     )
 
@@ -314,7 +313,7 @@ def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode() 
     scores, model = Scores(1, 2), Line()
     for mode in (True, False):
         model.train(mode)
-        evaluate(model, scores, ALONE, Precision("fp32", torch.device("cpu")))
+        evaluate(model, lambda *given: {"e": scores.run(*given)}, ALONE, Precision("fp32", torch.device("cpu")))
         assert model.training == mode
     assert scores.modes == [(False, False)] * 2
 
@@ -498,7 +497,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 HARD = (  # all that draws random numbers: augmentation, sentences, dropout, BatchNorm's batches
     "data.reports.sentences=2",
-    "transform.blur_px=0.5",
+    "transform.blur_probability=0.5",
     "text_encoder.dropout=0.2",
     "schedule=cosine",
     "trainer.warmup_steps=3",

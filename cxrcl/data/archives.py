@@ -26,22 +26,31 @@ def _opened(archive: str, changed_ns: int, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(archive)
 
 
-def read(archive: str, member: str) -> bytes:
-    """The content of a member, its checksum compared.
+def find(archive: str, member: str) -> tuple[zipfile.ZipFile, zipfile.ZipInfo]:
+    """The opened zip file, and what its index says of a member.
 
     Raises:
-        ImageError: no such zip file or member, damaged, encrypted, or above 1 GiB.
+        ImageError: no such zip file or member.
     """
     try:
         # A zip file that is replaced is opened anew.
         file = _opened(archive, Path(archive).stat().st_mtime_ns, os.getpid())
-        info = file.getinfo(member)
+        return file, file.getinfo(member)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError("zip file not found") from None
     except KeyError:
         raise ImageError("no such file inside the zip file") from None
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         raise ImageError("not a whole zip file") from None
+
+
+def read(archive: str, member: str) -> bytes:
+    """The content of a member, its checksum compared.
+
+    Raises:
+        ImageError: no such zip file or member, damaged, encrypted, or above 1 GiB.
+    """
+    file, info = find(archive, member)
     if info.flag_bits & 1:
         raise ImageError("encrypted inside the zip file: unpack it with its password")
     if info.file_size > MAX_BYTES:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cxrcl.data.image_io import ImageError, read_gray
+from cxrcl.data.films import FULL_SIZE, Films
 from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
-from cxrcl.data.pixels import MIN_SIDE_PX
+from cxrcl.data.pixels import MIN_SIDE_PX, ImageError
 from cxrcl.errors import DataError
 
 Reasons = dict[int, str]  # position in the manifest -> why the film cannot be read
@@ -23,13 +23,13 @@ _FILMS_A_BATCH = 64
 class _Reading:
     """What is wrong with each film."""
 
-    def __init__(self, paths: np.ndarray) -> None:
-        self.paths = paths
+    def __init__(self, paths: np.ndarray, films: Films) -> None:
+        self.paths, self.films = paths, films
 
     def __getitem__(self, key: tuple[int, int]) -> Reasons:
         _, position = key
         try:
-            read_gray(self.paths[position], MIN_SIDE_PX)
+            self.films.read(self.paths[position], MIN_SIDE_PX)
         except ImageError as error:
             return {position: str(error)}
         return {}
@@ -39,12 +39,12 @@ def _merged(parts: Sequence[Reasons]) -> Reasons:
     return {position: reason for part in parts for position, reason in part.items()}
 
 
-def find_unreadable(manifest: Manifest, positions: Sequence[int], feed: Feed) -> Reasons:
+def find_unreadable(manifest: Manifest, positions: Sequence[int], feed: Feed, films: Films = FULL_SIZE) -> Reasons:
     """Decodes the films at these positions of the manifest, in the feed's workers: as long as reading them once."""
     starts = range(0, len(positions), _FILMS_A_BATCH)
     keys = [[(0, int(position)) for position in positions[start : start + _FILMS_A_BATCH]] for start in starts]
     collate: Any = _merged  # no batch is made
-    parts: Any = feed.batches(_Reading(manifest.rows["path"].to_numpy(dtype=str)), keys, collate)
+    parts: Any = feed.batches(_Reading(manifest.rows["path"].to_numpy(dtype=str), films), keys, collate)
     return _merged(list(parts))
 
 

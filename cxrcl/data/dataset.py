@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxrcl.data.image_io import ImageError, read_gray
+from cxrcl.data.films import FULL_SIZE, Films
 from cxrcl.data.manifest import Manifest, check_studies
+from cxrcl.data.pixels import MIN_SIDE_PX, ImageError
 from cxrcl.data.streams import IMAGE, STAND_IN, TEXT, VIEWS, stream
 from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
@@ -24,7 +25,7 @@ MAX_STAND_INS = 16  # tried for one sample
 class Sample:
     images: np.ndarray | None  # uint8 [V, 1, S, S]
     augment: np.ndarray | None  # float32 [V, P]
-    texts: list[str]
+    texts: list[tuple[str, ...]]  # T texts, each as its sentences
     labels: np.ndarray  # float32 [C]
     index: int  # row of the manifest's CSV (its header is row 1)
     bad: int = 0  # row of the CSV whose film cannot be read, in place of whose sample this one stands; 0: none
@@ -44,6 +45,7 @@ class TrainSet:
         unit: `study` draws views among the images of a study; `image` makes each image a sample of its own.
         num_views: V. A study with fewer images gives one twice, augmented independently.
         num_texts: T independent draws of a text; samples without any text are dropped and counted in `dropped`.
+        films: how they are read.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class TrainSet:
         num_views: int,
         num_texts: int,
         seed: int,
+        films: Films = FULL_SIZE,
     ) -> None:
         self.transform = transform
+        self.films = films
         self.texts = texts
         self.num_views = num_views
         self.num_texts = num_texts if texts is not None else 0
@@ -109,7 +113,7 @@ class TrainSet:
         """The reason for a `bad` of a sample: the film is read again."""
         for path in self.paths[self.lines == line]:  # several where sources were put together
             try:
-                read_gray(path, self.transform.needed_side_px())
+                self.films.read(path, self.transform.needed_side_px())
             except ImageError as error:
                 return str(error)
         return "it could be read when tried again"
@@ -128,7 +132,7 @@ class TrainSet:
         for view, row in enumerate(chosen):
             rng = stream(self.seed, IMAGE, epoch, first, view)
             try:
-                film = read_gray(self.paths[row], self.transform.needed_side_px())
+                film = self.films.read(self.paths[row], self.transform.needed_side_px())
             except ImageError as error:
                 raise _Unreadable(int(self.lines[row]), error) from None
             images.append(self.transform.geometry(film, rng)[None])
@@ -136,7 +140,7 @@ class TrainSet:
         texts = []
         for k in range(self.num_texts):
             assert self.texts is not None
-            texts.append(self.texts.make(first, stream(self.seed, TEXT, epoch, first, k)))
+            texts.append(self.texts.draw(first, stream(self.seed, TEXT, epoch, first, k), k))
         return Sample(np.stack(images), np.stack(numbers), texts, self.values[first], int(self.lines[first]))
 
 
@@ -146,6 +150,7 @@ class EvalSet:
     Args:
         num_views, num_texts: with more than one, each view is an augmentation of the film and each text a draw, by
             random numbers that depend on the film's place only: what a loss over two views is measured on.
+        films: how they are read.
     """
 
     def __init__(
@@ -155,8 +160,10 @@ class EvalSet:
         texts: Texts | None,
         num_views: int = 1,
         num_texts: int = 1,
+        films: Films = FULL_SIZE,
     ) -> None:
         self.transform = transform
+        self.films = films
         self.texts = texts
         self.num_views = num_views
         self.num_texts = num_texts
@@ -169,8 +176,8 @@ class EvalSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         _, row = key
-        side = self.transform.spec.size if self.num_views == 1 else self.transform.needed_side_px()
-        film = _read(self.paths[row], self.lines[row], side)
+        side = self.transform.needed_side_px(augmented=self.num_views > 1)
+        film = _read(self.films, self.paths[row], self.lines[row], side)
         numbers = None
         if self.num_views == 1:
             images = self.transform.geometry(film, None)[None, None]
@@ -181,7 +188,7 @@ class EvalSet:
         texts = []
         if self.texts is not None:
             draws = [None] if self.num_texts == 1 else [stream(0, TEXT, row, k) for k in range(self.num_texts)]
-            texts = [self.texts.make(row, rng) for rng in draws]
+            texts = [self.texts.draw(row, rng, k) for k, rng in enumerate(draws)]
         return Sample(images, numbers, texts, self.values[row], int(self.lines[row]))
 
 
@@ -192,14 +199,14 @@ def _lines(manifest: Manifest) -> np.ndarray:
     return np.arange(2, len(manifest) + 2)
 
 
-def _read(path: str, line: int, side_px: int) -> np.ndarray:
+def _read(films: Films, path: str, line: int, side_px: int) -> np.ndarray:
     try:
-        return read_gray(path, side_px)
+        return films.read(path, side_px)
     except ImageError as error:
         raise DataError(f"image of row {line} of the manifest: {error}") from None
 
 
-def probe_images(manifest: Manifest, count: int = 16, allowed: int = 0) -> None:
+def probe_images(manifest: Manifest, count: int = 16, allowed: int = 0, films: Films = FULL_SIZE) -> None:
     """Open a few files spread over the manifest, so that a wrong folder is noticed before any work starts.
 
     Args:
@@ -211,7 +218,7 @@ def probe_images(manifest: Manifest, count: int = 16, allowed: int = 0) -> None:
     lines = _lines(manifest)
     for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
         try:
-            _read(manifest.rows["path"].iloc[row], int(lines[row]), 16)
+            _read(films, manifest.rows["path"].iloc[row], int(lines[row]), MIN_SIDE_PX)
         except DataError:
             if allowed == 0 or manifest.rows["split"].iloc[row] != "train":
                 raise

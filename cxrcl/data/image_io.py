@@ -33,13 +33,13 @@ _ORIENTATION = 0x0112  # of EXIF
 _NPY = b"\x93NUMPY"
 
 
-def read_gray(path: str | Path, smallest_side_px: int | None = None) -> np.ndarray:
+def read_gray(path: str | Path | BinaryIO, smallest_side_px: int | None = None) -> np.ndarray:
     """Read a film. Its kind is told by its content, whatever its name.
 
     Args:
         path: PNG, JPEG, JPEG 2000, TIFF, BMP, GIF, WebP, PPM, DICOM or NumPy's .npy; or `archive.zip!/inside/film.png`.
             EXIF orientation is applied, alpha laid on black, colours become luminance; of several pages or frames the
-            first is read.
+            first is read. Or an open file.
         smallest_side_px: the shorter side that is needed. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size,
             never below this.
 
@@ -49,7 +49,7 @@ def read_gray(path: str | Path, smallest_side_px: int | None = None) -> np.ndarr
     Raises:
         ImageError: missing, empty, truncated, not an image, below 16 px a side or above 150 million pixels.
     """
-    with _opened(str(path)) as file:
+    with _opened(path) as file:
         head = file.read(256)
         file.seek(0)
         try:
@@ -95,7 +95,11 @@ def grey(film: Image.Image | np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _opened(path: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+    if not isinstance(path, str | Path):
+        yield path
+        return
+    path = str(path)
     inside = archives.split(path)
     if inside is not None:
         yield io.BytesIO(archives.read(*inside))
@@ -123,7 +127,8 @@ def _read_with_pillow(file: BinaryIO, smallest_side_px: int | None) -> np.ndarra
         if image.format == "TIFF" and max(tile.extents[3] for tile in image.tile if tile.extents) < height:
             raise ImageError("the file is truncated")  # strips are missing; Pillow would leave them black
         if image.mode not in ("RGB", "RGBA") or ";16" not in _layout(image):
-            return _one_channel(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # else it is copied even where there is nothing to turn
+            return _one_channel(image)
         upright = Image.fromarray(_deep_luminance(image, file))
         upright.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
         return _one_channel(ImageOps.exif_transpose(upright))
@@ -139,7 +144,7 @@ def _one_channel(image: Image.Image) -> np.ndarray:
         image = Image.alpha_composite(black, image)
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
-    return np.asarray(image.convert("L"))
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
 def _layout(image: ImageFile.ImageFile) -> str:

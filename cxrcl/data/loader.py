@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -12,22 +15,28 @@ import torch
 from torch.utils.data import DataLoader
 
 from cxrcl.data.dataset import Sample
+from cxrcl.data.tokens import TokenTable, tokenize
 from cxrcl.errors import UserError
 from cxrcl.types import Batch, Text, Tokenizer
 
 
-def tokenize(texts: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Text:
-    """B lists of T texts -> Text [B, T, L], padded to the longest of the batch."""
-    rows, columns = len(texts), len(texts[0])
-    tokens = tokenizer([text for row in texts for text in row])
-    return Text(*(torch.tensor(part, dtype=torch.int64).view(rows, columns, -1) for part in tokens))
-
-
 class Collate:
-    """Stacks samples and tokenises all their texts in one call. `tokenizer` is None when no text is asked for."""
+    """Stacks samples and tokenises all their texts in one call.
 
-    def __init__(self, tokenizer: Tokenizer | None) -> None:
+    Args:
+        tokenizer: None when no text is asked for.
+        table: pieces of sentences that were looked up before; the same batches, made sooner.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, table: TokenTable | None = None) -> None:
         self.tokenizer = tokenizer
+        self.table = table
+
+    def _text(self, samples: Sequence[Sample], tokenizer: Tokenizer) -> Text:
+        """Text [B, T, L], padded to the longest of the batch."""
+        texts = [text for sample in samples for text in sample.texts]
+        found = tokenize(texts, tokenizer) if self.table is None else self.table(texts)
+        return Text(*(torch.from_numpy(part).view(len(samples), len(samples[0].texts), -1) for part in found))
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         first = samples[0]
@@ -35,7 +44,7 @@ class Collate:
         augment = None if first.augment is None else np.stack([s.augment for s in samples if s.augment is not None])
         text = None
         if self.tokenizer is not None and first.texts:
-            text = tokenize([s.texts for s in samples], self.tokenizer)
+            text = self._text(samples, self.tokenizer)
         return Batch(
             images=torch.from_numpy(images),
             augment=None if augment is None else torch.from_numpy(augment),
@@ -46,8 +55,16 @@ class Collate:
         )
 
 
+def _end_with(parent: int) -> None:
+    """torch's workers notice too that the main process was killed, but then wait for their results to be fetched."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # one worker, one core
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # The main process decides when to stop; a worker that obeys Ctrl-C or SIGTERM by itself only prints a traceback.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)

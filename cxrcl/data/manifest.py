@@ -1,16 +1,17 @@
 """The one table that every data set is turned into: a CSV with one image a row.
 
 Columns: `image` (path relative to the manifest's folder, also into a zip file: `archive.zip!/inside/film.png`),
-`patient`, `study`, `view`, `split` (train, valid, test); optional `findings`, `impression`, `text`, `sex`, `age`,
-`source`; every other column is a label with the values 1 (present), 0 (absent), -1 (uncertain) or blank (the source
-does not say).
+`patient`, `study`, `view`, `split` (train, valid, test); optional `findings`, `impression`, `text`,
+`text_augment` (the whole report in other words), `sex`, `age`, `source`; every other column is a label with the values
+1 (present), 0 (absent), -1 (uncertain) or blank (the source does not say).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import pandas as pd
 from cxrcl.errors import DataError
 
 REQUIRED = ("image", "patient", "study", "view", "split")
-OPTIONAL = ("findings", "impression", "text", "sex", "age", "source")
+OPTIONAL = ("findings", "impression", "text", "text_augment", "sex", "age", "source")
 SPLITS = ("train", "valid", "test")
 FILE_NAME = "manifest.csv"
 
@@ -29,8 +30,8 @@ class Manifest:
     """Checked rows of one or several sources.
 
     Attributes:
-        rows: one image a row, columns of str with '' for blank; `path` holds the image's absolute path and `line` the
-            (int) row of the file, its header being row 1.
+        rows: one image a row, columns of str with '' for blank; `path` holds the image's absolute path, `line` the
+            (int) row of the file, its header being row 1, and `part` the key of its source ('' before `merge`).
         labels: label names, the columns of `values`.
         values: float32 [rows, C] of 1, 0, -1, nan, uncertain ones replaced by the policy.
         stated: the values as the source has them (texts speak of these).
@@ -69,7 +70,7 @@ class Manifest:
     def fingerprint(self) -> str:
         """Changes when images, patients, splits, texts or labels change."""
         digest = hashlib.sha256(",".join(self.labels).encode())
-        columns = [c for c in (*REQUIRED, "findings", "impression", "text") if c in self.rows]
+        columns = [c for c in (*REQUIRED, "findings", "impression", "text", "text_augment") if c in self.rows]
         for value in pd.util.hash_pandas_object(self.rows[columns], index=False).to_numpy():
             digest.update(value.tobytes())
         digest.update(self.values.tobytes())
@@ -109,9 +110,11 @@ def _rows_named(mask: np.ndarray) -> str:
 
 def _check_ids(table: pd.DataFrame, file: Path) -> None:
     for name in ("image", "patient", "study"):
-        blank = table[name].str.strip().str.lower().isin(["", "nan", "none", "null"]).to_numpy()
-        if blank.any():
-            raise DataError(f"{file}: blank {name} in {_rows_named(blank)}: every image needs one")
+        # Only different values are looked at, here and below: a column of strings is slow to work on row by row.
+        blank = [value for value in table[name].unique() if value.strip().lower() in ("", "nan", "none", "null")]
+        if blank:
+            mask = table[name].isin(blank).to_numpy()
+            raise DataError(f"{file}: blank {name} in {_rows_named(mask)}: every image needs one")
     wrong = ~table["split"].isin(SPLITS).to_numpy()
     if wrong.any():
         value = table["split"].to_numpy()[wrong][0]
@@ -139,16 +142,17 @@ def _label_values(table: pd.DataFrame, labels: Sequence[str], file: Path) -> np.
     for column, name in enumerate(labels):
         if name not in table:
             continue
-        text = table[name].str.strip()
-        numbers = pd.to_numeric(text.mask(text == ""), errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
-        bad = (text != "").to_numpy() & ~np.isin(numbers, (-1, 0, 1))
+        codes, different = pd.factorize(table[name])
+        texts = pd.Series([value.strip() for value in different], dtype=object)
+        numbers = pd.to_numeric(texts.where(texts != ""), errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
+        bad = (texts != "").to_numpy() & ~np.isin(numbers, (-1, 0, 1))
         if bad.any():
-            value = text.to_numpy()[bad][0]
+            rows = bad[codes]
             raise DataError(
-                f"{file}: label {name!r} is {value!r} in {_rows_named(bad)}: labels are 1, 0, -1 or blank; "
-                "if the column is not a label, name the labels with data.labels=[...]"
+                f"{file}: label {name!r} is {texts[codes[rows][0]]!r} in {_rows_named(rows)}: labels are 1, 0, -1 or "
+                "blank; if the column is not a label, name the labels with data.labels=[...]"
             )
-        values[:, column] = numbers
+        values[:, column] = numbers[codes]
     return values
 
 
@@ -178,26 +182,37 @@ def load(
     values = _label_values(table, labels, file)
     rows = table[[c for c in (*REQUIRED, *OPTIONAL) if c in table]].copy()
     rows["line"] = np.arange(2, len(rows) + 2)
-    rows["path"] = _image_paths(root, rows["image"], file, allow_outside_root)
+    rows["path"] = _image_paths(root, rows["image"].tolist(), file, allow_outside_root)
+    rows["part"] = ""
     return Manifest(rows, tuple(labels), values)
 
 
-def _image_paths(root: Path, images: pd.Series, file: Path, allow_outside_root: bool) -> list[str]:
-    base = root.resolve()
-    outside = images.str.contains(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]|^[A-Za-z]:|\0", regex=True).to_numpy()
-    if outside.any() and not allow_outside_root:
-        raise DataError(
-            f"{file}: image paths lead out of the folder in {_rows_named(outside)}: "
-            "make them relative to it, or set data.allow_outside_root=true"
-        )
-    return [str(base / name) for name in images.str.replace("\\", "/", regex=False)]
+_LEADS_OUT = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]|^[A-Za-z]:|\0")
+
+
+def _image_paths(root: Path, images: list[str], file: Path, allow_outside_root: bool) -> list[str]:
+    if not allow_outside_root:
+        # The expression takes most of the time of reading a manifest: it is asked where one of its marks is.
+        suspects = [k for k, x in enumerate(images) if ".." in x or x[0] in "/\\~" or x[1:2] == ":" or "\0" in x]
+        outside = np.zeros(len(images), dtype=bool)
+        outside[[k for k in suspects if _LEADS_OUT.search(images[k])]] = True
+        if outside.any():
+            raise DataError(
+                f"{file}: image paths lead out of the folder in {_rows_named(outside)}: "
+                "make them relative to it, or set data.allow_outside_root=true"
+            )
+    base = str(root.resolve())
+    names = [name.replace("\\", "/") for name in images]
+    return [name if name[0] == "/" else f"{base}/{name}" for name in names]
 
 
 def merge(parts: Mapping[str, Manifest]) -> Manifest:
     """Rows of several sources one after another; labels are the union, nan where a source does not have one.
 
-    Patients and studies are told apart by source.
+    Patients and studies are told apart by source where there are several; a column that a source does not have is ''
+    in its rows.
     """
+    parts = {key: replace(part, rows=part.rows.assign(part=key)) for key, part in parts.items()}
     if len(parts) == 1:
         return next(iter(parts.values()))
     labels = tuple(dict.fromkeys(name for part in parts.values() for name in part.labels))
@@ -215,7 +230,7 @@ def merge(parts: Mapping[str, Manifest]) -> Manifest:
 
 def check_studies(manifest: Manifest) -> None:
     """Images of a study must share labels and texts when the study is the sample: an error otherwise."""
-    columns = [c for c in ("findings", "impression", "text") if c in manifest.rows]
+    columns = [c for c in ("findings", "impression", "text", "text_augment") if c in manifest.rows]
     table = manifest.rows[["patient", "study", *columns]].assign(
         **{f"label {k}": np.nan_to_num(column, nan=9.0) for k, column in enumerate(manifest.stated.T)}
     )
@@ -228,7 +243,12 @@ def check_studies(manifest: Manifest) -> None:
 
 
 def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str, Sequence[str]]) -> Manifest:
-    """Keep rows by view and by the values of other columns."""
+    """Keep rows by view and by the values of other columns, in all sources alike.
+
+    Raises:
+        DataError: nothing is left, or nothing of a source, unless the filter chooses among sources (`part`): a source
+            without such a column, or with other names for its views, would be lost without a word.
+    """
     wanted = {**({"view": views} if views else {}), **filters}
     keep = np.ones(len(manifest), dtype=bool)
     for column, allowed in wanted.items():
@@ -242,4 +262,14 @@ def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str
         keep &= manifest.rows[column].isin(list(allowed)).to_numpy()
     if not keep.any():
         raise DataError(f"no image is left after filtering by {', '.join(wanted)}")
-    return manifest.take(keep)
+    left = manifest.take(keep)
+    lost = [key for key in manifest.rows["part"].unique() if "part" not in wanted and key not in {*left.rows["part"]}]
+    if lost:
+        rows = manifest.rows[manifest.rows["part"] == lost[0]]
+        blank = [column for column in wanted if (rows[column] == "").all()]
+        hint = f"it has no {', '.join(blank)}" if blank else f"its views: {', '.join(sorted(set(rows['view'])))}"
+        raise DataError(
+            f"no image of the source {lost[0]} is left after filtering by {', '.join(wanted)} ({hint}): leave it out "
+            "of data=[...], or change data.views or data.filter, which hold for all sources"
+        )
+    return left

@@ -15,6 +15,7 @@ import numpy as np
 from cxrcl.errors import ConfigError
 
 KINDS = ("pos", "neg", "unc")
+ANY = "*"
 Prompts = dict[str, dict[str, list[str]]]
 
 
@@ -43,7 +44,8 @@ def load(name: str) -> Prompts:
     """Read {label: {"pos": [...], "neg": [...], "unc": [...]}}; `neg` and `unc` may be absent.
 
     In place of a list may stand an object of named parts, {"severity": ["", "mild"], "subtype": [...], ...}: every
-    combination of one phrase of each part, in the file's order, is a sentence (blank phrases leave nothing).
+    combination of one phrase of each part, in the file's order, is a sentence (blank phrases leave nothing). The label
+    "*" stands for every label that the file does not name (see `fill`).
 
     Raises:
         ValueError: the file and the place in it, what was found and what is expected.
@@ -72,6 +74,30 @@ def load(name: str) -> Prompts:
                 if not isinstance(sentence, str) or not sentence.strip():
                     raise ValueError(f"{path}: /{label}/{kind}/{k}: expected a sentence, found {sentence!r}")
     return content
+
+
+def fill(prompts: Prompts, labels: Sequence[str]) -> Prompts:
+    """The prompts, with sentences made from those of "*" for labels that have none of their own.
+
+    `{}` becomes the label as it is written, `{lower}` the label in small letters.
+    """
+    if ANY not in prompts:
+        return prompts
+    named = {name: kinds for name, kinds in prompts.items() if name != ANY}
+    made = {
+        name: {
+            kind: [form.replace("{}", name).replace("{lower}", name.lower()) for form in forms]
+            for kind, forms in prompts[ANY].items()
+        }
+        for name in labels
+        if name not in named
+    }
+    return {**named, **made}
+
+
+def for_labels(name: str, labels: Sequence[str]) -> Prompts:
+    """`load`, with sentences for labels that the file leaves to "*"."""
+    return fill(load(name), labels)
 
 
 def _combined(parts: Mapping[str, Any], place: str) -> list[str]:
@@ -120,6 +146,7 @@ class PromptSampler:
 
     def check(self, labels: Sequence[str]) -> None:
         """Every label of the data needs sentences for each value that will be asked for."""
+        self.prompts = fill(self.prompts, labels)
         absent = [name for name in labels if name not in self.prompts]
         if absent:
             raise ConfigError(

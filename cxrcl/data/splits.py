@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import torch
+from torch import Tensor
+
 from cxrcl.data.dataset import EvalSet
+from cxrcl.data.films import FULL_SIZE, Films
 from cxrcl.data.loader import Collate, Feed
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.texts import Texts
@@ -19,6 +23,7 @@ class Splits:
         make_texts: manifest -> its texts.
         prepare: host batch -> device-ready batch.
         tokenizer: None where the model reads no text.
+        films: how they are read.
     """
 
     def __init__(
@@ -29,9 +34,11 @@ class Splits:
         tokenizer: Tokenizer | None,
         prepare: Callable[[Batch], Batch],
         feed: Feed,
+        films: Films = FULL_SIZE,
     ) -> None:
         self.manifest, self.transform, self.make_texts = manifest, transform, make_texts
         self.tokenizer, self.prepare, self.feed = tokenizer, prepare, feed
+        self.films = films
         self.labels = manifest.labels
         self._parts: dict[str, Manifest] = {}
         self._texts: dict[str, Texts] = {}
@@ -50,6 +57,9 @@ class Splits:
     def size(self, split: str) -> int:
         return len(self._part(split))
 
+    def truth(self, split: str) -> Tensor:
+        return torch.from_numpy(self._part(split).values)
+
     def column(self, split: str, name: str) -> list[str]:
         return self._part(split).rows[name].tolist()
 
@@ -65,5 +75,5 @@ class Splits:
             for start in range(0, len(positions), batch_size)
         ]
         sentences = self._texts_of(split) if texts else None
-        dataset = EvalSet(self._part(split), self.transform, sentences, views, texts)
+        dataset = EvalSet(self._part(split), self.transform, sentences, views, texts, self.films)
         return map(self.prepare, self.feed.batches(dataset, keys, Collate(self.tokenizer if texts else None)))

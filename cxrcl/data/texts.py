@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.prompts import PromptSampler
-from cxrcl.data.reports import ReportSampler
+from cxrcl.data.reports import Report, ReportSampler
+
+_NO_REPORT = Report((), ())
 
 
 class Texts:
@@ -14,31 +18,96 @@ class Texts:
 
     Args:
         mode: `report`, `prompts`, or `auto` (the report where there is one, else prompts where there are labels).
+        prompts: of all rows, or by the key of their source (column `part` of the manifest): a source's prompts then
+            speak of those labels only that some row of it states.
     """
 
-    def __init__(self, manifest: Manifest, mode: str, reports: ReportSampler, prompts: PromptSampler) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        mode: str,
+        reports: ReportSampler,
+        prompts: PromptSampler | Mapping[str, PromptSampler],
+    ) -> None:
         self.reports = reports
-        self.prompts = prompts
         self.labels = manifest.labels
         self.values = manifest.stated
-        if mode != "prompts":
-            columns = [c for c in ("text", *reports.sections) if c in manifest.rows]
-            records = zip(*(manifest.rows[c] for c in columns)) if columns else ([()] * len(manifest))
-            self._report = [reports.read(dict(zip(columns, record))) for record in records]
-        else:
-            self._report = [[]] * len(manifest)
+        self._report = [_NO_REPORT] * len(manifest) if mode == "prompts" else _read(manifest, reports)
         self._speaks = mode != "report" and bool(manifest.labels)
-        if self._speaks and not all(self._report):
-            prompts.check(manifest.labels)
+        everywhere = isinstance(prompts, PromptSampler)
+        parts = np.full(len(manifest), "") if everywhere else manifest.rows["part"].to_numpy(dtype=str)
+        self._parts: list[str] = parts.tolist()
+        self._prompts: dict[str, tuple[PromptSampler, list[int]]] = {}  # of a source, and the labels it may speak of
+        if not self._speaks:
+            return
+        lacking = np.array([not report.sections for report in self._report], dtype=bool)
+        for part in dict.fromkeys(parts[lacking].tolist()):
+            sampler = prompts if isinstance(prompts, PromptSampler) else prompts[part]
+            stated = ~np.isnan(self.values[parts == part]).all(axis=0)
+            columns = [k for k in range(len(self.labels)) if everywhere or stated[k]]
+            sampler.check([self.labels[k] for k in columns])
+            self._prompts[part] = sampler, columns
 
-    def _named(self, row: int) -> dict[str, float]:
-        return dict(zip(self.labels, self.values[row].tolist(), strict=True))
+    def _spoken(self, row: int) -> tuple[PromptSampler, dict[str, float]]:
+        """The prompts for a row without a report, and its labels by name."""
+        sampler, columns = self._prompts[self._parts[row]]
+        values = self.values[row].tolist()
+        return sampler, {self.labels[k]: values[k] for k in columns}
+
+    def __len__(self) -> int:
+        return len(self._report)
 
     def exists(self, row: int) -> bool:
-        return bool(self._report[row]) or (self._speaks and self.prompts.can_speak(self._named(row)))
+        if self._report[row].sections or not self._speaks:
+            return bool(self._report[row].sections)
+        sampler, named = self._spoken(row)
+        return sampler.can_speak(named)
+
+    def draw(self, row: int, rng: np.random.Generator | None, which: int = 0) -> tuple[str, ...]:
+        """Sentences of a random text, or of the fixed one of evaluation when `rng` is None; () where the row has none.
+
+        Args:
+            which: number of the text in its sample (see `ReportSampler.draw`).
+        """
+        if self._report[row].sections:
+            return self.reports.draw(self._report[row], rng, which)
+        if not self._speaks:
+            return ()
+        sampler, named = self._spoken(row)
+        return sampler.draw(named, rng)
 
     def make(self, row: int, rng: np.random.Generator | None) -> str:
-        """A random text, or the fixed one of evaluation when `rng` is None; '' where the row has none."""
-        if self._report[row]:
-            return self.reports.sample(self._report[row], rng)
-        return self.prompts.sample(self._named(row), rng) if self._speaks else ""
+        """The sentences of `draw` as one text."""
+        return " ".join(self.draw(row, rng))
+
+    def sentences(self) -> set[str]:
+        """All that draws can give."""
+        reports = {id(report): report for report in self._report}.values()
+        found = {sentence for report in reports for sentence in (*report.sentences, *report.rewritten)}
+        for sampler, columns in self._prompts.values():
+            for forms in (forms for k in columns for forms in sampler.prompts[self.labels[k]].values()):
+                found.update(forms)
+        return found
+
+    def corpus(self) -> Iterator[str]:
+        """The fixed text of each row, and the rewriting of its report: what a vocabulary is learnt from."""
+        for row, report in enumerate(self._report):
+            yield self.make(row, None)
+            if report.rewritten:
+                yield " ".join(report.rewritten)
+
+
+def _read(manifest: Manifest, reports: ReportSampler) -> list[Report]:
+    """The report of each row. Equal ones, such as those of the images of a study, are one object."""
+    columns = [c for c in ("text", *reports.sections, "text_augment") if c in manifest.rows]
+    records = zip(*(manifest.rows[c] for c in columns)) if columns else ((),) * len(manifest)
+    known: dict[tuple[str, ...], Report] = {}
+    words: dict[str, str] = {}  # equal sentences are one string: many reports share them
+    found = []
+    for record in records:
+        if record not in known:
+            report = reports.read(dict(zip(columns, record)))
+            sections = tuple(tuple(words.setdefault(s, s) for s in section) for section in report.sections)
+            known[record] = Report(sections, tuple(words.setdefault(s, s) for s in report.rewritten))
+        found.append(known[record])
+    return found

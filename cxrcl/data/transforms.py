@@ -1,147 +1,191 @@
 """From a film of any size to the model's input, in two halves.
 
-Host half, in the loader's workers: geometry on one uint8 channel (fit to a square, crop, affine), a single
-interpolation. Device half, batched: photometry, normalisation and the step from one channel to three. The random
-numbers of the device half are drawn on the host, so that a sample is a function of (seed, epoch, row, view) alone.
+Host half, in the loader's workers, on one uint8 channel: crop, affine map, CLAHE (`cxrcl.data.geometry`). Device half,
+batched: photometry (`cxrcl.data.photometry`), normalisation and the step from one channel to three. The random numbers
+of the device half are drawn on the host, so that a sample is a function of (seed, epoch, row, view) alone.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
+from cxrcl.data import photometry
+from cxrcl.data.geometry import Fit, TrainFit, equalise, middle_crop, random_crop, read_out
 from cxrcl.types import Batch, ImageSpec
 
-# Hue and saturation do nothing to a grey film; horizontal flips move the heart to the other side: neither is offered.
+Range = tuple[float, float]
 
 
 class RadiographTransform:
     """Augmentation for training, plain fitting for evaluation.
 
+    Evaluation: the film becomes a square by `fit`, of which the middle is taken. Training, in this order: random crop,
+    flip, rotation with zoom and translation (one interpolation with the crop), CLAHE, gamma, brightness, contrast,
+    blur. Each view draws its own random numbers. The defaults are those of `configs/transform/radiograph.yaml`.
+
     Args:
         spec: the image encoder's size and normalisation.
         fit: how a film that is not square becomes square: `pad` (black borders, whole film), `crop` (centre) or
             `squash` (aspect not kept).
-        scale: range of the area of the random crop, relative to the fitted square; above 1 zooms out.
-        aspect: the random crop's sides differ by up to this factor.
+        eval_crop: the share of the square's side that evaluation sees: 0.875 is "resize to 256, middle 224".
+        scale: range of the area of the random crop, relative to the square; a crop that would leave it is drawn again.
+            None: training takes evaluation's crop.
+        aspect: width over height of the random crop lies between 1 / this and this.
+        train_fit: `fit` for the random crop; None: the same. With `crop` it lies anywhere on the film, not only in the
+            middle square. `film`: areas are relative to the film, aspects those of its pixels, which is
+            torchvision's RandomResizedCrop.
+        flip_probability: of exchanging left and right. A film that is flipped shows the heart on the other side, and
+            its report is wrong wherever it says left or right: 0 unless a recipe is followed.
         rotate_deg: rotation is uniform in +- this angle.
-        translate: the crop's centre moves by up to this fraction of the side, on top of what the crop leaves free.
-        contrast, brightness: multiplied by / shifted by uniform +- this (images in [0, 1]).
-        gamma: exponent is exp(uniform +- this).
-        blur_px: standard deviation of a Gaussian blur is uniform in [0, this].
+        zoom: range of a further enlargement; below 1 the surroundings of the crop come into view.
+        translate: shift in x and y, uniform in +- this fraction of the model's square.
+        clahe_probability, clahe_clip: of CLAHE, and the range of its clip limit.
+        gamma: exponent is exp(uniform in +- this).
+        brightness: factor is uniform in 1 +- this.
+        contrast: distances from the image's mean are multiplied by a factor uniform in 1 +- this.
+        jitter_probability: of the three together.
+        blur_probability, blur_px: of a Gaussian blur, and the range of its standard deviation in pixels of the model's
+            square.
+        mean, std: normalisation of images in [0, 1], in place of the encoder's.
     """
 
     def __init__(
         self,
         spec: ImageSpec,
-        fit: Literal["pad", "crop", "squash"] = "pad",
-        scale: tuple[float, float] = (0.7, 1.0),
+        fit: Fit = "pad",
+        eval_crop: float = 1.0,
+        scale: Range | None = (0.7, 1.0),
         aspect: float = 1.1,
+        train_fit: TrainFit | None = None,
+        flip_probability: float = 0.0,
         rotate_deg: float = 10.0,
+        zoom: Range = (1.0, 1.0),
         translate: float = 0.0,
-        contrast: float = 0.2,
-        brightness: float = 0.1,
+        clahe_probability: float = 0.0,
+        clahe_clip: Range = (1.0, 4.0),
         gamma: float = 0.2,
-        blur_px: float = 0.0,
+        brightness: float = 0.1,
+        contrast: float = 0.2,
+        jitter_probability: float = 1.0,
+        blur_probability: float = 0.0,
+        blur_px: Range = (0.1, 1.0),
+        mean: float | None = None,
+        std: float | None = None,
     ) -> None:
-        if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale={list(scale)}: expected two areas, the smaller first, both above 0")
+        if not 0 < eval_crop <= 1:
+            raise ValueError(f"eval_crop={eval_crop}: expected a share of the side, above 0 and at most 1")
+        if scale is not None and not 0 < scale[0] <= min(1.0, scale[1]):
+            raise ValueError(f"scale={list(scale)}: expected two areas, the smaller first, above 0 and at most 1")
         if aspect < 1:
             raise ValueError(f"aspect={aspect}: expected 1 or more")
-        if rotate_deg < 0 or translate < 0:
-            raise ValueError("rotate_deg and translate are ranges: expected 0 or more")
+        for name, (low, high) in {"zoom": zoom, "clahe_clip": clahe_clip, "blur_px": blur_px}.items():
+            if not 0 < low <= high:
+                raise ValueError(f"{name}=[{low}, {high}]: expected the smaller first, both above 0")
+        for name, value in {"rotate_deg": rotate_deg, "translate": translate, "gamma": gamma}.items():
+            if value < 0:
+                raise ValueError(f"{name}={value}: uniform in +- this, expected 0 or more")
+        for name, value in {
+            **{"brightness": brightness, "contrast": contrast},
+            **{"flip_probability": flip_probability, "clahe_probability": clahe_probability},
+            **{"jitter_probability": jitter_probability, "blur_probability": blur_probability},
+        }.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value}: expected a number from 0 to 1")
+        if (mean is None) != (std is None) or (std is not None and std <= 0):
+            raise ValueError(
+                f"mean={mean}, std={std}: expected both or neither, and std above 0 (images are in [0, 1])"
+            )
+        if mean is not None and std is not None:
+            spec = replace(spec, mean=(mean,) * 3, std=(std,) * 3)
         self.spec = spec
         self.fit = fit
+        self.eval_crop = eval_crop
         self.scale = scale
         self.aspect = aspect
+        self.train_fit: TrainFit = train_fit or fit
+        self.flip_probability = flip_probability
         self.rotate_deg = rotate_deg
+        self.zoom = zoom
         self.translate = translate
-        self.ranges = np.array([contrast, brightness, gamma, blur_px], dtype=np.float32)
-        if (self.ranges < 0).any():
-            raise ValueError("contrast, brightness, gamma and blur_px are ranges: expected 0 or more")
+        self.clahe_probability = clahe_probability
+        self.clahe_clip = clahe_clip
+        self.gamma = gamma
+        self.brightness = brightness
+        self.contrast = contrast
+        self.jitter_probability = jitter_probability
+        self.blur_probability = blur_probability
+        self.blur_px = blur_px
 
     # ------------------------------------------------------------------------------------------ host half
 
-    def needed_side_px(self) -> int:
-        """The shorter side at which a film should be decoded: room for the smallest crop."""
-        return round(self.spec.size / min(1.0, float(np.sqrt(self.scale[0] / self.aspect))))
+    def needed_side_px(self, augmented: bool = True) -> int:
+        """The shorter side at which a film should be decoded: room for the smallest crop; else for evaluation's."""
+        smallest = self.eval_crop
+        if augmented and self.scale is not None:
+            smallest = math.sqrt(self.scale[0] / self.aspect)
+        return round(self.spec.size * (max(1.0, self.zoom[1]) if augmented else 1.0) / smallest)
 
     def geometry(self, film: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-        """uint8 [H, W] -> uint8 [S, S]; without `rng` the film is only fitted."""
+        """The host half: uint8 [H, W] -> uint8 [S, S]; without `rng` the film is only fitted."""
         size = self.spec.size
         height, width = film.shape
-        # Source pixels for each side of the output square: what `fit` means.
-        side = {"pad": max(height, width), "crop": min(height, width), "squash": 0}[self.fit]
-        step_x, step_y = ((side or width) / size, (side or height) / size)
-        matrix = np.array([[step_x, 0.0], [0.0, step_y]])
-        centre = np.array([width / 2, height / 2])
-        if rng is not None:
-            area = rng.uniform(*self.scale)
-            aspect = np.exp(rng.uniform(-1, 1) * np.log(self.aspect))
-            crop = np.sqrt([area * aspect, area / aspect])
-            angle = np.deg2rad(rng.uniform(-self.rotate_deg, self.rotate_deg))
-            free = np.maximum(0.0, 1 - crop) / 2 + self.translate
-            shift = rng.uniform(-1, 1, size=2) * free * size
-            turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-            centre = centre + matrix @ shift
-            matrix = matrix @ turn @ np.diag(crop)
-        # Down-scaling by more than 2 aliases under bilinear interpolation: shrink by area first.
-        shrink = min(step_x, step_y)
-        if shrink > 2:
-            factor = 1.5 / shrink
-            film = cv2.resize(film, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
-            rescale = np.array([film.shape[1] / width, film.shape[0] / height])
-            matrix, centre = rescale[:, None] * matrix, rescale * centre
-        # Pixel centres lie at +0.5: output pixel o shows the film at matrix (o + 0.5 - S/2) + centre - 0.5.
-        origin = centre - 0.5 + matrix @ np.full(2, 0.5 - size / 2)
-        warp = np.column_stack([matrix, origin])
-        return cv2.warpAffine(film, warp, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        if rng is None:
+            return read_out(film, middle_crop(self.fit, width, height, self.eval_crop), size)
+        if self.scale is None:
+            crop = middle_crop(self.fit, width, height, self.eval_crop)
+        else:
+            crop = random_crop(self.train_fit, width, height, self.scale, self.aspect, rng)
+        image = read_out(
+            film,
+            crop,
+            size,
+            degrees=rng.uniform(-self.rotate_deg, self.rotate_deg),
+            zoom=rng.uniform(*self.zoom),
+            shift=(rng.uniform(-self.translate, self.translate), rng.uniform(-self.translate, self.translate)),
+            flip=rng.random() < self.flip_probability,
+        )
+        if rng.random() < self.clahe_probability:
+            image = equalise(image, rng.uniform(*self.clahe_clip))
+        return image
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Random numbers of the device half, float32 [P]."""
-        numbers = rng.uniform(-1, 1, size=len(self.ranges)).astype(np.float32)
-        numbers[3] = abs(numbers[3])  # a blur has one side only
-        return numbers * self.ranges
+        """The numbers of the device half, float32 [4]: gamma's exponent, factors of brightness and contrast, blur."""
+        numbers = [
+            math.exp(rng.uniform(-self.gamma, self.gamma)),
+            1 + rng.uniform(-self.brightness, self.brightness),
+            1 + rng.uniform(-self.contrast, self.contrast),
+        ]
+        if rng.random() >= self.jitter_probability:
+            numbers = [1.0, 1.0, 1.0]
+        blurred = rng.random() < self.blur_probability
+        return np.array([*numbers, rng.uniform(*self.blur_px) if blurred else 0.0], dtype=np.float32)
 
     # ---------------------------------------------------------------------------------------- device half
 
     def finish(self, batch: Batch) -> Batch:
         """uint8 [B, V, 1, S, S] -> normalised float32 [B, V, 3, S, S] (a broadcast view where that is possible)."""
         assert batch.images is not None
-        images = batch.images.to(torch.float32) / 255
+        images = batch.images.to(torch.float32).div_(255)
         if batch.augment is not None:
-            images = self._photometry(images, batch.augment)
+            exponents, bright, contrasts, sigmas = batch.augment.unbind(-1)
+            # The settings, not the numbers, decide what is left out: reading numbers would wait for the device.
+            jittered = self.jitter_probability > 0
+            if jittered and self.gamma > 0:
+                images = photometry.gamma(images, exponents)
+            if jittered and self.brightness > 0:
+                images = photometry.brightness(images, bright)
+            if jittered and self.contrast > 0:
+                images = photometry.contrast(images, contrasts)
+            if self.blur_probability > 0:
+                images = photometry.blur(images, sigmas, self.blur_px[1])
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.spec.mean, self.spec.std))
         if len(set(self.spec.mean)) == len(set(self.spec.std)) == 1:
-            images = ((images - mean[0]) / std[0]).expand(-1, -1, 3, -1, -1)
+            images = images.sub_(mean[0]).div_(std[0]).expand(-1, -1, 3, -1, -1)
         else:
-            images = (images - mean) / std
+            images = (images - mean).div_(std)
         batch.images, batch.augment = images, None
         return batch
-
-    def _photometry(self, images: Tensor, augment: Tensor) -> Tensor:
-        contrast, brightness, gamma, blur = (n[..., None, None, None] for n in augment.unbind(-1))
-        if self.ranges[2] > 0:
-            images = images.clamp_min(1e-6) ** gamma.exp()
-        images = (images - 0.5) * (1 + contrast) + 0.5 + brightness
-        if self.ranges[3] > 0:
-            images = _blur(images, blur.flatten(), float(self.ranges[3]))
-        return images.clamp(0, 1)
-
-
-def _blur(images: Tensor, sigma: Tensor, largest_sigma: float) -> Tensor:
-    """Separable Gaussian blur, one standard deviation (pixels) for each image of [B, V, 1, S, S]."""
-    radius = max(1, int(3 * largest_sigma))
-    taps = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (taps / sigma.clamp_min(1e-3)[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(-1, keepdim=True))[:, None, None]
-    flat = images.flatten(0, 2)[None]
-    count = flat.shape[1]
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel, groups=count)
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), kernel.transpose(-1, -2), groups=count)
-    return flat[0].view_as(images)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from cxrcl.evaluation.embed import over_images
-from cxrcl.evaluation.scores import auroc_figures, check_names
-from cxrcl.types import Batch, Classifies, EvalData, Gathers
+from cxrcl.evaluation.look import Ask, Look
+from cxrcl.evaluation.scorer import Scorer, Scores
+from cxrcl.evaluation.scores import check_names
+from cxrcl.types import Classifies, EvalData
 
 
-class Classification:
+class Classification(Scorer):
     """AUROC of each label.
 
     Args:
@@ -20,12 +22,9 @@ class Classification:
         splits: pooled before scoring.
         mean_over: labels of the mean; None takes all but `No Finding`.
         resamples: bootstrap resamples of patients; 0 gives no intervals.
-        batch_size: images encoded at a time (given by the application).
     """
 
     needs: ClassVar[tuple[type, ...]] = (Classifies,)
-    selects: ClassVar[str] = "mean_auroc"
-    higher_is_better: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -33,26 +32,17 @@ class Classification:
         splits: Sequence[str] = ("valid",),
         mean_over: Sequence[str] | None = None,
         resamples: int = 0,
-        batch_size: int = 64,
     ) -> None:
         check_names(mean_over, data.labels, "mean_over")
-        self.data, self.splits, self.mean_over, self.resamples = data, tuple(splits), mean_over, resamples
-        self.batch_size = batch_size
+        super().__init__(data, splits, mean_over, resamples)
 
-    def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
-        classifier = cast(Classifies, model)
+    def asks(self, model: nn.Module, device: torch.device) -> Sequence[Ask]:
+        return [Ask("logits", self.splits, cast(Classifies, model).classify)]
 
-        def compute(batch: Batch) -> Tensor:
-            assert batch.images is not None
-            return classifier.classify(batch.images[:, 0])
+    @property
+    def rule(self) -> str:
+        return "probability = sigmoid of the classifier's log-odds; not calibrated"
 
-        logits, labels = over_images(self.data, self.splits, runtime, compute, self.batch_size)
-        return auroc_figures(
-            self.data,
-            self.splits,
-            logits.numpy(),
-            labels.numpy(),
-            self.data.labels,
-            mean_over=self.mean_over,
-            resamples=self.resamples,
-        )
+    def score(self, look: Look, splits: Sequence[str]) -> Scores:
+        logits = look.rows("logits", splits)
+        return Scores(self.data.labels, logits.numpy(), look.labels(splits).numpy(), logits.sigmoid().numpy())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from cxrcl.evaluation.look import Ask, Look, pooled
 from cxrcl.evaluation.supervised import Supervised
-from cxrcl.types import Batch, EncodesImages, EvalData
+from cxrcl.types import EncodesImages, EvalData
 
 
 class LinearProbe(Supervised):
@@ -25,7 +27,6 @@ class LinearProbe(Supervised):
         penalties: tried for each label; without `choose_on`, five folds of the training patients choose.
         labels: score these only; None scores all.
         mean_over, against_normal, resamples: as for zero-shot.
-        batch_size: images encoded at a time (given by the application).
     """
 
     needs: ClassVar[tuple[type, ...]] = (EncodesImages,)
@@ -41,15 +42,14 @@ class LinearProbe(Supervised):
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
         resamples: int = 0,
-        batch_size: int = 64,
     ) -> None:
-        super().__init__(
-            data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples, batch_size
-        )
+        super().__init__(data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples)
 
-    def vectors(self, model: nn.Module, batch: Batch) -> Tensor:
-        assert batch.images is not None
-        return cast(EncodesImages, model).encode_images(batch.images[:, 0])
+    def asks(self, model: nn.Module, device: torch.device) -> Sequence[Ask]:
+        return [pooled(self.reads)]
+
+    def vectors(self, look: Look, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return look.rows("pooled", splits), look.labels(splits)
 
     def estimator(self, penalty: float) -> Any:
         from sklearn.linear_model import LogisticRegression

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
-from torch import nn
 
-from cxrcl.types import EvalData, Gathers, Objective
+from cxrcl.evaluation.look import Evaluator, Look
+from cxrcl.types import EvalData, Objective
 
 
-class Loss:
+class Loss(Evaluator):
     """Mean loss over fixed batches: no shuffling, no augmentation, the fixed text of each study.
 
     Objectives over several views or texts see augmentations of the film or draws of the text that are the same at
@@ -35,8 +35,8 @@ class Loss:
         if not any(data.size(split) for split in self.splits):
             raise ValueError(f"the splits {', '.join(self.splits)} have no image")
 
-    def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
-        objective = cast(Objective, model)
+    def run(self, look: Look) -> dict[str, float]:
+        objective, runtime = cast(Objective, look.model), look.runtime
         reads = objective.num_texts > 0
         losses, shares = [], []
         for split in self.splits:

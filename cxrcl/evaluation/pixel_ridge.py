@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from cxrcl.evaluation.embed import over_images
+from cxrcl.evaluation.look import Look
 from cxrcl.evaluation.supervised import Supervised
 from cxrcl.types import Batch, EvalData
 
@@ -43,14 +45,14 @@ class PixelRidge(Supervised):
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
         resamples: int = 0,
-        batch_size: int = 64,
     ) -> None:
-        super().__init__(
-            data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples, batch_size
-        )
+        super().__init__(data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples)
         self.side_px = side_px
 
-    def vectors(self, model: nn.Module, batch: Batch) -> Tensor:
+    def vectors(self, look: Look, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return over_images(self.data, splits, look.runtime, self._pixels, look.batch_size)
+
+    def _pixels(self, batch: Batch) -> Tensor:
         assert batch.images is not None
         grey = batch.images[:, 0, :1]
         return F.interpolate(grey, size=(self.side_px,) * 2, mode="area").flatten(1)

@@ -8,7 +8,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from cxrcl.evaluation.zero_shot import RULE, margins, prompt_directions
+from cxrcl.evaluation.embed import embed_texts
+from cxrcl.evaluation.prompted import directions_of
 from cxrcl.types import Classifies, EmbedsImages, EmbedsText, ScalesSimilarity
 
 
@@ -30,13 +31,16 @@ class ClassifierReader:
         self.model, self.labels = model, labels
 
     def run(self, images: Tensor) -> list[dict[str, float]]:
-        return _named(self.labels, self.model.classify(images).sigmoid())
+        return _named(self.labels, self.model.classify(self.model.encode_images(images)).sigmoid())
 
 
 class ZeroShotReader:
     """See `cxrcl.evaluation.zero_shot`: prompts are embedded once, each image once."""
 
-    rule = RULE
+    rule = (
+        "probability = softmax over the cosines to the mean positive and the mean negative prompt, times the model's "
+        "learned scale; not calibrated"
+    )
 
     def __init__(
         self,
@@ -47,9 +51,16 @@ class ZeroShotReader:
     ) -> None:
         self.model, self.labels = model, labels
         self.scale = cast(ScalesSimilarity, model).similarity_scale()
-        self.positive, self.negative = prompt_directions(cast(EmbedsText, model), prompts, labels, device)
+        reads = cast(EmbedsText, model)
+        positive, negative = (
+            directions_of(lambda texts: embed_texts(reads, texts, device), [prompts[name][kind] for name in labels])
+            for kind in ("pos", "neg")
+        )
+        self.directions = positive - negative
 
     def run(self, images: Tensor) -> list[dict[str, float]]:
         # The softmax of two numbers is the sigmoid of their difference.
-        margin = margins(self.model.embed_images(images).float().cpu(), self.positive, self.negative)
+        embedded = self.model.embed_images(self.model.encode_images(images))
+        with torch.autocast("cpu", enabled=False):  # bf16 would make ties of near neighbours
+            margin = embedded.float().cpu() @ self.directions.T
         return _named(self.labels, (self.scale * margin).sigmoid())

@@ -11,33 +11,34 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
+    """A Markdown table whose columns stand below each other; the first row is the header."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def auroc_table(results: Mapping[str, Figures]) -> str:
-    """One row a label, one column for each evaluator that gives `auroc/<label>`; intervals where there are any."""
-    givers = {name: figures for name, figures in results.items() if "mean_auroc" in figures}
+def label_table(results: Mapping[str, Figures], metric: str) -> str:
+    """One row a label, one column for each evaluator that gives `metric/<label>`; intervals where there are any."""
+    givers = {name: figures for name, figures in results.items() if f"mean_{metric}" in figures}
     if not givers:
         return ""
-    labels = list(
-        dict.fromkeys(key.removeprefix("auroc/") for figures in givers.values() for key in figures if "auroc/" in key)
-    )
+    start = f"{metric}/"
+    labels = [key.removeprefix(start) for figures in givers.values() for key in figures if key.startswith(start)]
     first = next(iter(givers.values()))
-    rows = [["AUROC", "positives", "negatives", *givers]]
-    for label in labels:
+    rows = [[metric.upper(), "positives", "negatives", *givers]]
+    for label in dict.fromkeys(labels):
         counts = [number(first.get(f"{kind}/{label}"), 0) for kind in ("positives", "negatives")]
-        rows.append([label, *counts, *(_with_interval(f, f"auroc/{label}", f"/{label}") for f in givers.values())])
-    means = [_with_interval(f, "mean_auroc", None) for f in givers.values()]
-    rows.append(["mean", "", "", *means])
-    return _aligned(rows)
+        rows.append([label, *counts, *(_with_interval(f, metric, f"/{label}") for f in givers.values())])
+    rows.append(["mean", "", "", *(_with_interval(f, metric, None) for f in givers.values())])
+    return aligned(rows)
 
 
-def _with_interval(figures: Figures, key: str, suffix: str | None) -> str:
-    low, high = ("mean_low", "mean_high") if suffix is None else (f"low{suffix}", f"high{suffix}")
-    text = number(figures.get(key))
+def _with_interval(figures: Figures, metric: str, suffix: str | None) -> str:
+    """Bounds are `low/<label>` and `mean_low` for AUROC, `auprc_low/<label>` and `mean_auprc_low` for AUPRC."""
+    of = "" if metric == "auroc" else f"{metric}_"
+    low, high = (f"mean_{of}{end}" if suffix is None else f"{of}{end}{suffix}" for end in ("low", "high"))
+    text = number(figures.get(f"mean_{metric}" if suffix is None else f"{metric}{suffix}"))
     return f"{text} [{number(figures[low])}, {number(figures[high])}]" if low in figures else text
 
 
@@ -55,7 +56,7 @@ def retrieval_table(results: Mapping[str, Figures]) -> str:
             rows.append(
                 [label, *recalls, number(figures[f"{way}/median_rank"], 1), number(figures[f"{way}/gallery"], 0)]
             )
-    return _aligned(rows) if rows else ""
+    return aligned(rows) if rows else ""
 
 
 def other_figures(results: Mapping[str, Figures]) -> str:
@@ -67,13 +68,12 @@ def other_figures(results: Mapping[str, Figures]) -> str:
         if name not in shown
         for key, value in f.items()
     ]
-    return _aligned([["figure", "value"], *rows]) if rows else ""
+    return aligned([["figure", "value"], *rows]) if rows else ""
 
 
 def tables(results: Mapping[str, Figures]) -> str:
-    return "\n\n".join(
-        part for part in (auroc_table(results), retrieval_table(results), other_figures(results)) if part
-    )
+    by_label = [label_table(results, metric) for metric in ("auroc", "auprc")]
+    return "\n\n".join(part for part in (*by_label, retrieval_table(results), other_figures(results)) if part)
 
 
 def markdown(title: str, facts: Mapping[str, str], results: Mapping[str, Figures]) -> str:
@@ -83,13 +83,19 @@ def markdown(title: str, facts: Mapping[str, str], results: Mapping[str, Figures
 
 
 def nested(results: Mapping[str, Figures]) -> dict[str, object]:
-    """{evaluator: {figure: {label: value}}}: names split at '/', nan as None, for JSON."""
-    tree: dict[str, object] = {}
+    """{evaluator: {figure: {label: value}}}: names split at '/', nan as None, for JSON.
+
+    A figure that stands beside those of its labels, as `films` and `films/Edema`, is their `all`.
+    """
+    tree: dict[str, dict[str, object]] = {}
     for name, figures in results.items():
+        own = tree[name] = {}
+        several = {key.split("/", 1)[0] for key in figures if "/" in key}
         for key, value in figures.items():
-            place = tree
-            *path, last = [name, *key.split("/", 1)] if "/" in key else [name, key]
-            for part in path:
-                place = place.setdefault(part, {})  # type: ignore[assignment]
-            place[last] = value if value == value else None
-    return tree
+            figure, _, label = key.partition("/")
+            shown = value if value == value else None
+            if figure in several:
+                own.setdefault(figure, {})[label or "all"] = shown  # type: ignore[index]
+            else:
+                own[figure] = shown
+    return dict(tree)

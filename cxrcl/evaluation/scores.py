@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxrcl.evaluation.metrics import auroc, bootstrap_auroc, interval, mean_of_known
+from cxrcl.evaluation.bootstrap import Patients
+from cxrcl.evaluation.known import NO_FINDING
+from cxrcl.evaluation.scoring import ranked_only, score_films
 from cxrcl.types import EvalData
-
-NO_FINDING = "No Finding"
 
 
 def check_names(asked: Sequence[str] | None, known: Sequence[str], what: str) -> None:
@@ -38,7 +38,7 @@ def labels_against_normal(data: EvalData, labels: np.ndarray, names: Sequence[st
     return labels
 
 
-def auroc_figures(
+def label_figures(
     data: EvalData,
     splits: Sequence[str],
     scores: np.ndarray,
@@ -47,7 +47,7 @@ def auroc_figures(
     mean_over: Sequence[str] | None = None,
     resamples: int = 0,
 ) -> dict[str, float]:
-    """mean_auroc and auroc/<label>, with patient-level intervals where asked.
+    """auroc/<label>, auprc/<label>, their means, and patient-level intervals where asked.
 
     The mean is over `mean_over`, by default over all labels but `No Finding`, whose score is nearly the mirror image
     of the others'. A label with one class only is nan and left out of the mean.
@@ -55,19 +55,26 @@ def auroc_figures(
     Args:
         scores, labels: [N, len(names)].
     """
-    figures = {f"auroc/{name}": auroc(scores[:, k], labels[:, k]) for k, name in enumerate(names)}
     chosen = [name for name in names if (name in mean_over if mean_over is not None else name != NO_FINDING)]
-    known = [name for name in chosen if figures[f"auroc/{name}"] == figures[f"auroc/{name}"]]
-    figures["mean_auroc"] = mean_of_known([figures[f"auroc/{name}"] for name in known])
-    for k, name in enumerate(names):
-        figures[f"positives/{name}"] = float((labels[:, k] == 1).sum())
-        figures[f"negatives/{name}"] = float((labels[:, k] == 0).sum())
-    if resamples:
-        patients = [patient for split in splits for patient in data.column(split, "patient")]
-        drawn = bootstrap_auroc(scores, labels, patients, resamples)
-        for k, name in enumerate(names):
-            figures[f"low/{name}"], figures[f"high/{name}"] = interval(drawn[:, k])
-        columns = [names.index(name) for name in known]
-        means = drawn[:, columns].mean(axis=1) if known else np.full(len(drawn), np.nan)
-        figures["mean_low"], figures["mean_high"] = interval(means)
+    patients = Patients([patient for split in splits for patient in data.column(split, "patient")], resamples)
+    scored = score_films(ranked_only("", names, scores), labels, patients, chosen)
+    macro = next(average for average in scored.averages if average.name == "macro")
+    figures: dict[str, float] = {}
+    for metric, prefix in (("auroc", ""), ("auprc", "auprc_")):
+        for label in scored.labels:
+            figures[f"{metric}/{label.label}"] = _number(label.scores[metric].value)
+        figures[f"mean_{metric}"] = _number(macro.scores[metric].value)
+        if resamples:
+            for label in scored.labels:
+                figures[f"{prefix}low/{label.label}"] = _number(label.scores[metric].low)
+                figures[f"{prefix}high/{label.label}"] = _number(label.scores[metric].high)
+            figures[f"mean_{prefix}low"] = _number(macro.scores[metric].low)
+            figures[f"mean_{prefix}high"] = _number(macro.scores[metric].high)
+    for label in scored.labels:
+        figures[f"positives/{label.label}"] = float(label.positives)
+        figures[f"negatives/{label.label}"] = float(label.negatives)
     return figures
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

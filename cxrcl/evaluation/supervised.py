@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from cxrcl.evaluation.embed import over_images
-from cxrcl.evaluation.metrics import auroc
-from cxrcl.evaluation.scores import NO_FINDING, auroc_figures, check_names, labels_against_normal
-from cxrcl.types import Batch, EvalData, Gathers
+from cxrcl.evaluation.look import Look
+from cxrcl.evaluation.ranking import auroc
+from cxrcl.evaluation.scorer import Scorer, Scores
+from cxrcl.evaluation.scores import NO_FINDING, check_names, labels_against_normal
+from cxrcl.types import EvalData
 
 
-class Supervised:
+class Supervised(Scorer):
     """AUROC of one linear model a label, trained on `train`; of several penalties the best on held-out films is taken.
 
     Args:
@@ -25,11 +26,7 @@ class Supervised:
         penalties: tried for each label.
         labels: score these only; None scores all.
         mean_over, against_normal, resamples: as for zero-shot.
-        batch_size: films read at a time.
     """
-
-    selects: ClassVar[str] = "mean_auroc"
-    higher_is_better: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -42,7 +39,6 @@ class Supervised:
         mean_over: Sequence[str] | None,
         against_normal: Sequence[str],
         resamples: int,
-        batch_size: int,
     ) -> None:
         learns_from = [train] if choose_on is None else [train, choose_on]
         if train == choose_on or not set(learns_from).isdisjoint(splits):
@@ -54,46 +50,41 @@ class Supervised:
             raise ValueError(f"no row has the split {', '.join(empty)}, and a linear model learns from it")
         if not penalties or not all(penalty > 0 for penalty in penalties):
             raise ValueError(f"penalties={list(penalties)}: expected numbers above 0")
-        self.data, self.splits, self.train, self.choose_on = data, tuple(splits), train, choose_on
+        super().__init__(data, splits, mean_over, resamples)
+        self.train, self.choose_on = train, choose_on
         self.penalties = tuple(penalties)
         self.labels = tuple(data.labels if labels is None else labels)
         check_names(self.labels, data.labels, "labels")
         check_names(mean_over, self.labels, "mean_over")
         check_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
-        self.mean_over, self.against_normal, self.resamples = mean_over, against_normal, resamples
-        self.batch_size = batch_size
+        self.against_normal = against_normal
 
-    def vectors(self, model: nn.Module, batch: Batch) -> Tensor:
-        """[B, D] that the linear models see."""
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All splits that are looked at."""
+        return (self.train, *([self.choose_on] if self.choose_on else []), *self.splits)
+
+    def vectors(self, look: Look, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """[N, D] that the linear models see, and labels [N, C]."""
         raise TypeError(f"{type(self).__name__} does not define vectors()")
 
     def estimator(self, penalty: float) -> Any:
         """An unfitted scikit-learn model: a classifier, or a regression of the label."""
         raise TypeError(f"{type(self).__name__} does not define estimator()")
 
-    def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
-        x_train, y_train = self._read([self.train], model, runtime)
-        x_test, y_test = self._read(self.splits, model, runtime)
-        chooser = self._read([self.choose_on], model, runtime) if self.choose_on else None
+    def score(self, look: Look, splits: Sequence[str]) -> Scores:
+        x_train, y_train = self._read([self.train], look)
+        x_test, y_test = self._read(splits, look)
+        chooser = self._read([self.choose_on], look) if self.choose_on else None
         scores = np.zeros((len(x_test), len(self.labels)))
         columns = [self.data.labels.index(name) for name in self.labels]
         for k, column in enumerate(columns):
             held_out = None if chooser is None else (chooser[0], chooser[1][:, column])
             scores[:, k] = self._predict(x_train, y_train[:, column], held_out, x_test)
-        return auroc_figures(
-            self.data,
-            self.splits,
-            scores,
-            y_test[:, columns],
-            self.labels,
-            mean_over=self.mean_over,
-            resamples=self.resamples,
-        )
+        return Scores(self.labels, scores, y_test[:, columns])
 
-    def _read(self, splits: Sequence[str], model: nn.Module, runtime: Gathers) -> tuple[np.ndarray, np.ndarray]:
-        rows, labels = over_images(
-            self.data, splits, runtime, lambda batch: self.vectors(model, batch), self.batch_size
-        )
+    def _read(self, splits: Sequence[str], look: Look) -> tuple[np.ndarray, np.ndarray]:
+        rows, labels = self.vectors(look, splits)
         return rows.numpy(), labels_against_normal(self.data, labels.numpy(), self.against_normal)
 
     def _predict(

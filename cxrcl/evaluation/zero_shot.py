@@ -2,66 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from cxrcl.evaluation.embed import embed_texts, over_images
-from cxrcl.evaluation.scores import NO_FINDING, auroc_figures, check_names, labels_against_normal
-from cxrcl.types import Batch, EmbedsImages, EmbedsText, EvalData, Gathers
-
-RULE = (
-    "probability = softmax over the cosines to the mean positive and the mean negative prompt, "
-    "times the model's learned scale; not calibrated"
-)
+from cxrcl.evaluation.look import Ask, Look
+from cxrcl.evaluation.prompted import By, Over, Prompted
+from cxrcl.evaluation.scorer import Scorer, Scores, mean_auroc
+from cxrcl.evaluation.scores import NO_FINDING, check_names, labels_against_normal
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, MatchesWords, ScalesSimilarity
 
 
-def prompt_directions(
-    model: EmbedsText, prompts: Mapping[str, Mapping[str, Sequence[str]]], labels: Sequence[str], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Mean unit vector of each label's positive and negative prompts, normalised again: [C, D] each.
-
-    (Ensembling of Radford et al. 2021, section 3.1.4, with the pair of CheXzero, Tiu et al. 2022.)
-    """
-    texts = sorted({sentence for name in labels for kind in ("pos", "neg") for sentence in prompts[name][kind]})
-    place = {text: k for k, text in enumerate(texts)}
-    embedded = embed_texts(model, texts, device)
-
-    def mean(kind: str) -> Tensor:
-        rows = [embedded[[place[sentence] for sentence in prompts[name][kind]]].mean(dim=0) for name in labels]
-        return F.normalize(torch.stack(rows), dim=-1)
-
-    return mean("pos"), mean("neg")
-
-
-def margins(images: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """cos(image, positive) - cos(image, negative): [N, D], [C, D], [C, D] -> [N, C]."""
-    with torch.autocast(images.device.type, enabled=False):  # bf16 would make ties of near neighbours
-        return images @ (positive - negative).T
-
-
-class ZeroShot:
+class ZeroShot(Scorer):
     """AUROC of each label from the margin between its positive and its negative prompts.
+
+    Three readings of each prompt file are scored: `combined`, the margin, which is the score proper; `affirmative`, the
+    positive prompts alone; and `negated`, the negative prompts alone, with the sign turned round. Published models fall
+    from .92 to .49 where they have to read negations.
 
     Args:
         data: the splits (given by the application).
-        prompts: prompt pairs by label (given by the application, read from `file`).
+        prompts: reads a prompts file (given by the application).
         splits: pooled before scoring.
         file: a prompts file; labels that it or the data lacks are left out.
+        other_files: further prompts for the same labels: a model's figure should not hang on its prompts. Their means,
+            and the mean and the worst over all files, are given.
         labels: score these only; None scores all that have prompts.
+        over, by: how a label's prompts become one similarity, see `cxrcl.evaluation.prompted.Prompted`.
+        scaled: the margin is multiplied by the model's learned scale before it becomes a probability; not where a
+            protocol takes the softmax of bare cosines.
         mean_over: labels of the mean; None takes all but `No Finding`.
         against_normal: labels whose negatives are the films labelled `No Finding`.
         resamples: bootstrap resamples of patients; 0 gives no intervals.
-        batch_size: images encoded at a time (given by the application).
     """
 
     needs: ClassVar[tuple[type, ...]] = (EmbedsImages, EmbedsText)
-    selects: ClassVar[str] = "mean_auroc"
-    higher_is_better: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -69,42 +47,82 @@ class ZeroShot:
         prompts: Any,
         splits: Sequence[str] = ("valid",),
         file: str = "zero_shot.json",
+        other_files: Sequence[str] = (),
         labels: Sequence[str] | None = None,
+        over: Over = "direction",
+        by: By = "global",
+        scaled: bool = True,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
         resamples: int = 0,
-        batch_size: int = 64,
     ) -> None:
-        self.data, self.splits = data, tuple(splits)
-        self.file = file
-        self.prompts = prompts(file)
+        super().__init__(data, splits, mean_over, resamples)
+        self.file, self.scaled = file, scaled
         check_names(labels, data.labels, "labels")
         check_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
+        found = prompts(file, data.labels)
         wanted = data.labels if labels is None else tuple(labels)
-        self.labels = tuple(name for name in wanted if self.prompts.get(name, {}).get("neg"))
+        self.labels = tuple(name for name in wanted if found.get(name, {}).get("neg"))
         lacking = [name for name in labels or () if name not in self.labels]
         if lacking or not self.labels:
             raise ValueError(f"{file} has no positive and negative prompts for {', '.join(lacking or data.labels)}")
         check_names(mean_over, self.labels, "mean_over")
-        self.mean_over, self.against_normal, self.resamples = mean_over, against_normal, resamples
-        self.batch_size = batch_size
+        self.against_normal = against_normal
+        self.families: dict[str, tuple[tuple[str, ...], Prompted]] = {}
+        for name in dict.fromkeys((file, *other_files)):
+            family = prompts(name, data.labels)
+            covered = tuple(label for label in self.labels if family.get(label, {}).get("neg"))
+            if not covered:
+                raise ValueError(f"{name} has no positive and negative prompts for {', '.join(self.labels)}")
+            sides = [family[label][kind] for kind in ("pos", "neg") for label in covered]
+            self.families[name.removesuffix(".json").rpartition("/")[2]] = (covered, Prompted(sides, over, by))
 
-    def run(self, model: nn.Module, runtime: Gathers) -> dict[str, float]:
-        scores, labels = self.score(model, runtime)
-        return auroc_figures(
-            self.data, self.splits, scores, labels, self.labels, mean_over=self.mean_over, resamples=self.resamples
-        )
+    def asks(self, model: nn.Module, device: torch.device) -> Sequence[Ask]:
+        if not isinstance(model, MatchesWords) and next(iter(self.families.values()))[1].by != "global":
+            raise ValueError(f"{type(model).__name__} has no local similarity of regions and words: set by=global")
+        return [ask for _, family in self.families.values() for ask in family.asks(model, device, self.splits)]
 
-    def score(self, model: nn.Module, runtime: Gathers) -> tuple[np.ndarray, np.ndarray]:
-        """Margins and labels, float [N, C] each, columns as in `self.labels`."""
-        encoder = cast(EmbedsImages, model)
-
-        def compute(batch: Batch) -> Tensor:
-            assert batch.images is not None
-            return encoder.embed_images(batch.images[:, 0])
-
-        images, everything = over_images(self.data, self.splits, runtime, compute, self.batch_size)
-        positive, negative = prompt_directions(cast(EmbedsText, model), self.prompts, self.labels, runtime.device)
-        known = labels_against_normal(self.data, everything.numpy(), self.against_normal)
+    def score(self, look: Look, splits: Sequence[str]) -> Scores:
+        positive, negative = self._sides(look, splits, self.families[next(iter(self.families))])
+        margin = positive - negative
+        scale = cast(ScalesSimilarity, look.model).similarity_scale() if self.scaled else 1.0
+        known = labels_against_normal(self.data, look.labels(splits).numpy(), self.against_normal)
         columns = [self.data.labels.index(name) for name in self.labels]
-        return margins(images, positive, negative).numpy(), known[:, columns]
+        return Scores(self.labels, margin, known[:, columns], 1 / (1 + np.exp(-scale * margin)))
+
+    def run(self, look: Look) -> dict[str, float]:
+        figures = super().run(look)
+        truth = self.score(look, self.splits).truth
+        means: list[float] = []
+        for name, family in self.families.items():
+            chosen = [self.labels.index(label) for label in family[0]]
+            positive, negative = self._sides(look, self.splits, family)
+            for reading, scores in (
+                ("combined", positive - negative),
+                ("affirmative", positive),
+                ("negated", -negative),
+            ):
+                mean = mean_auroc(scores, truth[:, chosen], family[0], self.mean_over)
+                figures[f"{name}/{reading}"] = mean
+                means += [mean] if reading == "combined" else []
+        figures["over_prompts/mean"], figures["over_prompts/worst"] = float(np.mean(means)), float(np.min(means))
+        return figures
+
+    @staticmethod
+    def _sides(
+        look: Look, splits: Sequence[str], family: tuple[tuple[str, ...], Prompted]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities with the positive and with the negative prompts, [N, C] each."""
+        labels, prompted = family
+        both = prompted.of(look, splits).numpy()
+        return both[:, : len(labels)], both[:, len(labels) :]
+
+    @property
+    def rule(self) -> str:
+        over = {
+            "direction": "the cosine to the mean direction of a side's prompts",
+            "mean": "the mean similarity with a side's prompts",
+            "max": "the largest similarity with a side's prompts",
+        }[next(iter(self.families.values()))[1].over]
+        times = ", times the model's learned scale" if self.scaled else ""
+        return f"score = {over}, positive minus negative; probability = softmax over both sides{times}; not calibrated"

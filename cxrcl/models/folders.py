@@ -21,6 +21,7 @@ OPEN_CLIP_WEIGHTS = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format, bytes
@@ -30,7 +31,7 @@ def lacking(name: Any, kind: Kind, settings: Mapping[str, Any]) -> list[str]:
     """`describe` for the settings of an encoder, where its name is a folder; a hub is not asked."""
     path = Path(str(name).removeprefix("local-dir:")).expanduser()
     if not path.is_dir():
-        return []
+        return [f"name={name}: no such folder"] if _is_path(str(name)) else []
     normalised = settings.get("mean") and settings.get("std")
     wrong = describe(path, kind, ["normalisation"] if normalised else [])
     return [f"name={name}: {'; '.join(wrong)}"] if wrong else []
@@ -45,13 +46,18 @@ def locate(name: str, kind: Kind, given: Collection[str] = ()) -> Path:
     path = Path(name.removeprefix("local-dir:")).expanduser()
     if path.is_dir():
         folder = path
-    elif name.startswith("local-dir:") or path.is_absolute() or name.startswith((".", "~")):
+    elif _is_path(name):
         raise ValueError(f"name={name}: no such folder")
     else:
         folder = _from_hub(name, kind)
     if wrong := describe(folder, kind, given):
         raise ValueError(f"name={name}: {'; '.join(wrong)}")
     return folder
+
+
+def _is_path(name: str) -> bool:
+    """Nothing that a hub could have."""
+    return name.startswith(("local-dir:", ".", "~")) or Path(name).is_absolute()
 
 
 def describe(folder: Path, kind: Kind, given: Collection[str] = ()) -> list[str]:
@@ -158,7 +164,9 @@ def _weights(folder: Path, names: tuple[str, ...]) -> list[str]:
     wrong: list[str] = []
     index = read_json(folder, present[0], wrong)
     places = (index or {}).get("weight_map")
-    parts = sorted(set(places.values())) if isinstance(places, dict) else []
+    parts = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+    if strange := [part for part in parts if Path(part).name != part]:
+        return [*wrong, f"{present[0]} names a file outside of the folder, {strange[0]}"]
     if index is not None and not parts:
         wrong.append(f"{present[0]} names no files")
     absent = [part for part in parts if not (folder / part).is_file()]
@@ -168,33 +176,59 @@ def _weights(folder: Path, names: tuple[str, ...]) -> list[str]:
 
 
 def _tokenizer(folder: Path) -> list[str]:
-    if (folder / "tokenizer.json").is_file():
-        wrong: list[str] = []
-        content = read_json(folder, "tokenizer.json", wrong)
-        return wrong if content is None or "model" in content else ["tokenizer.json defines no model"]
-    if (folder / "vocab.json").is_file() and not (folder / "merges.txt").is_file():
-        return ["no merges.txt beside vocab.json"]
-    for name in ("vocab.txt", "vocab.json"):
+    wrong: list[str] = []
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):  # none of them is needed
         if (folder / name).is_file():
-            found = fault(folder / name)
-            return [found] if found else []
-    return ["no tokenizer (tokenizer.json or vocab.txt)"]
+            read_json(folder, name, wrong)
+    if (folder / "tokenizer.json").is_file():
+        content = read_json(folder, "tokenizer.json", wrong)
+        return wrong if content is None or "model" in content else [*wrong, "tokenizer.json defines no model"]
+    if (folder / "vocab.txt").is_file():
+        names = ["vocab.txt"]
+    elif (folder / "vocab.json").is_file():
+        names = ["vocab.json", "merges.txt"]
+    else:
+        return [*wrong, "no tokenizer (tokenizer.json or vocab.txt)"]
+    if not (folder / names[-1]).is_file():
+        return [*wrong, "no merges.txt beside vocab.json"]
+    return wrong + [found for name in names if (found := fault(folder / name))]
 
 
 def _preprocessor(folder: Path, given: Collection[str]) -> list[str]:
     """A missing preprocessor_config.json is no fault: ImageNet's normalisation is taken (documented)."""
-    name, wrong = "preprocessor_config.json", list[str]()
-    if "normalisation" in given or not (folder / name).is_file():
+    wrong = list[str]()
+    if "normalisation" in given:
         return wrong
-    content = read_json(folder, name, wrong)
-    if content is not None and content.get("do_normalize", True):
+    content = preprocessor(folder, wrong)
+    if content is None:
+        return wrong
+    name = next(name for name in PREPROCESSORS if (folder / name).is_file())
+    if content.get("do_normalize", True):
         absent = [key for key in ("image_mean", "image_std") if not _is_colour(content.get(key))]
         if absent:
             wrong.append(f"{name} lacks {' and '.join(absent)} of three values (set mean and std)")
-    factor = (content or {}).get("rescale_factor", 1 / 255)
-    if content is not None and (not content.get("do_rescale", True) or abs(factor * 255 - 1) > 1e-3):
+        elif min(content["image_std"]) <= 0:
+            wrong.append(f"{name} divides by image_std={content['image_std']} (set mean and std)")
+    factor = content.get("rescale_factor")
+    factor = 1 / 255 if factor is None else factor
+    scales = isinstance(factor, int | float) and abs(factor * 255 - 1) <= 1e-3
+    if not content.get("do_rescale", True) or not scales:
         wrong.append(f"{name} does not scale values to [0, 1] before it normalises (set mean and std that do)")
     return wrong
+
+
+def preprocessor(folder: Path, wrong: list[str]) -> dict[str, Any] | None:
+    """What a folder says about the preprocessing of images, None where it says nothing.
+
+    Processors of text and images keep it inside of processor_config.json.
+    """
+    for name in PREPROCESSORS:
+        if (folder / name).is_file():
+            content = read_json(folder, name, wrong)
+            inner = (content or {}).get("image_processor") if name == "processor_config.json" else content
+            if isinstance(inner, dict) or content is None:
+                return inner
+    return None
 
 
 def _absent_normalisation(content: dict[str, Any]) -> list[str]:

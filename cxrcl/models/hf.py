@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,14 @@ import torch
 from cxrcl.load_report import LoadReport
 from cxrcl.models.weights import demand_all, from_transformers
 
-# Model types whose code is not part of transformers, by the type they are under their heads.
-ADAPTED = {"cxr-bert": "bert"}  # BiomedVLP-CXR-BERT, BioViL-T's text tower
+# Model types by the type they are under their heads: the code of the first is not part of transformers, that of the
+# second hides three patches of four, drawn at random, in evaluation too.
+ADAPTED = {"cxr-bert": "bert", "vit_mae": "vit"}  # BiomedVLP-CXR-BERT and BioViL-T's text tower; masked autoencoders
 # What else is in the files of two-tower models.
 _OTHER_TOWER = ("vision_model.", "text_model.", "visual_projection.", "text_projection.", "logit_scale", "logit_bias")
 _ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "auto_map")
+# What a tower decides itself; a name of attention code in the hub would be fetched and run.
+_ABOUT_THE_CALL = ("attn_implementation", "_attn_implementation", "return_dict", "output_hidden_states")
 
 
 def recompute(model: Any) -> None:
@@ -51,23 +55,38 @@ def config_of(values: dict[str, Any]) -> Any:
     """The transformers config of these values.
 
     Raises:
-        ValueError: a type that transformers does not have.
+        ValueError: a type that transformers does not have, or values that it refuses.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
-    left_out = ("model_type", *_ABOUT_THE_FILE)
-    try:
-        return AutoConfig.for_model(values["model_type"], **{k: v for k, v in values.items() if k not in left_out})
-    except (ValueError, KeyError) as error:
+    if values["model_type"] not in CONFIG_MAPPING:
         raise ValueError(
             f"config.json: transformers has no model_type {values['model_type']} (code inside of a folder is never run)"
-        ) from error
+        )
+    left_out = ("model_type", *_ABOUT_THE_FILE, *_ABOUT_THE_CALL)
+    try:
+        return AutoConfig.for_model(values["model_type"], **{k: v for k, v in values.items() if k not in left_out})
+    except Exception as error:  # the types are checked by code of many kinds
+        raise ValueError(f"config.json: {' '.join(str(error).split())}") from error
+
+
+def has_fused_attention(config: Any) -> bool:
+    """Whether the model of this config can use PyTorch's fused kernel (DeBERTa, MPNet and Megatron's BERT cannot)."""
+    from transformers import MODEL_MAPPING
+
+    return bool(getattr(MODEL_MAPPING.get(type(config), None), "_supports_sdpa", False))
 
 
 def make(config: Any, add_pooling_layer: bool) -> Any:
-    """A model of this architecture with random weights; a pooler that nothing reads would never get a gradient."""
-    from transformers import AutoModel
+    """A model of this architecture with random weights; a pooler that nothing reads would never get a gradient.
 
+    Raises:
+        ValueError: transformers makes no model of it.
+    """
+    from transformers import MODEL_MAPPING, AutoModel
+
+    if MODEL_MAPPING.get(type(config), None) is None:
+        raise ValueError(f"config.json: transformers has no model by itself for model_type {config.model_type}")
     try:
         return AutoModel.from_config(config, add_pooling_layer=add_pooling_layer, trust_remote_code=False)
     except TypeError:  # a model without that choice
@@ -90,8 +109,13 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load(folder: Path, name: str, config: Any, add_pooling_layer: bool) -> tuple[Any, LoadReport]:
+def load(
+    folder: Path, name: str, config: Any, add_pooling_layer: bool, beside: tuple[str, ...] = ()
+) -> tuple[Any, LoadReport]:
     """A Hugging Face model with the weights of a folder.
+
+    Args:
+        beside: prefixes of tensors that the file may hold beside the model's.
 
     Raises:
         ValueError: a tensor of the model is missing or of another shape, or an unknown one is left over.
@@ -113,6 +137,9 @@ def load(folder: Path, name: str, config: Any, add_pooling_layer: bool) -> tuple
             except TypeError:
                 model, found = AutoModel.from_pretrained(folder, **settings)
     except Exception as error:  # the readers raise errors of many kinds
-        raise ValueError(f"name={name}: {str(error).splitlines()[0]}") from error
-    report = from_transformers(found, model, _OTHER_TOWER)
+        reason = (str(error) or repr(error)).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch advises to run what the file says
+            reason = "the weights cannot be read as plain tensors: use a folder with model.safetensors"
+        raise ValueError(f"name={name}: {reason}") from error
+    report = from_transformers(found, model, (*_OTHER_TOWER, *beside))
     return model, demand_all(report, f"name={name}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cxrcl.models import folders, hf, layers
-from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features
+from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features, shapes_alone
 from cxrcl.types import Features, ImageEncoder, ImageSpec
 
 Pooling = Literal["cls", "mean", "pooler", "first_token"]
@@ -47,9 +47,7 @@ class VisionTower(ImageEncoder):
     ) -> None:
         super().__init__()
         kind = hf.config_of(config)
-        native, patch = getattr(kind, "image_size", size), getattr(kind, "patch_size", 1)
-        if not isinstance(native, int) or not isinstance(patch, int):
-            raise ValueError(f"config.json: image_size={native}, patch_size={patch}: only squares are supported")
+        native, patch = _square(kind, "image_size", size), _square(kind, "patch_size", 1)
         check_patches(size, patch)
         self.spec = ImageSpec(size, mean, std)
         self.pooling: Pooling = pooling
@@ -77,17 +75,20 @@ class VisionTower(ImageEncoder):
         self._measure()
 
     def _measure(self) -> None:
-        """Widths, and parameters that no feature depends on, from a pass over shapes alone (no arithmetic)."""
-        state = {key: value.detach().to("meta") for key, value in self.state_dict().items()}
-        free = {key: state[key].requires_grad_() for key, _ in self.named_parameters()}
-        buffers = {key: value.to("meta") for key, value in self.named_buffers()}
-        shape = (1, 3, self.spec.size, self.spec.size)
-        was_training = self.training
-        self.eval()
-        pooled, local = torch.func.functional_call(self, {**buffers, **state}, torch.zeros(shape, device="meta"))
-        self.train(was_training)
+        """Widths, and parameters that no feature depends on, from a pass over shapes alone.
+
+        Raises:
+            ValueError: the model does not read images of this size, or gives no such features.
+        """
+        try:
+            (pooled, local), free = shapes_alone(self)
+        except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{type(self.model).__name__} with size={self.spec.size}, pooling={self.pooling}: "
+                f"{(str(error) or repr(error)).splitlines()[0]}"
+            ) from error
         self.dim, self.local_dim = pooled.shape[1], local.shape[2]
-        found = torch.autograd.grad(pooled.sum() + local.sum(), list(free.values()), allow_unused=True)
+        found = torch.autograd.grad(pooled.sum() + local.sum(), free, allow_unused=True)
         for parameter, gradient in zip(self.parameters(), found, strict=True):
             if gradient is None:  # such as DINOv2's mask token, which belongs to its own training
                 parameter.requires_grad_(False)
@@ -100,6 +101,8 @@ class VisionTower(ImageEncoder):
         if self.pooling == "mean":
             return Features(local.mean(dim=1), local)
         if self.pooling == "pooler":
+            if getattr(found, "pooler_output", None) is None:
+                raise TypeError("the model has no pooler_output, set pooling=mean, cls or first_token")
             return Features(found.pooler_output.flatten(1), local)
         return Features(hidden[:, 0] if hidden.ndim == 3 else local[:, 0], local)
 
@@ -125,8 +128,8 @@ class HuggingFaceVision(VisionTower):
         name: a folder with config.json and weights (then nothing touches the network), or a hub id.
         size: side of the input in pixels; None takes the model's.
         pooling: see `VisionTower`.
-        mean, std: normalisation of the input; None takes those of preprocessor_config.json, or ImageNet's where the
-            folder has no such file.
+        mean, std: normalisation of the input; None takes those of preprocessor_config.json (or of the image processor
+            in processor_config.json), or ImageNet's where the folder has no such file.
         checkpointing: see `VisionTower`.
     """
 
@@ -145,21 +148,35 @@ class HuggingFaceVision(VisionTower):
     ) -> None:
         folder = folders.locate(name, "hf image", ["normalisation"] if mean and std else [])
         values = hf.part_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), "vision")
-        file = folder / "preprocessor_config.json"
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        found = folders.preprocessor(folder, []) or {}
         if not found.get("do_normalize", True):
             found |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
         mean = mean or tuple(found.get("image_mean", IMAGENET_MEAN))
         std = std or tuple(found.get("image_std", IMAGENET_STD))
+        adapted = hf.ADAPTED.get(values["model_type"])
         try:
-            kind = hf.config_of(values)
-            native = getattr(kind, "image_size", None) or _side(found) or 224
+            kind = hf.config_of(values | ({"model_type": adapted} if adapted else {}))
+            native = _square(kind, "image_size", None) or _side(found) or 224
             with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
                 super().__init__(hf.plain(kind), mean, std, size or native, pooling, checkpointing)
         except ValueError as error:
             raise ValueError(f"name={name}: {error}") from error
-        model, self.load_report = hf.load(folder, name, kind, add_pooling_layer=pooling == "pooler")
+        beside = ("decoder.",) if adapted else ()  # of a masked autoencoder
+        model, self.load_report = hf.load(folder, name, kind, pooling == "pooler", beside)
         self._fit(model, native)
+
+
+def _square(config: Any, name: str, default: Any) -> Any:
+    """A side in pixels, where the config may hold a pair of equal ones.
+
+    Raises:
+        ValueError: of two that differ.
+    """
+    value = getattr(config, name, default)
+    sides = set(value) if isinstance(value, list | tuple) else {value}
+    if len(sides) != 1 or not isinstance(value := sides.pop(), int | None):
+        raise ValueError(f"config.json: {name}={getattr(config, name)}: only squares are supported")
+    return value
 
 
 def _side(preprocessor: dict[str, Any]) -> int | None:

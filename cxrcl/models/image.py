@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxrcl.models import layers
 from cxrcl.models.folders import fault
+from cxrcl.models.weights import read
 from cxrcl.types import Features, ImageEncoder, ImageSpec
 
 Colour = tuple[float, float, float]
@@ -18,30 +22,61 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def check_patches(size: int, patch: int) -> None:
+def check_patches(size: int, patch: int | None) -> None:
     """Raises ValueError when patches do not tile the input: the border would be cut off in silence."""
-    if size % patch:
+    if patch is not None and size % patch:
         nearest = max(1, round(size / patch)) * patch
         raise ValueError(f"size={size} is not a multiple of the patch of {patch} pixels: set size={nearest}")
 
 
 def local_features(features: Tensor, width: int, num_prefix_tokens: int) -> Tensor:
     """A feature map [B, C, h, w] or [B, h, w, C], or tokens [B, prefix + N, C] -> local features [B, N, C]."""
+    if not isinstance(features, Tensor):
+        raise TypeError(f"the model gives a {type(features).__name__} of features instead of one map")
     if features.ndim == 3:
         return features[:, num_prefix_tokens:]
     channels_first = features.shape[1] == width
     return features.flatten(2).transpose(1, 2) if channels_first else features.flatten(1, 2)
 
 
+def patch_side(model: Any) -> int | None:
+    """Side in pixels of a timm model's patches; None where they overlap, or there are none."""
+    embedding = getattr(model, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    stride = getattr(getattr(embedding, "proj", None), "stride", patch)
+    patch, stride = (side if side is None or isinstance(side, int) else side[0] for side in (patch, stride))
+    return patch if patch == stride else None
+
+
+def shapes_alone(encoder: ImageEncoder) -> tuple[Features, list[Tensor]]:
+    """Features of one image in evaluation, and the parameters they depend on, without values and without arithmetic.
+
+    Constants that a model makes on the way are real ones whatever the default device is: BEiT keeps its places of
+    patches for all models to come.
+    """
+    tensors: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in encoder.parameters()}
+    tensors |= {id(buffer): buffer.to("meta") for buffer in encoder.buffers()}
+    twin = copy.deepcopy(encoder, tensors).eval()  # without copying a value; weights that are tied stay so
+    with torch.device("cpu"):
+        image = torch.zeros((1, 3, encoder.spec.size, encoder.spec.size), device="meta")
+        return twin(image), list(twin.parameters())
+
+
 def _load_weights(model: Any, file: str) -> None:
     """timm itself loads what fits and is silent about the rest once the classifier is gone."""
-    from timm.models import load_checkpoint
-
+    if file.endswith((".npz", ".npy")):  # other frameworks' formats, which timm loads by name
+        model.load_pretrained(file)
+        return
     module = sys.modules[type(model).__module__]
     adapt = getattr(module, "checkpoint_filter_fn", getattr(module, "_checkpoint_filter_fn", None))
-    keys = load_checkpoint(model, file, strict=False, filter_fn=adapt, weights_only=True)
-    if keys is None:  # a numpy file, which timm loads by name
-        return
+    try:
+        content = read(Path(file), use_ema=True)
+    except ValueError as error:
+        raise ValueError(f"weights={file}: {error}") from error
+    try:
+        keys = model.load_state_dict(adapt(content, model) if adapt else content, strict=False)
+    except (KeyError, IndexError) as error:  # the filter looks for tensors of its own
+        raise ValueError(f"weights={file}: not the tensors of {type(model).__name__} ({error})") from error
     classifier = model.pretrained_cfg.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     strange = [key for key in keys.unexpected_keys if not key.startswith(tuple(f"{name}." for name in names))]
@@ -63,9 +98,22 @@ class TimmEncoder(ImageEncoder):
         channels_last: memory layout of the convolutions; about twice as fast with bf16 on recent CPUs and on CUDA.
         local_layer: where local features are taken, counted from the end: -1 the last stage or block, normalised as
             for pooling; -2 the one before (layer3 of a ResNet, as in GLoRIA).
-        checkpointing: recompute activations in the backward pass: less memory, more time.
+        checkpointing: recompute activations in the backward pass: less memory, more time. Gradients stay the same, but
+            running statistics of BatchNorm see each batch twice.
         options: more arguments of the timm model, such as {norm_layer: groupnorm}.
+
+    Raises:
+        ValueError: no such model, one without one map of features and one vector, or not at this size; weights that
+            cannot be read or do not fit.
     """
+
+    @classmethod
+    def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
+        weights = settings.get("weights")
+        if weights is None:
+            return []
+        wrong = fault(Path(weights)) if Path(weights).is_file() else "file not found"
+        return [f"weights={weights}: {wrong}"] if wrong else []
 
     def __init__(
         self,
@@ -88,11 +136,8 @@ class TimmEncoder(ImageEncoder):
             raise ValueError(
                 f"name={name}: timm has no such model{' (near: ' + ', '.join(close) + ')' if close else ''}"
             )
-        if weights is not None:
-            if not Path(weights).is_file():
-                raise ValueError(f"weights={weights}: file not found")
-            if wrong := fault(Path(weights)):
-                raise ValueError(f"weights={weights}: {wrong}")
+        if wrong := self.lacking({"weights": weights}):
+            raise ValueError(wrong[0])
         self._arguments = {
             "name": name,
             "size": size,
@@ -110,12 +155,12 @@ class TimmEncoder(ImageEncoder):
             model: Any = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=0, **extra)
             if weights is not None:
                 _load_weights(model, weights)
-        except (TypeError, RuntimeError, OSError, AssertionError) as error:
+        except (TypeError, RuntimeError, OSError, AssertionError, NotImplementedError, AttributeError) as error:
             reason = (str(error) or repr(error)).splitlines()[0]
             raise ValueError(f"timm cannot make {name} with {extra}: {reason}") from error
-        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-        if patch is not None:
-            check_patches(size, patch[0])
+        check_patches(size, patch_side(model))
+        if not hasattr(model, "forward_head") or not hasattr(model, "num_features"):
+            raise ValueError(f"timm makes no model with pooled features of {name} with {extra}")
         # Pooled features may be wider than the map (timm's head_hidden_size: MobileNetV3 and its kin).
         self.dim = int(getattr(model, "head_hidden_size", model.num_features))
         self.local_dim = int(model.num_features) if local_layer == -1 else _width(model, local_layer)
@@ -129,6 +174,29 @@ class TimmEncoder(ImageEncoder):
                 raise ValueError(f"checkpointing=true: timm's {name} does not support it") from error
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self._layout)
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Not every model of timm gives one map and one vector, and none takes every size.
+
+        Raises:
+            ValueError: this one does not.
+        """
+        where = f"timm's {self._arguments['name']} at size={self.spec.size}"
+        try:
+            (pooled, local), _ = shapes_alone(self)
+        except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+            raise ValueError(f"{where}: {(str(error) or repr(error)).splitlines()[0]}") from error
+        if local.ndim == 3 and not self._prefix and not hasattr(self.model, "num_prefix_tokens"):
+            # CoaT and VOLO do not say that a class token leads; a square of patches has no odd one out.
+            self._prefix = int(math.isqrt(local.shape[1]) ** 2 != local.shape[1] > 1)
+            local = local[:, self._prefix :]
+        if pooled.ndim != 2 or local.ndim != 3 or local.shape[2] != self.local_dim or not local.shape[1]:
+            raise ValueError(
+                f"{where}: found pooled features {list(pooled.shape)} and local ones {list(local.shape)}, "
+                f"expected [1, dim] and [1, N, {self.local_dim}]"
+            )
+        self.dim = pooled.shape[1]
 
     def forward(self, images: Tensor) -> Features:
         """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
@@ -165,7 +233,7 @@ class TorchvisionEncoder(ImageEncoder):
         size: side of the input in pixels.
         weights: a torchvision weights name (DEFAULT, IMAGENET1K_V2; needs a network unless cached), or None.
         local_node, pooled_node: nodes of the traced graph (torchvision.models.feature_extraction.get_graph_node_names)
-            that hold the feature map and the pooled features; the defaults are those of the ResNets.
+            that hold the feature map, or tokens, and the pooled features; the defaults are those of the ResNets.
         mean, std: normalisation of the input; ImageNet's by default.
         channels_last: memory layout of the convolutions.
     """
@@ -195,22 +263,35 @@ class TorchvisionEncoder(ImageEncoder):
             "channels_last": channels_last,
         }
         self.spec = ImageSpec(size, mean, std)
+        if local_node == pooled_node:
+            raise ValueError(f"local_node={local_node}, pooled_node={pooled_node}: expected two nodes")
+        settings = {"image_size": size} if name.startswith("vit_") else {}
         try:
-            full = get_model(name, weights=weights)
+            full = get_model(name, weights=weights, **settings)
             self.model = create_feature_extractor(full, {local_node: "local", pooled_node: "pooled"})
-        except (ValueError, KeyError, OSError) as error:
-            raise ValueError(f"torchvision cannot make {name}: {error}") from error
+            with torch.no_grad():
+                shapes = self.model.eval()(torch.zeros(1, 3, size, size))
+        except (ValueError, KeyError, OSError, RuntimeError, AssertionError) as error:
+            reason = (str(error) or repr(error)).splitlines()[0]
+            raise ValueError(f"torchvision cannot make {name} with size={size}, weights={weights}: {reason}") from error
+        self.model.train()
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self._layout)
-        with torch.no_grad():
-            shapes = self.model.eval()(torch.zeros(1, 3, size, size))
-        self.model.train()
-        self.dim, self.local_dim = shapes["pooled"].shape[1], shapes["local"].shape[1]
+        pooled, local = shapes["pooled"].shape, shapes["local"].shape
+        if len(pooled) != 2 or len(local) not in (3, 4):
+            raise ValueError(
+                f"pooled_node={pooled_node} holds {list(pooled)}, local_node={local_node} {list(local)}: expected "
+                "[1, dim], and a map [1, C, h, w] or tokens [1, N, C]"
+            )
+        self._prefix = int(hasattr(full, "class_token"))
+        # Swin's maps have their channels last; their number is told by the pooled features.
+        last = len(local) == 3 or (local[3] == pooled[1] != local[1])
+        self.dim, self.local_dim = pooled[1], local[-1] if last else local[1]
 
     def forward(self, images: Tensor) -> Features:
         """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
         found = self.model(images.contiguous(memory_format=self._layout))
-        return Features(found["pooled"], local_features(found["local"], self.local_dim, 0))
+        return Features(found["pooled"], local_features(found["local"], self.local_dim, self._prefix))
 
     def layer_names(self) -> list[list[str]]:
         return layers.below("model", layers.of_children(self.model))

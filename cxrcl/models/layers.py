@@ -23,7 +23,10 @@ def of_timm(model: Any) -> Layers:
     """Stem, then the stages of a hierarchical network or the blocks of a transformer, as timm itself groups them."""
     from timm.models import group_parameters
 
-    groups = group_parameters(model, model.group_matcher(coarse=True))
+    try:
+        groups = group_parameters(model, model.group_matcher(coarse=True))
+    except (AttributeError, AssertionError):  # a few models do not tell their groups
+        return of_children(model)
     return _join_norm(model, [groups[number] for number in sorted(groups)])
 
 

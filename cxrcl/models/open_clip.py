@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
-from cxrcl.models.image import Colour, check_patches, local_features
+from cxrcl.models.image import Colour, check_patches, local_features, patch_side
 from cxrcl.models.open_clip_source import find, hf_text_config, tower_weights
 from cxrcl.models.text import num_positions
 from cxrcl.models.weights import lay_in
@@ -42,6 +43,13 @@ def _of(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
     """The part of a model's config that describes one tower."""
     found = {"embed_dim": config["embed_dim"], tower: config[tower], "quick_gelu": config.get("quick_gelu", False)}
     return copy.deepcopy(found)
+
+
+def _file_faults(settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with `pretrained` where it is a file and no tag."""
+    file = Path(settings.get("pretrained") or "").expanduser()
+    found = folders.fault(file) if file.is_file() else None
+    return [f"pretrained={file}: {found}"] if found else []
 
 
 class OpenClipImageTower(ImageEncoder):
@@ -70,7 +78,10 @@ class OpenClipImageTower(ImageEncoder):
         super().__init__()
         vision = {**config["vision_cfg"], "timm_model_pretrained": False, "output_tokens": True}
         native = vision.get("image_size", 224)
-        native = native if isinstance(native, int) else native[0]
+        sides = {native} if isinstance(native, int) else set(native)
+        if len(sides) > 1:
+            raise ValueError(f"vision_cfg.image_size={list(native)}: only squares are supported")
+        native = sides.pop()
         self.config: dict[str, Any] = _of(config, "vision_cfg")
         self.spec = ImageSpec(native, mean, std)
         self.tower: Any = _make(config, vision, _NO_TEXT).visual
@@ -116,8 +127,7 @@ class OpenClipImageTower(ImageEncoder):
         if hasattr(tower, "trunk"):
             patches = getattr(tower.trunk, "patch_embed", None)
             side = getattr(patches, "img_size", None)
-            if patches is not None and hasattr(patches, "patch_size"):
-                check_patches(size, patches.patch_size[0])
+            check_patches(size, patch_side(tower.trunk))
             if side is not None and side[0] != size and hasattr(tower.trunk, "set_input_size"):
                 tower.set_input_size(size)
         elif hasattr(tower, "attnpool"):
@@ -185,7 +195,7 @@ class OpenClipImage(OpenClipImageTower):
 
     @classmethod
     def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
-        return folders.lacking(settings.get("name"), "open_clip image", settings)
+        return folders.lacking(settings.get("name"), "open_clip image", settings) + _file_faults(settings)
 
     def __init__(
         self,
@@ -244,9 +254,7 @@ class OpenClipTextTower(TextEncoder):
             else _hf_tower(config["embed_dim"], text, hf_config)
         )
         self.tokenizer: tok.PackedTokenizer = tok.PackedTokenizer(definition, max_length, pad_id, clean)
-        pieces, rows = tok.vocabulary_size(definition), int(self.tower.vocab_size)
-        if pieces > rows:
-            raise ValueError(f"the tokenizer has {pieces} pieces, the model {rows}: they do not belong together")
+        tok.check_vocabulary(definition, int(self.tower.vocab_size))
         positions = self.tower.context_length if hf_config is None else num_positions(self.tower.transformer)
         if positions is not None and max_length > positions:
             raise ValueError(f"max_length={max_length}: the model has {positions} positions, set at most that many")
@@ -337,7 +345,7 @@ class OpenClipText(OpenClipTextTower):
 
     @classmethod
     def lacking(cls, settings: Mapping[str, Any]) -> list[str]:
-        return folders.lacking(settings.get("name"), "open_clip text", settings)
+        return folders.lacking(settings.get("name"), "open_clip text", settings) + _file_faults(settings)
 
     def __init__(
         self,

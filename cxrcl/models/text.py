@@ -66,11 +66,7 @@ class BertText(TextEncoder):
         self.last_layers, self.layer_mix, self.checkpointing = last_layers, layer_mix, checkpointing
         kind._attn_implementation = attention
         self.tokenizer: tok.PackedTokenizer = tok.PackedTokenizer(definition, max_length, pad_id)
-        size = tok.vocabulary_size(definition)
-        if size > kind.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {size} pieces, the model {kind.vocab_size}: they do not belong together"
-            )
+        tok.check_vocabulary(definition, kind.vocab_size)
         if not 1 <= last_layers <= kind.num_hidden_layers:
             raise ValueError(f"last_layers={last_layers}: the model has {kind.num_hidden_layers} layers")
         self.model = hf.make(kind, add_pooling_layer=False)
@@ -153,7 +149,9 @@ class HuggingFaceText(BertText):
             definition, pad_id = tok.from_folder(folder, adapted)
             with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
                 mix: tuple[int, LayerMix] = (last_layers, layer_mix)
-                super().__init__(hf.plain(kind), definition, pad_id, pooling, max_length, "sdpa", *mix, checkpointing)
+                attention: Attention = "sdpa" if hf.has_fused_attention(kind) else "eager"
+                plain = hf.plain(kind)
+                super().__init__(plain, definition, pad_id, pooling, max_length, attention, *mix, checkpointing)
         except ValueError as error:
             raise ValueError(f"name={name}: {error}") from error
         self.model, self.load_report = hf.load(folder, name, self.model.config, add_pooling_layer=False)

@@ -33,6 +33,11 @@ def clean_text(text: str, how: Clean) -> str:
     return text if how == "whitespace" else text.lower()
 
 
+def _encodable(text: str) -> str:
+    """The text, half characters (of a file read with a wrong encoding) replaced by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class PackedTokenizer:
     """A fast (Rust) tokeniser as one JSON string: picklable, embeddable, the same in every process.
 
@@ -49,6 +54,11 @@ class PackedTokenizer:
         self.pad_id = pad_id
         self.clean: Clean = clean
         self._fast: Any = None
+        from tokenizers import Tokenizer
+
+        least = 1 + Tokenizer.from_str(definition).num_special_tokens_to_add(False)
+        if max_length < least:  # not cut at all otherwise
+            raise ValueError(f"max_length={max_length}: with the pieces that frame a text, expected {least} or more")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fast": None}
@@ -68,7 +78,7 @@ class PackedTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Texts -> ids, mask and word index of each piece, padded to the longest."""
-        found = self.fast.encode_batch([clean_text(text, self.clean) for text in texts])
+        found = self.fast.encode_batch([_encodable(clean_text(text, self.clean)) for text in texts])
         longest = max((len(e.ids) for e in found), default=0)
         tokens = Tokens([], [], [])
         for encoding in found:
@@ -170,6 +180,21 @@ def from_folder(folder: Path, kind: str | None = None) -> tuple[str, int]:
 
 
 def vocabulary_size(definition: str) -> int:
-    """Number of pieces that a tokenizer.json defines."""
+    """One more than the highest number of a piece that a tokenizer.json defines."""
     content = json.loads(definition)
-    return max(len(content["model"]["vocab"]), 1 + max((t["id"] for t in content["added_tokens"]), default=0))
+    vocabulary = content["model"]["vocab"]  # a list of pieces, or a mapping that may leave numbers out
+    last = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
+    return 1 + max(last, max((token["id"] for token in content["added_tokens"]), default=0))
+
+
+def check_vocabulary(definition: str, rows: int) -> None:
+    """Compare a tokenizer with the rows of a model's word embeddings.
+
+    Published tables are filled up to round numbers, by 900 of 250,000 rows at most: 2 % (or 128) are admitted.
+
+    Raises:
+        ValueError: pieces without a row, or so many rows without a piece that the two cannot belong together.
+    """
+    pieces = vocabulary_size(definition)
+    if pieces > rows or rows - pieces > max(128, rows // 50):
+        raise ValueError(f"the tokenizer has {pieces} pieces, the model {rows}: they do not belong together")

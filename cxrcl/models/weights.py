@@ -25,6 +25,13 @@ KNOWN_HEADS = (
     "distillation_classifier",
     "pre_classifier",
     "qa_outputs",
+    "vocab_transform",  # DistilBERT: masked words
+    "vocab_layer_norm",
+    "vocab_projector",
+    "predictions",  # ALBERT
+    "sop_classifier",
+    "lm_predictions",  # DeBERTa
+    "mask_predictions",
     "head",
     "fc",
     "pooler",
@@ -77,8 +84,11 @@ def from_transformers(found: Mapping[str, Any], module: nn.Module, known: Iterab
     )
 
 
-def read(file: Path) -> dict[str, Tensor]:
+def read(file: Path, use_ema: bool = False) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a PyTorch file; objects of other kinds are refused.
+
+    Args:
+        use_ema: of a training checkpoint of timm take the averaged weights, where it has some.
 
     Raises:
         ValueError: the file cannot be read as plain tensors.
@@ -86,6 +96,6 @@ def read(file: Path) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     try:
-        return dict(load_state_dict(str(file), use_ema=False, device="cpu", weights_only=True))
+        return dict(load_state_dict(str(file), use_ema=use_ema, device="cpu", weights_only=True))
     except Exception as error:  # the readers raise errors of many kinds, and advise weights_only=False
         raise ValueError(f"{file.name}: cannot be read as plain tensors ({type(error).__name__})") from error

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cxrcl.distributed import rows_of_all
 from cxrcl.objectives.towers import ImageTower, see
-from cxrcl.types import Batch, ImageEncoder, StepOutput
+from cxrcl.types import Batch, Features, ImageEncoder, StepOutput
 
 
 class Classify(ImageTower):
@@ -101,9 +101,9 @@ class Classify(ImageTower):
             self.image_encoder.eval()
         return self
 
-    def classify(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> log-odds float32 [B, C]: their sigmoid is the probability, in both tasks."""
-        logits = self.classifier(self.image_encoder(images).pooled).float()
+    def classify(self, features: Features) -> Tensor:
+        """What `encode_images` gives -> log-odds float32 [B, C]: their sigmoid is the probability, in both tasks."""
+        logits = self.classifier(features.pooled).float()
         if not self.multi_class:
             return logits
         others = logits[:, None].masked_fill(

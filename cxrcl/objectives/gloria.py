@@ -11,11 +11,18 @@ from torch import Tensor
 
 from cxrcl.distributed import gather, offset, rows_of_all
 from cxrcl.models.heads import Head
-from cxrcl.objectives.local_similarity import Aggregation, attention_maps, merge_words, pair_scores, word_counts
+from cxrcl.objectives.local_similarity import (
+    Aggregation,
+    attention_maps,
+    best_word_cosines,
+    merge_words,
+    pair_scores,
+    word_counts,
+)
 from cxrcl.objectives.losses import Side, cross_entropy, info_nce, sides
 from cxrcl.objectives.same_text import excluded
 from cxrcl.objectives.towers import Targets, TwoTowers, equal_texts, read, see, unit
-from cxrcl.types import Batch, ImageEncoder, StepOutput, Text, TextEncoder
+from cxrcl.types import Batch, Features, ImageEncoder, StepOutput, Text, TextEncoder
 
 
 class Gloria(TwoTowers):
@@ -150,6 +157,30 @@ class Gloria(TwoTowers):
             shared = excluded(text.texts, text.all_texts, first)
             by_image, by_text = (part.masked_fill(shared, -torch.inf) for part in (by_image, by_text))
         return cross_entropy(by_image, first), cross_entropy(by_text, first)
+
+    @torch.no_grad()
+    def embed_words(self, ids: Tensor, mask: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [P, L] each -> words of texts float32 [P, L - 1, d], and how many each has, int64 [P] on the CPU.
+
+        Without the first piece, which is no word when images are read.
+
+        Raises:
+            ValueError: a text has no word.
+        """
+        merged, counts = merge_words(self.text_encoder(ids, mask).local, words)
+        if int(counts.min()) < 2:
+            raise ValueError("a prompt without words has no local similarity: leave it out")
+        return self.word_head(merged).float()[:, 1:], (counts - 1).cpu()
+
+    @torch.no_grad()
+    def match_words(self, features: Features, words: Tensor, counts: Tensor) -> Tensor:
+        """Local similarity [B, P] of images, as `encode_images` gives them, and texts, as `embed_words` does.
+
+        `word_scale` times the cosine of the word that is matched best.
+        """
+        regions = self.region_head(features.local).float()
+        with torch.autocast(regions.device.type, enabled=False):
+            return self.word_scale * best_word_cosines(regions, words, counts, self.attention_scale)
 
     @torch.no_grad()
     def attention(self, images: Tensor, text: Text) -> Tensor:

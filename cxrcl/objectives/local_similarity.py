@@ -103,6 +103,31 @@ def pair_scores(
     return scores
 
 
+@torch.no_grad()
+def best_word_cosines(
+    regions: Tensor, words: Tensor, counts: Tensor, attention_scale: float, tile: tuple[int, int] | None = None
+) -> Tensor:
+    """The cosine of each caption's best matched word and its context, which the published code infers with.
+
+    Args:
+        regions, words, counts, attention_scale, tile: as in `pair_scores`.
+
+    Returns:
+        [I, C]
+    """
+    images_at_a_time, captions_at_a_time = tile or (TILE_CPU if regions.device.type == "cpu" else TILE_ACCELERATOR)
+    best = regions.new_empty(len(regions), len(words))
+    groups = _captions(words, counts, captions_at_a_time)
+    for start in range(0, len(regions), images_at_a_time):
+        part = regions[start : start + images_at_a_time]
+        gram = torch.bmm(part, part.transpose(1, 2))
+        for captions in groups:
+            cosines = _meet(part, gram, captions, attention_scale, 1.0).cosines
+            found = cosines.masked_fill(captions.padding, -torch.inf).amax(dim=2)
+            best[start : start + len(part), captions.places] = found
+    return best
+
+
 def _attend(scores: Tensor, padding: Tensor, attention_scale: float) -> tuple[Tensor, Tensor]:
     """Region-word products [I, N, C, W] -> softmax over the words of each caption, and from it that over regions."""
     by_word = scores.masked_fill(padding, -torch.inf).softmax(dim=3)

@@ -51,9 +51,9 @@ class ImageTower(Objective):
         super().__init__()
         self.image_encoder = image_encoder
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> pooled features float32 [B, dim], before any projection."""
-        return self.image_encoder(images).pooled.float()
+    def encode_images(self, images: Tensor) -> Features:
+        """float32 [B, 3, S, S] -> features of the image encoder, before any projection."""
+        return self.image_encoder(images)
 
 
 class TwoTowers(ImageTower):
@@ -89,9 +89,9 @@ class TwoTowers(ImageTower):
     def tokenizer(self) -> Tokenizer:
         return self.text_encoder.tokenizer
 
-    def embed_images(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> unit vectors float32 [B, D]."""
-        return unit(self.image_head(self.image_encoder(images).pooled))
+    def embed_images(self, features: Features) -> Tensor:
+        """What `encode_images` gives -> unit vectors float32 [B, D]."""
+        return unit(self.image_head(features.pooled))
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """int64 [B, L] each -> unit vectors float32 [B, D]."""

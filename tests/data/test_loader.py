@@ -14,11 +14,12 @@ import torch
 
 from cxrcl.data import manifest
 from cxrcl.data.dataset import Sample, TrainSet
-from cxrcl.data.loader import Collate, Feed, tokenize
+from cxrcl.data.loader import Collate, Feed
 from cxrcl.data.order import GlobalBatches
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
 from cxrcl.data.texts import Texts
+from cxrcl.data.tokens import TokenTable
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
 from cxrcl.types import Batch, Features, ImageSpec, Text, Tokens
@@ -31,19 +32,23 @@ def letters(texts: Sequence[str]) -> Tokens:
     return Tokens(ids, mask, [[k if m else -1 for k, m in enumerate(row)] for row in mask])
 
 
-def make(folder: Path) -> TrainSet:
+def texts_of(folder: Path) -> Texts:
     data = manifest.load(folder).split("train")
-    texts = Texts(data, "auto", ReportSampler(("findings",)), PromptSampler("chexpert.json"))
+    return Texts(data, "auto", ReportSampler(("findings",)), PromptSampler("chexpert.json"))
+
+
+def make(folder: Path) -> TrainSet:
+    data, texts = manifest.load(folder).split("train"), texts_of(folder)
     return TrainSet(data, RadiographTransform(ImageSpec(32, (0.5,) * 3, (0.25,) * 3)), texts, "study", 2, 2, 0)
 
 
 STEPS = GlobalBatches(12, 4, 0, 0, 12, (0, 1))
 
 
-def read(folder: Path, workers: int) -> list[Batch]:
+def read(folder: Path, workers: int, table: TokenTable | None = None) -> list[Batch]:
     feed = Feed(workers)
     try:
-        return list(feed.batches(make(folder), STEPS, Collate(letters)))
+        return list(feed.batches(make(folder), STEPS, Collate(letters, table)))
     finally:
         feed.close()
 
@@ -61,6 +66,14 @@ def test_the_number_of_workers_changes_nothing(tiny_set: Path) -> None:
     assert len(alone) == len(helped) == 12
     assert all(same(a, b) for a, b in zip(alone, helped)) and not same(alone[0], alone[1])
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_from_a_table_of_tokens_are_the_same(tiny_set: Path, workers: int) -> None:
+    table = TokenTable(texts_of(tiny_set).sentences(), letters)
+    table.tokenizer = None  # type: ignore[assignment]  # nothing is tokenised any more
+    pairs = list(zip(read(tiny_set, workers, table), read(tiny_set, 0), strict=True))
+    assert len(pairs) == 12 and all(same(*pair) for pair in pairs)
 
 
 def test_workers_end_when_the_consumer_fails(tiny_set: Path) -> None:
@@ -97,7 +110,7 @@ def sample(index: int, **values: Any) -> Sample:
 
 
 def test_collate_stacks() -> None:
-    batch = Collate(None)([sample(3, texts=["a"]), sample(5, texts=["b"])])
+    batch = Collate(None)([sample(3, texts=[("a",)]), sample(5, texts=[("b",)])])
     assert batch.images is not None and batch.images.shape == (2, 2, 1, 4, 4) and batch.images.dtype == torch.uint8
     assert batch.index.tolist() == [3, 5] and batch.index.dtype == torch.int64
     assert batch.augment is None and batch.text is None and batch.labels.shape == (2, 1)
@@ -112,16 +125,11 @@ def test_collate_tokenises_all_texts_in_one_call() -> None:
         calls.append(list(texts))
         return letters(texts)
 
-    batch = Collate(tokenizer)([sample(0, texts=["a", "bcd"]), sample(1, texts=["ef", "g"])])
-    assert calls == [["a", "bcd", "ef", "g"]]
+    batch = Collate(tokenizer)([sample(0, texts=[("a",), ("b", "d")]), sample(1, texts=[("ef",), ("g",)])])
+    assert calls == [["a", "b d", "ef", "g"]]
     assert batch.text is not None and batch.text.ids.shape == (2, 2, 3) and batch.text.ids.dtype == torch.int64
     assert batch.text.mask.tolist() == [[[1, 0, 0], [1, 1, 1]], [[1, 1, 0], [1, 0, 0]]]
     assert batch.text.words[0, 0].tolist() == [0, -1, -1]
-
-
-def test_tokenize_keeps_texts_with_their_samples() -> None:
-    text = tokenize([["a"], ["b"], ["c"]], letters)
-    assert text.ids.flatten().tolist() == [97, 98, 99] and text.ids.shape == (3, 1, 1)
 
 
 def test_pinning_reaches_every_tensor_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,9 +201,30 @@ def test_merge_unites_labels_and_tells_patients_apart(put: Put) -> None:
     assert both.rows["path"].nunique() == 2
 
 
-def test_merge_of_one_source_changes_nothing(put: Put) -> None:
-    one = manifest.load(put([row()]))
-    assert manifest.merge({"a": one}) is one
+def test_merge_of_one_source_gives_it_its_name_only(put: Put) -> None:
+    one = manifest.load(put([row(0, Edema="1"), row(1)]))
+    merged = manifest.merge({"a": one})
+    assert one.rows["part"].tolist() == ["", ""] and merged.rows["part"].tolist() == ["a", "a"]
+    assert merged.rows.drop(columns="part").equals(one.rows.drop(columns="part"))
+    assert merged.values is one.values and merged.fingerprint() == one.fingerprint()
+
+
+def test_a_column_that_one_source_lacks_is_blank_in_its_rows(put: Put) -> None:
+    parts = {"a": manifest.load(put([row(sex="F")], "one")), "b": manifest.load(put([row(findings="Clear.")], "two"))}
+    both = manifest.merge(parts).rows
+    assert both["part"].tolist() == ["a", "b"]
+    assert both["sex"].tolist() == ["F", ""] and both["findings"].tolist() == ["", "Clear."]
+
+
+def test_a_filter_that_loses_a_source_is_an_error_unless_it_chooses_sources(put: Put) -> None:
+    one = manifest.load(put([row(0, sex="F"), row(1, sex="M")], "one"))
+    both = manifest.merge({"a": one, "b": manifest.load(put([row(0, view="LL"), row(1, view="Frontal")], "two"))})
+    with pytest.raises(DataError, match=r"^no image of the source b is left after filtering by sex \(it has no sex\)"):
+        manifest.select(both, None, {"sex": ["F"]})
+    with pytest.raises(DataError, match=r"^no image of the source b .* by view \(its views: Frontal, LL\)"):
+        manifest.select(both, ["PA"], {})
+    assert manifest.select(both, ["PA", "LL"], {"sex": ["F", ""]}).rows["part"].tolist() == ["a", "b"]
+    assert manifest.select(both, None, {"part": ["a"], "sex": ["F"]}).rows["part"].tolist() == ["a"]
 
 
 def test_select_by_view_and_filter(put: Put) -> None:

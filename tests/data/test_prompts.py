@@ -57,6 +57,25 @@ def test_the_five_findings_have_the_published_numbers_of_prompts() -> None:
     }
 
 
+def test_a_star_stands_for_labels_without_prompts_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text('{"A": {"pos": ["own"]}, "*": {"pos": ["{}.", "with {lower}"], "neg": ["no {}"]}}')
+    found = prompts.for_labels(str(file), ["A", "Hilar Mass"])
+    assert found == {
+        "A": {"pos": ["own"]},
+        "Hilar Mass": {"pos": ["Hilar Mass.", "with hilar mass"], "neg": ["no Hilar Mass"]},
+    }
+    assert prompts.for_labels("plain.json", ["Hilar Mass"]) == prompts.load("plain.json")
+
+
+@pytest.mark.parametrize("name", ["pair.json", "evidence.json", "chexzero.json"])
+def test_templates_speak_of_any_label(name: str) -> None:
+    sampler = PromptSampler(name, num_negatives=1)
+    sampler.check(["Hilar Mass"])
+    assert "ilar " in sampler.sample({"Hilar Mass": 1.0}, None)
+    assert "ilar " in sampler.sample({"Hilar Mass": 0.0}, np.random.default_rng(0))
+
+
 def test_no_sentence_of_a_label_stands_under_two_kinds() -> None:
     for label, kinds in prompts.load("chexpert.json").items():
         everything = [form for forms in kinds.values() for form in forms]
@@ -93,7 +112,7 @@ def test_each_fault_gives_file_and_place(tmp_path: Path, content: str, said: str
 
 
 def test_a_file_that_is_not_there_lists_the_shipped_ones() -> None:
-    with pytest.raises(ValueError, match=r"chexpert\.json, five_findings\.json, plain\.json"):
+    with pytest.raises(ValueError, match=r"chexpert\.json, chexzero\.json, .*, zero_shot\.json"):
         prompts.load("chexprt.json")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
-from cxrcl.data.reports import ReportSampler, clean, sentences
+from cxrcl.data.reports import Report, ReportSampler, clean, sentences
 
 
 @pytest.mark.parametrize(
@@ -51,59 +53,95 @@ def test_min_words_leaves_out_short_sentences() -> None:
     text = "Stable. No change. The heart is normal."
     assert sentences(text, 2) == ["No change.", "The heart is normal."]
     assert sentences(text, 3) == ["The heart is normal."]
-    assert ReportSampler(["findings"], min_words=9).read({"findings": text}) == []
+    assert ReportSampler(["findings"], min_words=9).read({"findings": text}) == ((), ())
 
 
 ROW = {"findings": "F one. F two.", "impression": "I one. I two."}
-REPORT = ["F one.", "F two.", "I one.", "I two."]
+FINDINGS, IMPRESSION = ("F one.", "F two."), ("I one.", "I two.")
+REPORT = Report((FINDINGS, IMPRESSION), ())
+ALL = FINDINGS + IMPRESSION
 
 
-def texts(sampler: ReportSampler, report: list[str], count: int = 60) -> list[str]:
-    return [sampler.sample(report, np.random.default_rng(k)) for k in range(count)]
+def draws(sampler: ReportSampler, report: Report = REPORT, which: int = 0) -> list[tuple[str, ...]]:
+    return [sampler.draw(report, np.random.default_rng(k), which) for k in range(60)]
 
 
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        (["findings", "impression"], REPORT),
-        (["impression", "findings"], REPORT[2:] + REPORT[:2]),
-        (["impression"], REPORT[2:]),
-        ([], []),
+        (["findings", "impression"], (FINDINGS, IMPRESSION)),
+        (["impression", "findings"], (IMPRESSION, FINDINGS)),
+        (["impression"], (IMPRESSION,)),
+        ([], ()),
     ],
 )
-def test_sections_are_read_in_their_order(sections: list[str], expected: list[str]) -> None:
-    assert ReportSampler(sections).read(ROW) == expected
+def test_sections_are_read_in_their_order(sections: list[str], expected: tuple[tuple[str, ...], ...]) -> None:
+    assert ReportSampler(sections).read(ROW) == Report(expected, ())
 
 
 def test_a_text_column_that_is_filled_takes_precedence() -> None:
     sampler = ReportSampler(["findings"])
-    assert sampler.read({**ROW, "text": "Whole text."}) == ["Whole text."]
-    assert sampler.read({**ROW, "text": "  "}) == ["F one.", "F two."]
+    assert sampler.read({**ROW, "text": "Whole text."}).sections == (("Whole text.",),)
+    assert sampler.read({**ROW, "text": "  "}).sections == (FINDINGS,)
 
 
 def test_all_sentences_are_drawn_by_default_in_any_order() -> None:
-    found = texts(ReportSampler(["findings"]), REPORT)
-    assert {tuple(sorted(sentences(text))) for text in found} == {tuple(REPORT)}
+    found = draws(ReportSampler(["findings"]))
+    assert {tuple(sorted(text)) for text in found} == {ALL}
     assert len(set(found)) > 5
 
 
 def test_the_number_of_sentences_is_bounded_by_the_report() -> None:
-    one = texts(ReportSampler(["findings"], num_sentences=1), REPORT)
-    assert set(one) == set(REPORT)
-    assert all(len(set(sentences(t))) == 3 for t in texts(ReportSampler(["findings"], num_sentences=3), REPORT))
-    assert all(len(sentences(t)) == 4 for t in texts(ReportSampler(["findings"], num_sentences=9), REPORT))
+    assert set(draws(ReportSampler(["findings"], num_sentences=1))) == {(sentence,) for sentence in ALL}
+    assert all(len(set(text)) == 3 for text in draws(ReportSampler(["findings"], num_sentences=3)))
+    assert all(len(text) == 4 for text in draws(ReportSampler(["findings"], num_sentences=9)))
 
 
 def test_without_shuffle_sentences_keep_their_order() -> None:
-    sampler = ReportSampler(["findings"], num_sentences=2, shuffle=False)
-    found = [[REPORT.index(s) for s in sentences(text)] for text in texts(sampler, REPORT)]
-    assert all(places == sorted(places) for places in found) and len({tuple(places) for places in found}) == 6
+    found = draws(ReportSampler(["findings"], num_sentences=2, shuffle=False))
+    places = [tuple(ALL.index(sentence) for sentence in text) for text in found]
+    assert all(text == tuple(sorted(text)) for text in places) and len(set(places)) == 6
 
 
-def test_evaluation_takes_the_whole_report_in_order() -> None:
-    assert ReportSampler(["findings"], num_sentences=1).sample(REPORT, None) == " ".join(REPORT)
+def test_a_draw_from_one_section_takes_each_of_those_that_are_filled() -> None:
+    sampler = ReportSampler(["findings"], section="one", shuffle=False)
+    assert set(draws(sampler)) == {FINDINGS, IMPRESSION}
+    assert 15 < draws(sampler).count(FINDINGS) < 45
+    assert set(draws(sampler, Report((IMPRESSION,), ()))) == {IMPRESSION}
+    one = ReportSampler(["findings"], num_sentences=1, section="one")
+    assert set(draws(one)) == {(sentence,) for sentence in ALL}
+    assert ReportSampler(["findings", "impression"]).read({"findings": "", "impression": "I one."}).sections == (
+        IMPRESSION[:1],
+    )
+
+
+def test_the_second_text_is_drawn_from_the_rewriting() -> None:
+    row = {**ROW, "text_augment": "XXXX Seen one. Seen two. Hm."}
+    report = ReportSampler(["findings"]).read(row)
+    assert report == Report((FINDINGS,), ("Seen one.", "Seen two."))  # cleaned, and short sentences left out
+    sampler = ReportSampler(["findings"], shuffle=False, section="one")
+    assert set(draws(sampler, report)) == {FINDINGS} and set(draws(sampler, report, which=1)) == {report.rewritten}
+    few = ReportSampler(["findings"], num_sentences=1)
+    assert set(draws(few, report, which=1)) == {("Seen one.",), ("Seen two.",)}
+
+
+def test_without_a_rewriting_both_texts_are_drawn_from_the_report() -> None:
+    sampler = ReportSampler(["findings"], shuffle=False)
+    assert set(draws(sampler, sampler.read(ROW), which=1)) == {FINDINGS}
+    row = {**ROW, "text_augment": "Seen one."}
+    assert ReportSampler(["findings"], augmented=False).read(row) == Report((FINDINGS,), ())
+
+
+def test_a_rewriting_of_nothing_is_not_a_report() -> None:
+    assert ReportSampler(["findings"]).read({"findings": "", "text_augment": "Seen one."}) == Report((), ())
+
+
+@pytest.mark.parametrize("section", ["all", "one"])
+def test_evaluation_takes_the_whole_report_in_order(section: Literal["all", "one"]) -> None:
+    report = Report((FINDINGS, IMPRESSION), ("Seen one.",))
+    assert ReportSampler(["findings"], num_sentences=1, section=section).draw(report, None, 1) == ALL
 
 
 def test_the_draw_follows_the_random_numbers_alone() -> None:
-    sampler = ReportSampler(["findings"], num_sentences=2)
-    assert texts(sampler, REPORT) == texts(sampler, REPORT)
+    sampler = ReportSampler(["findings"], num_sentences=2, section="one")
+    assert draws(sampler) == draws(sampler)

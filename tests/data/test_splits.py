@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import two_towers
+from helpers import figures_of, two_towers
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ from cxrcl.errors import ConfigError
 from cxrcl.evaluation.classification import Classification
 from cxrcl.evaluation.loss import Loss
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.types import Batch, ImageSpec, Tokens
+from cxrcl.types import Batch, Features, ImageSpec, Tokens
 
 
 def numbers(texts: Sequence[str]) -> Tokens:
@@ -112,7 +112,7 @@ def test_one_view_is_the_film_itself_and_one_text_the_fixed_one_whatever_the_oth
 def test_the_loss_over_two_views_is_the_same_at_each_evaluation(splits: Splits) -> None:
     model, alone = two_towers(SimClr).eval(), Runtime(0, 1, torch.device("cpu"))
     with torch.no_grad():
-        first, again = (Loss(splits, 3).run(model, alone)["total"] for _ in range(2))
+        first, again = (figures_of(Loss(splits, 3), model, alone)["total"] for _ in range(2))
     assert first == again and math.isfinite(first)
 
 
@@ -130,12 +130,15 @@ def test_labels_without_sentences_do_not_stop_a_classifier(put: Callable[..., Pa
         return Texts(part, "auto", ReportSampler(("findings",)), PromptSampler("chexpert.json"))
 
     class Brightness(nn.Module):
-        def classify(self, images: Tensor) -> Tensor:
-            return images.mean(dim=(1, 2, 3))[:, None]
+        def encode_images(self, images: Tensor) -> Features:
+            return Features(images.mean(dim=(1, 2, 3))[:, None], images[:, :0, 0])
+
+        def classify(self, features: Features) -> Tensor:
+            return features.pooled
 
     splits = Splits(manifest.load(folder), transform, make_texts, None, transform.finish, Feed(0))
     assert splits.size("test") == 4 and splits.column("test", "patient") == ["0", "1", "2", "3"]
-    figures = Classification(splits, splits=("test",)).run(Brightness(), Runtime(0, 1, torch.device("cpu")))
+    figures = figures_of(Classification(splits, splits=("test",)), Brightness(), Runtime(0, 1, torch.device("cpu")))
     assert figures["auroc/Scoliosis"] == 1
     with pytest.raises(ConfigError, match=r"chexpert\.json has no sentences for Scoliosis"):
         splits.texts("test")

@@ -1,175 +1,126 @@
-"""Geometry and photometry against plain formulas."""
+"""The transform as a whole: which random numbers it draws, in which order its parts act, what it refuses."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as tvf
 
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.types import Batch, ImageSpec
 
 SIDE = 32
 SPEC = ImageSpec(SIDE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-STILL: dict[str, Any] = {
-    "scale": (1.0, 1.0),
-    "aspect": 1.0,
-    "rotate_deg": 0.0,
-    "translate": 0.0,
-    "contrast": 0.0,
-    "brightness": 0.0,
-    "gamma": 0.0,
-    "blur_px": 0.0,
-}
+STILL: dict[str, Any] = {"scale": None, "rotate_deg": 0.0, "contrast": 0.0, "brightness": 0.0, "gamma": 0.0}
 NOISE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+WIDE = np.random.default_rng(1).integers(0, 256, (40, 80), dtype=np.uint8)
 
 
 def make(spec: ImageSpec = SPEC, **settings: Any) -> RadiographTransform:
     return RadiographTransform(spec, **{**STILL, **settings})
 
 
-class Chosen:
-    """In place of a random generator: each draw lies at a chosen fraction of its range, in the order of drawing."""
-
-    def __init__(self, area: float = 0.5, aspect: float = 0.5, angle: float = 0.5, x: float = 0.5, y: float = 0.5):
-        self.fractions = [area, aspect, angle, (x, y)]
-
-    def uniform(self, low: float, high: float, size: int | None = None) -> Any:
-        return low + (high - low) * np.asarray(self.fractions.pop(0))
+def draws(transform: RadiographTransform, count: int = 300) -> np.ndarray:
+    """Numbers of the device half [count, 4]."""
+    return np.stack([transform.draw(np.random.default_rng(k)) for k in range(count)])
 
 
-def dot(x: int, y: int, side: int = 65) -> np.ndarray:
-    film = np.zeros((side, side), np.uint8)
-    film[y - 1 : y + 2, x - 1 : x + 2] = 255
-    return film
+# -------------------------------------------------------------------------------------------- host half
 
 
-def centre(image: np.ndarray) -> np.ndarray:
-    """(x, y) of the bright spot, relative to the middle of the image."""
-    y, x = np.indices(image.shape)
-    weights = image / image.sum(dtype=float)
-    return np.array([(x * weights).sum(), (y * weights).sum()]) - (np.array(image.shape)[::-1] - 1) / 2
-
-
-def bilinear(film: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Values at the pixel coordinates `y` x `x`, black outside."""
-    padded = np.pad(film.astype(float), 1)
-    x, y = x + 1, y + 1
-    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
-    fx, fy = x - x0, y - y0
-    top = padded[y0][:, x0] * (1 - fx) + padded[y0][:, x0 + 1] * fx
-    low = padded[y0 + 1][:, x0] * (1 - fx) + padded[y0 + 1][:, x0 + 1] * fx
-    return top * (1 - fy)[:, None] + low * fy[:, None]
-
-
-# ---------------------------------------------------------------------------------------------- geometry
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"scale": (0.5, 1.0)},
+        {"scale": (0.8, 0.8)},
+        {"rotate_deg": 10.0},
+        {"zoom": (0.8, 1.2)},
+        {"translate": 0.1},
+        {"flip_probability": 0.5},
+        {"clahe_probability": 0.5},
+    ],
+    ids=str,
+)
+def test_each_setting_of_the_host_half_depends_on_the_random_numbers_alone(setting: dict[str, Any]) -> None:
+    transform = make(**setting)
+    images = [transform.geometry(NOISE, np.random.default_rng(seed)) for seed in range(8)]
+    np.testing.assert_array_equal(images[3], transform.geometry(NOISE, np.random.default_rng(3)))
+    assert len({image.tobytes() for image in images}) > 1
+    assert images[0].dtype == np.uint8 and images[0].shape == (SIDE, SIDE)
+    np.testing.assert_array_equal(transform.geometry(NOISE, None), NOISE)
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "squash"])
-@pytest.mark.parametrize("random", [False, True])
-def test_a_square_film_of_the_right_size_is_unchanged(fit: Any, random: bool) -> None:
-    rng = np.random.default_rng(0) if random else None
-    np.testing.assert_array_equal(make(fit=fit).geometry(NOISE, rng), NOISE)
+def test_without_a_random_crop_training_shows_what_evaluation_shows(fit: Any) -> None:
+    transform = make(fit=fit, eval_crop=0.75)
+    fitted = transform.geometry(WIDE, None)
+    np.testing.assert_array_equal(transform.geometry(WIDE, np.random.default_rng(0)), fitted)
+    assert (fitted != make(fit=fit).geometry(WIDE, None)).any()
 
 
-def test_pad_shows_the_whole_film_between_black_borders() -> None:
-    film = NOISE[:, :16]
-    expected = np.zeros((SIDE, SIDE), np.uint8)
-    expected[:, 8:24] = film
-    np.testing.assert_array_equal(make(fit="pad").geometry(film, None), expected)
-    np.testing.assert_array_equal(make(fit="pad").geometry(film.T, None), expected.T)
+def test_translate_reaches_as_far_as_it_says_and_no_farther() -> None:
+    film = np.zeros((SIDE, SIDE), np.uint8)
+    film[15:17, 15:17] = 255
+    moved = [make(translate=0.25).geometry(film, np.random.default_rng(k)).astype(float) for k in range(300)]
+    places = np.array([[(image.sum(axis=axis) @ np.arange(SIDE)) / image.sum() for axis in (0, 1)] for image in moved])
+    np.testing.assert_allclose(places.min(axis=0), 15.5 - 0.25 * SIDE, atol=0.15)
+    np.testing.assert_allclose(places.max(axis=0), 15.5 + 0.25 * SIDE, atol=0.15)
 
 
-def test_crop_shows_the_middle() -> None:
-    film = np.random.default_rng(1).integers(0, 256, (SIDE, 48), dtype=np.uint8)
-    np.testing.assert_array_equal(make(fit="crop").geometry(film, None), film[:, 8:40])
-    np.testing.assert_array_equal(make(fit="crop").geometry(film.T, None), film.T[8:40])
+def test_aspect_and_train_fit_change_the_random_crop() -> None:
+    def crops(**settings: Any) -> bytes:
+        return make(scale=(0.5, 0.5), **settings).geometry(WIDE, np.random.default_rng(0)).tobytes()
+
+    settings: list[dict[str, Any]] = [{"aspect": 1.0}, {"aspect": 1.4}]
+    settings += [{"aspect": 1.0, "train_fit": fit} for fit in ("crop", "squash", "film")]
+    assert len({crops(**each) for each in settings}) == len(settings)
+    assert crops(aspect=1.0) == crops(aspect=1.0, train_fit="pad")
 
 
-@pytest.mark.parametrize("shape", [(48, 40), (40, 60), (20, 50)])
-def test_squash_stretches_each_side(shape: tuple[int, int]) -> None:
-    film = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
-    height, width = shape
-    places = [(np.arange(SIDE) + 0.5) * length / SIDE - 0.5 for length in (width, height)]
-    found = make(fit="squash").geometry(film, None)
-    assert np.abs(found - bilinear(film, *places)).max() < 6  # OpenCV interpolates in steps of 1/32 pixel
-
-
-def test_a_large_film_is_averaged_and_not_sampled() -> None:
-    stripes = np.zeros((256, 256), np.uint8)
-    stripes[:, ::2] = 200
-    found = make().geometry(stripes, None)
-    assert np.abs(found.astype(int) - 100).max() <= 12
-
-
-def test_a_large_film_keeps_its_place() -> None:
-    film = np.zeros((320, 320), np.uint8)
-    film[80:100, 200:220] = 255
-    expected = (np.array([210, 90]) - 160) / 10
-    np.testing.assert_allclose(centre(make().geometry(film, None)), expected, atol=0.1)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_scale_is_the_area_of_the_crop(fraction: float) -> None:
-    spec = ImageSpec(65, SPEC.mean, SPEC.std)
-    area = (0.64, 1.44)[int(fraction)]
-    found = make(spec, scale=(0.64, 1.44)).geometry(dot(42, 37), Chosen(area=fraction))  # type: ignore[arg-type]
-    np.testing.assert_allclose(centre(found), np.array([10, 5]) / np.sqrt(area), atol=0.15)
-
-
-def test_aspect_stretches_one_side_and_shrinks_the_other() -> None:
-    spec = ImageSpec(65, SPEC.mean, SPEC.std)
-    found = make(spec, aspect=1.5).geometry(dot(42, 42), Chosen(aspect=1.0))  # type: ignore[arg-type]
-    np.testing.assert_allclose(centre(found), [10 / np.sqrt(1.5), 10 * np.sqrt(1.5)], atol=0.15)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_rotation_turns_by_the_angle(fraction: float) -> None:
-    spec = ImageSpec(65, SPEC.mean, SPEC.std)
-    found = make(spec, rotate_deg=30).geometry(dot(44, 32), Chosen(angle=fraction))  # type: ignore[arg-type]
-    angle = np.deg2rad(30) * (1 - 2 * fraction)
-    np.testing.assert_allclose(centre(found), [12 * np.cos(angle), 12 * np.sin(angle)], atol=0.15)
-
-
-def test_a_right_angle_is_exact() -> None:
-    found = make(rotate_deg=90).geometry(NOISE, Chosen(angle=1.0))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found, np.rot90(NOISE))
-
-
-def test_translate_moves_by_a_fraction_of_the_side() -> None:
-    found = make(translate=0.25).geometry(NOISE, Chosen(x=1.0, y=0.25))  # type: ignore[arg-type]
-    expected = np.zeros_like(NOISE)
-    expected[4:, :24] = NOISE[:28, 8:]
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_crop_moves_within_the_film_only() -> None:
-    white = np.full((SIDE, SIDE), 255, np.uint8)
-    half = make(scale=(0.25, 0.25))
-    for corner in ((0.0, 0.0), (1.0, 1.0), (0.0, 1.0)):
-        inside = half.geometry(white, Chosen(x=corner[0], y=corner[1]))[1:-1, 1:-1]  # type: ignore[arg-type]
-        assert inside.min() == 255
-
-
-@pytest.mark.parametrize("setting", [{"scale": (0.5, 1.0)}, {"aspect": 1.3}, {"rotate_deg": 10}, {"translate": 0.1}])
-def test_each_geometric_setting_depends_on_the_random_numbers_alone(setting: dict[str, Any]) -> None:
-    transform = make(**setting)
-    first, again, other = (transform.geometry(NOISE, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any() and (first != NOISE).any()
-    assert first.dtype == np.uint8 and first.shape == (SIDE, SIDE)
-    np.testing.assert_array_equal(transform.geometry(NOISE, None), NOISE)
+def test_clahe_is_applied_last_with_a_limit_from_its_range() -> None:
+    film = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8), (0, 0), 4)
+    spec = ImageSpec(200, SPEC.mean, SPEC.std)
+    rotated = {"rotate_deg": 20.0}
+    plain = make(spec, **rotated).geometry(film, np.random.default_rng(1))
+    found = make(spec, **rotated, clahe_probability=1.0, clahe_clip=(2.0, 2.0)).geometry(film, np.random.default_rng(1))
+    np.testing.assert_array_equal(found, cv2.createCLAHE(2.0, (8, 8)).apply(plain))
+    other = make(spec, **rotated, clahe_probability=1.0, clahe_clip=(8.0, 9.0)).geometry(film, np.random.default_rng(1))
+    assert other.std() > found.std()
 
 
 def test_the_needed_side_leaves_room_for_the_smallest_crop() -> None:
     assert make().needed_side_px() == SIDE
-    assert make(scale=(0.25, 1.0)).needed_side_px() == 2 * SIDE
-    assert make(scale=(1.0, 2.0)).needed_side_px() == SIDE
+    assert make(scale=(0.25, 1.0), aspect=1.0).needed_side_px() == 2 * SIDE
+    assert make(scale=(0.25, 1.0), aspect=4.0).needed_side_px() == 4 * SIDE
+    assert make(zoom=(0.5, 1.5)).needed_side_px() == 1.5 * SIDE
+    half = make(scale=(1.0, 1.0), aspect=1.0, eval_crop=0.5, zoom=(0.5, 1.5))
+    assert half.needed_side_px() == 1.5 * SIDE and half.needed_side_px(augmented=False) == 2 * SIDE
 
 
-# -------------------------------------------------------------------------------------------- photometry
+# ------------------------------------------------------------------------------------------ device half
+
+
+def test_the_numbers_of_the_device_half_lie_in_their_ranges() -> None:
+    transform = make(gamma=0.3, brightness=0.2, contrast=0.1, blur_probability=1.0, blur_px=(0.5, 2.0))
+    drawn = draws(transform)
+    assert drawn.dtype == np.float32 and drawn.shape == (300, 4)
+    low, high = (np.exp(-0.3), 0.8, 0.9, 0.5), (np.exp(0.3), 1.2, 1.1, 2.0)
+    np.testing.assert_allclose(drawn.min(axis=0), low, atol=0.02)
+    np.testing.assert_allclose(drawn.max(axis=0), high, atol=0.02)
+    assert (drawn.min(axis=0) >= np.float32(low)).all() and (drawn.max(axis=0) <= np.float32(high)).all()
+    assert (draws(make(), 5) == np.float32([1, 1, 1, 0])).all()
+
+
+def test_jitter_and_blur_are_applied_with_their_probabilities() -> None:
+    transform = make(gamma=0.3, brightness=0.2, contrast=0.1, jitter_probability=0.3, blur_probability=0.6)
+    changed = draws(transform) != np.float32([1, 1, 1, 0])
+    assert (changed[:, :3].all(axis=1) == changed[:, :3].any(axis=1)).all()  # all three or none
+    assert abs(changed[:, 0].mean() - 0.3) < 0.06 and abs(changed[:, 3].mean() - 0.6) < 0.06
+    assert abs((changed[:, 0] & changed[:, 3]).mean() - 0.18) < 0.05  # independent
 
 
 def finished(transform: RadiographTransform, augment: list[float] | None) -> np.ndarray:
@@ -181,38 +132,29 @@ def finished(transform: RadiographTransform, augment: list[float] | None) -> np.
     return batch.images[1, 2].numpy()
 
 
-def normalised(values: np.ndarray) -> np.ndarray:
-    return np.repeat((np.clip(values, 0, 1)[None] - 0.5) / 0.25, 3, axis=0)
-
-
-UNIT = NOISE / 255.0
+def test_the_device_half_is_gamma_brightness_contrast_blur_in_this_order() -> None:
+    settings = {"gamma": 0.5, "brightness": 0.5, "contrast": 0.5, "blur_probability": 1.0, "blur_px": (0.1, 2.0)}
+    image = tvf.adjust_gamma(torch.from_numpy(NOISE / 255.0)[None].float(), 1.3)
+    image = tvf.adjust_contrast(tvf.adjust_brightness(image, 1.4), 0.7)
+    expected = (tvf.gaussian_blur(image, [17, 17], [1.1, 1.1]) - 0.5) / 0.25
+    found = finished(make(**settings), [1.3, 1.4, 0.7, 1.1])
+    np.testing.assert_allclose(found, expected.expand(3, -1, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("setting", "augment", "expected"),
-    [
-        ({"contrast": 0.5}, [0.4, 0, 0, 0], (UNIT - 0.5) * 1.4 + 0.5),
-        ({"contrast": 0.5}, [-0.4, 0, 0, 0], (UNIT - 0.5) * 0.6 + 0.5),
-        ({"brightness": 0.5}, [0, 0.3, 0, 0], UNIT + 0.3),
-        ({"brightness": 0.5}, [0, -0.3, 0, 0], UNIT - 0.3),
-        ({"gamma": 0.5}, [0, 0, 0.4, 0], UNIT ** np.exp(0.4)),
-        ({"gamma": 0.5}, [0, 0, -0.4, 0], np.maximum(UNIT, 1e-6) ** np.exp(-0.4)),
-        ({}, [0, 0, 0, 0], UNIT),
-    ],
+    ("setting", "place"),
+    [({"gamma": 0.1}, 0), ({"brightness": 0.1}, 1), ({"contrast": 0.1}, 2), ({"blur_probability": 0.5}, 3)],
+    ids=str,
 )
-def test_photometry_is_the_plain_formula(setting: dict[str, Any], augment: list[float], expected: np.ndarray) -> None:
-    np.testing.assert_allclose(finished(make(**setting), augment), normalised(expected), atol=2e-5)
-
-
-def test_blur_is_a_gaussian() -> None:
-    sigma, radius = 0.8, 3
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    taps /= taps.sum()
-    padded = np.pad(UNIT, radius, mode="edge")
-    rows = sum(taps[k] * padded[:, k : k + SIDE] for k in range(2 * radius + 1))
-    expected = sum(taps[k] * rows[k : k + SIDE] for k in range(2 * radius + 1))
-    np.testing.assert_allclose(finished(make(blur_px=1.0), [0, 0, 0, sigma]), normalised(expected), atol=2e-5)
-    np.testing.assert_allclose(finished(make(blur_px=1.0), [0, 0, 0, 0]), normalised(UNIT), atol=2e-5)
+def test_a_part_of_the_device_half_is_left_out_where_its_setting_is_zero(setting: dict[str, Any], place: int) -> None:
+    plain = finished(make(), None)
+    np.testing.assert_array_equal(finished(make(), [1.5, 1.5, 1.5, 1.0]), plain)
+    alone = [1.0, 1.0, 1.0, 0.0]
+    np.testing.assert_allclose(finished(make(**setting), alone), plain, atol=1e-5)
+    alone[place] = 0.7
+    assert np.abs(finished(make(**setting), alone) - plain).max() > 0.1
+    if place < 3:
+        np.testing.assert_array_equal(finished(make(**setting, jitter_probability=0.0), alone), plain)
 
 
 @pytest.mark.parametrize(
@@ -220,33 +162,46 @@ def test_blur_is_a_gaussian() -> None:
 )
 def test_finish_normalises_each_channel(spec: ImageSpec) -> None:
     mean, std = (np.array(values)[:, None, None] for values in (spec.mean, spec.std))
-    np.testing.assert_allclose(finished(make(spec), None), (UNIT - mean) / std, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(finished(make(spec), None), (NOISE / 255.0 - mean) / std, rtol=1e-5, atol=1e-6)
+    own = (NOISE / 255.0 - 0.6) / 0.3
+    np.testing.assert_allclose(finished(make(spec, mean=0.6, std=0.3), None), [own] * 3, rtol=1e-5, atol=1e-6)
 
 
-def test_the_numbers_of_the_device_half_lie_in_their_ranges() -> None:
-    transform = make(contrast=0.1, brightness=0.2, gamma=0.3, blur_px=0.4)
-    drawn = np.stack([transform.draw(np.random.default_rng(k)) for k in range(200)])
-    assert drawn.dtype == np.float32 and drawn.shape == (200, 4)
-    assert (np.abs(drawn) <= np.float32([0.1, 0.2, 0.3, 0.4])).all() and (drawn[:, 3] >= 0).all()
-    assert (drawn[:, :3] < 0).any() and (drawn[:, :3] > 0).any()
-    assert (make().draw(np.random.default_rng(0)) == 0).all()
+def test_a_normalisation_of_its_own_is_part_of_the_spec() -> None:
+    assert make(mean=0.6, std=0.3).spec == ImageSpec(SIDE, (0.6,) * 3, (0.3,) * 3)
+    assert make().spec is SPEC
+
+
+# ----------------------------------------------------------------------------------------------- faults
 
 
 @pytest.mark.parametrize(
     "setting",
     [
+        {"eval_crop": 0.0},
+        {"eval_crop": 1.1},
         {"scale": (0.0, 1.0)},
         {"scale": (0.9, 0.5)},
+        {"scale": (1.1, 1.2)},
         {"aspect": 0.9},
         {"rotate_deg": -1.0},
         {"translate": -0.1},
-        {"contrast": -0.1},
-        {"brightness": -0.1},
         {"gamma": -0.1},
-        {"blur_px": -0.1},
+        {"zoom": (1.1, 0.9)},
+        {"clahe_clip": (0.0, 4.0)},
+        {"blur_px": (0.0, 1.0)},
+        {"contrast": -0.1},
+        {"brightness": 1.1},
+        {"flip_probability": 1.1},
+        {"clahe_probability": -0.1},
+        {"jitter_probability": 2.0},
+        {"blur_probability": -1.0},
+        {"mean": 0.5},
+        {"std": 0.5},
+        {"std": 0.0, "mean": 0.5},
     ],
     ids=str,
 )
-def test_ranges_that_make_no_sense_are_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(setting))):
+def test_settings_that_make_no_sense_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*expected"):
         make(**setting)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxrcl.distributed import Runtime
-from cxrcl.types import Objective
+from cxrcl.types import Features, Objective
 
 TEXTS = ["the heart is large", "", "no edema at all", "the heart is large", "clear lungs", "edema", ""]
 LABELS = [[0, 1, 0], [1, 0, torch.nan], [0, 1, 1], [torch.nan, 0, 0], [1, torch.nan, 1], [0, 1, 0], [0, 0, 1]]
@@ -28,9 +28,12 @@ class Known(Objective):
         self.images_seen = 0
         self.texts_seen = 0
 
-    def embed_images(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Features:
         self.images_seen += len(images)
-        return F.normalize(images.flatten(1), dim=-1)
+        return Features(images.flatten(1), images.flatten(2).transpose(1, 2))
+
+    def embed_images(self, features: Features) -> Tensor:
+        return F.normalize(features.pooled, dim=-1)
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         self.texts_seen += len(ids)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FixedData, TinyImages, TinyTexts
+from helpers import FixedData, TinyImages, TinyTexts, figures_of
 from torch import Tensor, nn
 
-from cxrcl import assemble, config
+from cxrcl import assemble, config, types
 from cxrcl.cli import compose
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.linear_probe import LinearProbe
-from cxrcl.evaluation.metrics import auroc
+from cxrcl.evaluation.look import Evaluation
+from cxrcl.evaluation.ranking import auroc
 from cxrcl.models.heads import Linear
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
@@ -28,6 +29,11 @@ from cxrcl.types import EncodesImages, Objective
 LABELS = ("seen", "noise", "blank", "No Finding")
 
 
+def pooled(rows: Tensor) -> types.Features:
+    """Without local features."""
+    return types.Features(rows, rows[:, None, :0])
+
+
 class Features(nn.Module):
     """A fixed random projection of the pixels."""
 
@@ -35,16 +41,16 @@ class Features(nn.Module):
         super().__init__()
         self.map = torch.randn(3 * 64, 24, generator=torch.Generator().manual_seed(3)) / 8
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        return images.flatten(1) @ self.map
+    def encode_images(self, images: Tensor) -> types.Features:
+        return pooled(images.flatten(1) @ self.map)
 
 
 class Random(nn.Module):
     """Features that have nothing to do with the film."""
 
-    def encode_images(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> types.Features:
         generator = torch.Generator().manual_seed(int(1000 * images.sum().abs()))
-        return torch.randn(len(images), 8, generator=generator)
+        return pooled(torch.randn(len(images), 8, generator=generator))
 
 
 @pytest.fixture
@@ -64,8 +70,10 @@ def planted() -> FixedData:
     return FixedData(LABELS, {"train": part(160), "valid": part(80), "test": part(100)})
 
 
-def run(data: FixedData, alone: Any, model: nn.Module | None = None, **settings: Any) -> dict[str, float]:
-    return LinearProbe(data, **settings).run(model or Features(), alone)
+def run(
+    data: FixedData, alone: Any, model: nn.Module | None = None, batch_size: int = 64, **settings: Any
+) -> dict[str, float]:
+    return figures_of(LinearProbe(data, **settings), model or Features(), alone, batch_size)
 
 
 def test_a_planted_signal_is_learnt_and_noise_is_not(planted: FixedData, alone: Any) -> None:
@@ -84,7 +92,7 @@ def test_the_figures_are_those_of_logistic_regression_on_standardised_features(p
 
     model = Features()
     parts = [planted.splits[name] for name in ("train", "test")]
-    (x, y), (x_test, y_test) = [(model.encode_images(p[0]).numpy(), p[1][:, 0].numpy()) for p in parts]
+    (x, y), (x_test, y_test) = [(model.encode_images(p[0]).pooled.numpy(), p[1][:, 0].numpy()) for p in parts]
     x, y = x[~np.isnan(y)], y[~np.isnan(y)]
     fitted = LogisticRegression(C=1 / 30, max_iter=300).fit((x - x.mean(0)) / x.std(0), y)
     expected = auroc(fitted.decision_function((x_test - x.mean(0)) / x.std(0)), y_test)
@@ -123,7 +131,11 @@ def test_without_a_choosing_split_folds_that_keep_patients_together_choose(plant
 
     images, labels, _, patients = planted.splits["train"]
     known = ~labels[:, 0].isnan()
-    x, y, groups = Features().encode_images(images)[known].numpy(), labels[known, 0].numpy(), np.array(patients)[known]
+    x, y, groups = (
+        Features().encode_images(images).pooled[known].numpy(),
+        labels[known, 0].numpy(),
+        np.array(patients)[known],
+    )
     quality = {}
     for penalty in (WEAK, STRONG):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=300))
@@ -161,7 +173,7 @@ def test_the_batch_size_is_that_of_the_passes(planted: FixedData, alone: Any) ->
     seen = []
 
     class Counting(Features):
-        def encode_images(self, images: Tensor) -> Tensor:
+        def encode_images(self, images: Tensor) -> types.Features:
             seen.append(len(images))
             return super().encode_images(images)
 
@@ -220,7 +232,7 @@ def objectives() -> dict[str, Objective]:
     }
 
 
-def evaluators(data: FixedData, model: Any, alone: Any) -> dict[str, Any]:
+def evaluation(data: FixedData, model: Any, alone: Any) -> Evaluation:
     nodes = compose("evaluate", ["checkpoint=none", "evals=[linear_probe]"])["evals"]
     return assemble.build_evaluators(nodes, data, model, 16, config.OWN_PACKAGES, ["*"], alone)
 
@@ -228,14 +240,14 @@ def evaluators(data: FixedData, model: Any, alone: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", objectives())
 def test_every_objective_with_an_image_tower_is_probed(planted: FixedData, alone: Any, name: str) -> None:
     model, images = objectives()[name], planted.splits["test"][0]
-    (probe,) = evaluators(planted, model, alone).values()
-    assert 0 < evaluate(model, probe, alone, Precision("fp32", alone.device))["mean_auroc"] < 1
+    found = evaluate(model, evaluation(planted, model, alone), alone, Precision("fp32", alone.device))
+    assert 0 < found["linear_probe"]["mean_auroc"] < 1
     seen = model.evaluated()
     assert isinstance(seen, EncodesImages) and torch.equal(
-        seen.encode_images(images), seen.image_encoder(images).pooled
+        seen.encode_images(images).pooled, seen.image_encoder(images).pooled
     )
 
 
 def test_a_model_that_encodes_no_images_is_refused(planted: FixedData, alone: Any) -> None:
     with pytest.raises(ConfigError, match="does not meet EncodesImages"):
-        evaluators(planted, Objective(), alone)
+        evaluation(planted, Objective(), alone)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.evaluation.readers import ClassifierReader, ZeroShotReader
+from cxrcl.types import Features
 
 PROMPTS = {
     "Edema": {"pos": ["edema", "wet lungs"], "neg": ["no edema"]},
@@ -40,8 +41,11 @@ def test_prompts_are_embedded_once(known: Any, alone: Any) -> None:
 
 def test_classifier_probability_is_the_sigmoid_of_the_logit() -> None:
     class Logits(nn.Module):
-        def classify(self, images: Tensor) -> Tensor:
-            return images[:, :2, 0, 0]
+        def encode_images(self, images: Tensor) -> Features:
+            return Features(images[:, :2, 0, 0], images[:, :0, 0])
+
+        def classify(self, features: Features) -> Tensor:
+            return features.pooled
 
     found = ClassifierReader(Logits(), ["a", "b"]).run(images())
     for film, row in zip(images(), found, strict=True):

@@ -23,7 +23,7 @@ RESULTS = {
         "mean_low": 0.75,
         "mean_high": 0.85,
     },
-    "pixel_ridge": {"auroc/Edema": 0.6, "mean_auroc": 0.6},
+    "pixel_ridge": {"auroc/Edema": 0.6, "mean_auroc": 0.6, "auprc/Edema": 0.3, "mean_auprc": 0.3},
     "retrieval": {
         **{f"image_to_text/{key}": value for key, value in {"r1": 0.25, "r5": 0.5, "r10": 1.0}.items()},
         **{f"image_to_text/chance_r{k}": k / 20 for k in (1, 5, 10)},
@@ -40,11 +40,20 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_one_row_a_label_with_intervals_and_one_column_an_evaluator() -> None:
-    rows = cells(report.auroc_table(RESULTS))
+    rows = cells(report.label_table(RESULTS, "auroc"))
     assert rows[0] == ["AUROC", "positives", "negatives", "zero_shot", "pixel_ridge"]
     assert rows[2] == ["Edema", "12", "30", "0.812 [0.700, 0.900]", "0.600"]
     assert rows[3] == ["Pleural Effusion", "0", "42", "- [-, -]", "-"]
     assert rows[4] == ["mean", "", "", "0.812 [0.750, 0.850]", "0.600"]
+
+
+def test_average_precision_has_a_table_and_intervals_of_its_own() -> None:
+    probe = {"auprc/Edema": 0.4, "mean_auprc": 0.4, "auprc_low/Edema": 0.35, "auprc_high/Edema": 0.45}
+    probe |= {"mean_auprc_low": 0.36, "mean_auprc_high": 0.44}
+    rows = cells(report.label_table({**RESULTS, "probe": probe}, "auprc"))
+    assert rows[0] == ["AUPRC", "positives", "negatives", "pixel_ridge", "probe"]
+    assert rows[2][3:] == ["0.300", "0.400 [0.350, 0.450]"] and rows[3][3:] == ["0.300", "0.400 [0.360, 0.440]"]
+    assert "AUPRC" in report.tables(RESULTS)
 
 
 def test_recall_stands_beside_its_chance_level_in_numerical_order() -> None:

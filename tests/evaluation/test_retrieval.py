@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FixedData
+from helpers import FixedData, figures_of
 from torch import Tensor
 
-from cxrcl.evaluation.retrieval import Retrieval, ranks
+from cxrcl.evaluation.retrieval import Retrieval, precision_at, ranks
 
 
 def by_loop(queries: Tensor, gallery: Tensor, wanted: list[int], offered: list[int]) -> list[int]:
@@ -25,9 +25,9 @@ def by_loop(queries: Tensor, gallery: Tensor, wanted: list[int], offered: list[i
     return found
 
 
-@pytest.mark.parametrize("chunk", [3, 1024])
+@pytest.mark.parametrize("elements", [1, 40, 1024])
 @pytest.mark.parametrize("integers", [False, True])
-def test_ranks_equal_a_loop_with_ties_and_several_relevant_items(chunk: int, integers: bool) -> None:
+def test_ranks_equal_a_loop_with_ties_and_several_relevant_items(elements: int, integers: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     # Small integers multiply exactly, so ties are many and exact.
     draw = (
@@ -37,7 +37,7 @@ def test_ranks_equal_a_loop_with_ties_and_several_relevant_items(chunk: int, int
     )
     queries, gallery = draw(20), draw(15)
     wanted, offered = [k % 6 for k in range(20)], [k % 6 for k in range(15)]
-    found = ranks(queries, gallery, (torch.tensor(wanted), torch.tensor(offered)), chunk)
+    found = ranks(queries, gallery, (torch.tensor(wanted), torch.tensor(offered)), elements)
     assert found.tolist() == by_loop(queries, gallery, wanted, offered)
 
 
@@ -57,6 +57,67 @@ def test_similarities_that_are_not_numbers_are_ranked_last() -> None:
     assert ranks(torch.eye(4), gallery, (each, each)).tolist() == [2, 2, 4, 2]
 
 
+def precision_by_loop(queries: Tensor, gallery: Tensor, match: Tensor, k: int) -> list[float]:
+    """The first k in falling similarity, irrelevant items first among equals."""
+    found = []
+    for row, relevant in zip((queries @ gallery.T).tolist(), match.tolist(), strict=True):
+        order = sorted(range(len(row)), key=lambda j: (-row[j], relevant[j]))
+        found.append(sum(relevant[j] for j in order[:k]) / k)
+    return found
+
+
+@pytest.mark.parametrize("elements", [1, 1024])
+@pytest.mark.parametrize("k", [1, 4, 15])
+def test_precision_equals_a_loop_with_ties(elements: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    queries, gallery = (torch.randint(-2, 3, (n, 4), generator=generator).float() for n in (20, 15))
+    match = torch.rand(20, 15, generator=generator) < 0.4
+    found = precision_at(queries, gallery, lambda rows: match[rows], k, elements)
+    assert found.tolist() == pytest.approx(precision_by_loop(queries, gallery, match, k))
+
+
+def test_items_that_are_not_numbers_have_no_precision() -> None:
+    gallery = torch.eye(4)
+    gallery[0] = torch.nan
+    found = precision_at(torch.eye(4), gallery, lambda rows: torch.eye(4, dtype=torch.bool)[rows], 2)
+    assert found.tolist() == [0, 0.5, 0.5, 0.5]
+
+
+def test_precision_by_class_over_films_of_one_class(known: Any, data: Any, alone: Any) -> None:
+    both = ("valid", "test")
+    figures = figures_of(Retrieval(data, both, classes=["Cardiomegaly", "Edema"], precision_at=(1, 2, 9)), known, alone)
+    # Of the films with a text 0 has Cardiomegaly, and 4 Edema; 2 has both, 3 and 5: see the labels.
+    films = torch.cat([data.splits[split][0] for split in both]).flatten(1)
+    labels = torch.cat([data.splits[split][1] for split in both])[:, 1:] == 1
+    texts = [text for split in both for text in data.splits[split][2]]
+    rows = [k for k in range(7) if texts[k] and labels[k].sum() == 1]
+    gallery = list(dict.fromkeys(texts[k] for k in rows))
+    of_text = torch.stack([torch.stack([labels[k] for k in rows if texts[k] == t]).any(dim=0) for t in gallery])
+    images = torch.nn.functional.normalize(films[rows], dim=1)
+    embedded = torch.stack([known.text(text) for text in gallery])
+    match = (labels[rows][:, None] & of_text[None]).any(dim=2)
+    assert figures["image_to_text/class_queries"] == len(rows) >= 3
+    forth, back = (precision_by_loop(*given, 2) for given in ((images, embedded, match), (embedded, images, match.T)))
+    assert figures["image_to_text/p2"] == pytest.approx(sum(forth) / len(forth))
+    assert figures["text_to_image/p2"] == pytest.approx(sum(back) / len(back))
+    assert figures["image_to_text/chance_p"] == pytest.approx(match.float().mean())
+    assert "image_to_text/p9" not in figures
+    assert "image_to_text/p2" not in figures_of(Retrieval(data, both), known, alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": ["Edema", "Mass"]}, "classes: no label Mass"),
+        ({"classes": ["Edema"]}, "expected 2 classes or more"),
+        ({"at": [0]}, "each k above 0"),
+    ],
+)
+def test_wrong_settings_are_refused(data: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Retrieval(data, **settings)
+
+
 def test_figures_are_those_of_the_ranks_over_distinct_texts(known: Any, data: Any, alone: Any) -> None:
     evaluator = Retrieval(data, splits=("valid", "test"), at=(1, 2))
     texts = ["the heart is large", "no edema at all", "clear lungs", "edema"]
@@ -67,7 +128,7 @@ def test_figures_are_those_of_the_ranks_over_distinct_texts(known: Any, data: An
     embedded = torch.stack([known.text(text) for text in texts])
     forth = np.array(by_loop(images, embedded, text_of, [0, 1, 2, 3]))
     back = np.array(by_loop(embedded, images, [0, 1, 2, 3], text_of))
-    figures = evaluator.run(known, alone)
+    figures = figures_of(evaluator, known, alone)
     for way, found in (("image_to_text", forth), ("text_to_image", back)):
         for k in (1, 2):
             assert figures[f"{way}/r{k}"] == pytest.approx((found <= k).mean())

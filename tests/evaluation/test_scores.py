@@ -9,8 +9,10 @@ import pytest
 import torch
 from helpers import FixedData
 
-from cxrcl.evaluation.metrics import auroc, bootstrap_auroc, interval
-from cxrcl.evaluation.scores import auroc_figures, check_names, labels_against_normal
+from cxrcl.evaluation.bootstrap import Patients
+from cxrcl.evaluation.ranking import auprc, auroc
+from cxrcl.evaluation.scores import check_names, label_figures, labels_against_normal
+from cxrcl.evaluation.scoring import ranked_only, score_films
 
 NAMES = ("No Finding", "A", "B", "One class")
 RNG = np.random.default_rng(0)
@@ -25,31 +27,36 @@ def data() -> FixedData:
 
 
 def test_the_mean_leaves_out_no_finding_and_labels_of_one_class() -> None:
-    figures = auroc_figures(data(), ["test"], SCORES, LABELS, NAMES)
+    figures = label_figures(data(), ["test"], SCORES, LABELS, NAMES)
     each = {name: auroc(SCORES[:, k], LABELS[:, k]) for k, name in enumerate(NAMES)}
+    precision = {name: auprc(SCORES[:, k], LABELS[:, k]) for k, name in enumerate(NAMES)}
+    assert figures["auprc/A"] == precision["A"] and math.isnan(figures["auprc/One class"])
+    assert figures["mean_auprc"] == pytest.approx((precision["A"] + precision["B"]) / 2)
     assert figures["auroc/A"] == each["A"] and math.isnan(figures["auroc/One class"])
     assert figures["mean_auroc"] == pytest.approx((each["A"] + each["B"]) / 2)
     assert figures["positives/A"] == LABELS[:, 1].sum() and figures["negatives/A"] == 30 - LABELS[:, 1].sum()
-    assert not any(key.startswith("low") for key in figures)
+    assert not any("low" in key or "high" in key for key in figures)
 
 
 def test_the_mean_is_over_the_named_labels() -> None:
-    figures = auroc_figures(data(), ["test"], SCORES, LABELS, NAMES, mean_over=["No Finding", "B"])
+    figures = label_figures(data(), ["test"], SCORES, LABELS, NAMES, mean_over=["No Finding", "B"])
     assert figures["mean_auroc"] == pytest.approx((figures["auroc/No Finding"] + figures["auroc/B"]) / 2)
 
 
 def test_intervals_are_those_of_resampled_patients() -> None:
-    figures = auroc_figures(data(), ["test"], SCORES, LABELS, NAMES, resamples=200)
-    drawn = bootstrap_auroc(SCORES, LABELS, PATIENTS, 200)
-    assert (figures["low/A"], figures["high/A"]) == interval(drawn[:, 1])
-    assert (figures["mean_low"], figures["mean_high"]) == interval(drawn[:, 1:3].mean(axis=1))
+    figures = label_figures(data(), ["test"], SCORES, LABELS, NAMES, resamples=200)
+    scored = score_films(ranked_only("", NAMES, SCORES), LABELS, Patients(PATIENTS, 200), NAMES[1:])
+    for metric, prefix in (("auroc", ""), ("auprc", "auprc_")):
+        own, macro = scored.labels[1].scores[metric], scored.averages[0].scores[metric]
+        assert (figures[f"{prefix}low/A"], figures[f"{prefix}high/A"]) == (own.low, own.high)
+        assert (figures[f"mean_{prefix}low"], figures[f"mean_{prefix}high"]) == (macro.low, macro.high)
+        assert figures[f"{prefix}low/A"] < figures[f"{metric}/A"] < figures[f"{prefix}high/A"]
     assert math.isnan(figures["low/One class"])
-    assert figures["low/A"] < figures["auroc/A"] < figures["high/A"]
 
 
 def test_without_any_known_label_the_mean_is_nan() -> None:
     nothing = np.full_like(LABELS, np.nan)
-    figures = auroc_figures(data(), ["test"], SCORES, nothing, NAMES, resamples=10)
+    figures = label_figures(data(), ["test"], SCORES, nothing, NAMES, resamples=10)
     assert math.isnan(figures["mean_auroc"]) and math.isnan(figures["mean_low"])
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from helpers import figures_of
 
-from cxrcl.evaluation.metrics import auroc
-from cxrcl.evaluation.zero_shot import ZeroShot, margins, prompt_directions
+from cxrcl.evaluation.look import Look
+from cxrcl.evaluation.ranking import auroc
+from cxrcl.evaluation.zero_shot import ZeroShot
 
 PROMPTS = {
     "No Finding": {"pos": ["a normal film"], "neg": ["an abnormal film", "disease"]},
@@ -17,87 +18,111 @@ PROMPTS = {
     "Edema": {"pos": ["edema"], "neg": ["no edema", "clear lungs"]},
     "Elsewhere": {"pos": ["other"], "neg": ["none"]},
 }
+OTHER = {"Edema": {"pos": ["wet lungs"], "neg": ["dry lungs"]}}
+BOTH = ("valid", "test")
 
 
 def zero_shot(data: Any, **arguments: Any) -> ZeroShot:
-    return ZeroShot(data, lambda _: PROMPTS, **arguments)
+    files = {"zero_shot.json": PROMPTS, "other.json": OTHER, "elsewhere.json": {"Elsewhere": PROMPTS["Elsewhere"]}}
+    return ZeroShot(data, lambda name, labels: files[name], **arguments)
 
 
-def by_loop(known: Any, data: Any, splits: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:
-    """cos(image, mean positive) - cos(image, mean negative), one number at a time."""
+def scores_of(evaluator: ZeroShot, known: Any, alone: Any, data: Any) -> Any:
+    return evaluator.score(Look(known, alone, data, 64, evaluator.asks(known, alone.device)), evaluator.splits)
+
+
+def films(data: Any) -> list[Any]:
+    rows = [film.flatten() for split in BOTH for film in data.splits[split][0]]
+    return [row / row.norm() for row in rows]
+
+
+def by_loop(known: Any, data: Any, over: str) -> np.ndarray:
+    """Positive less negative, one film and one label at a time."""
     rows = []
-    for split in splits:
-        for film in data.splits[split][0]:
-            image = film.flatten() / film.flatten().norm()
-            row = []
-            for label in labels:
-                sides = []
-                for kind in ("pos", "neg"):
-                    total = sum(known.text(sentence) for sentence in PROMPTS[label][kind])
-                    sides.append(torch.dot(image, total / total.norm()).item())
-                row.append(sides[0] - sides[1])
-            rows.append(row)
+    for image in films(data):
+        row = []
+        for label in ("No Finding", "Cardiomegaly", "Edema"):
+            sides = []
+            for kind in ("pos", "neg"):
+                embedded = [known.text(sentence) for sentence in PROMPTS[label][kind]]
+                cosines = [float(image @ text) for text in embedded]
+                total = sum(embedded)
+                direction = float(image @ (total / total.norm()))
+                sides.append({"direction": direction, "mean": sum(cosines) / len(cosines), "max": max(cosines)}[over])
+            row.append(sides[0] - sides[1])
+        rows.append(row)
     return np.array(rows)
 
 
-def test_scores_are_margins_to_the_mean_prompts(known: Any, data: Any, alone: Any) -> None:
-    evaluator = zero_shot(data, splits=("valid", "test"))
+@pytest.mark.parametrize("over", ["direction", "mean", "max"])
+def test_scores_are_margins_between_the_prompts(known: Any, data: Any, alone: Any, over: Any) -> None:
+    evaluator = zero_shot(data, splits=BOTH, over=over)
     assert evaluator.labels == ("No Finding", "Cardiomegaly", "Edema")
-    scores, labels = evaluator.score(known, alone)
-    expected = by_loop(known, data, ("valid", "test"), evaluator.labels)
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
-    figures = evaluator.run(known, alone)
+    found, expected = scores_of(evaluator, known, alone, data), by_loop(known, data, over)
+    np.testing.assert_allclose(found.scores, expected, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-7 * expected)), atol=1e-5)
+    figures = figures_of(evaluator, known, alone)
     for k, name in enumerate(evaluator.labels):
-        assert figures[f"auroc/{name}"] == auroc(expected[:, k], labels[:, k])
+        assert figures[f"auroc/{name}"] == auroc(expected[:, k], found.truth[:, k])
+
+
+def test_a_protocol_may_take_the_softmax_of_bare_cosines(known: Any, data: Any, alone: Any) -> None:
+    bare = zero_shot(data, splits=BOTH, scaled=False)
+    expected = 1 / (1 + np.exp(-by_loop(known, data, "direction")))
+    np.testing.assert_allclose(scores_of(bare, known, alone, data).probabilities, expected, atol=1e-6)
+    assert "scale" in zero_shot(data).rule and "scale" not in bare.rule
 
 
 def test_each_image_and_each_sentence_is_encoded_once(known: Any, data: Any, alone: Any) -> None:
-    zero_shot(data, splits=("valid", "test")).run(known, alone)
+    figures_of(zero_shot(data, splits=BOTH, other_files=["other.json"]), known, alone)
     assert known.images_seen == 7
-    assert known.texts_seen == 10
+    assert known.texts_seen == 12
 
 
-def test_an_ensemble_of_one_sentence_repeated_is_that_sentence(known: Any, alone: Any) -> None:
-    twice = {"x": {"pos": ["edema", "edema"], "neg": ["clear"]}}
-    positive, negative = prompt_directions(known, twice, ["x"], alone.device)
-    assert torch.allclose(positive[0], known.text("edema"), atol=1e-6)
-    assert torch.allclose(negative.norm(dim=1), torch.ones(1))
-
-
-def test_margins_stay_in_fp32_under_autocast() -> None:
-    images, positive, negative = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
-    expected = margins(images, positive, negative)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(margins(images, positive, negative), expected)
+def test_three_readings_of_each_prompt_file(known: Any, data: Any, alone: Any) -> None:
+    figures = figures_of(zero_shot(data, splits=BOTH, other_files=["other.json"]), known, alone)
+    truth = np.concatenate([data.splits[split][1].numpy()[:, 2] for split in BOTH])
+    wet, dry = (
+        np.array([float(image @ known.text(OTHER["Edema"][k][0])) for image in films(data)]) for k in ("pos", "neg")
+    )
+    assert figures["other/affirmative"] == auroc(wet, truth)
+    assert figures["other/negated"] == auroc(-dry, truth)
+    assert figures["other/combined"] == auroc(wet - dry, truth)
+    assert figures["zero_shot/combined"] == figures["mean_auroc"]
+    both = [figures[f"{name}/combined"] for name in ("zero_shot", "other")]
+    assert figures["over_prompts/mean"] == sum(both) / 2 and figures["over_prompts/worst"] == min(both)
 
 
 def test_labels_and_their_mean_can_be_named(known: Any, data: Any, alone: Any) -> None:
-    both = ("valid", "test")
-    figures = zero_shot(data, splits=both, labels=["Edema", "Cardiomegaly"], mean_over=["Edema"]).run(known, alone)
+    two = zero_shot(data, splits=BOTH, labels=["Edema", "Cardiomegaly"], mean_over=["Edema"])
+    figures, everything = figures_of(two, known, alone), figures_of(zero_shot(data, splits=BOTH), known, alone)
     assert {key for key in figures if key.startswith("auroc/")} == {"auroc/Edema", "auroc/Cardiomegaly"}
-    assert (
-        figures["mean_auroc"] == figures["auroc/Edema"] == zero_shot(data, splits=both).run(known, alone)["auroc/Edema"]
-    )
+    assert figures["mean_auroc"] == figures["zero_shot/combined"] == everything["auroc/Edema"]
 
 
 def test_normal_films_serve_as_negatives_of_the_named_labels(known: Any, data: Any, alone: Any) -> None:
-    plain = zero_shot(data, splits=("valid", "test")).run(known, alone)
-    against = zero_shot(data, splits=("valid", "test"), against_normal=["Edema"]).run(known, alone)
+    plain = figures_of(zero_shot(data, splits=BOTH), known, alone)
+    against = figures_of(zero_shot(data, splits=BOTH, against_normal=["Edema"]), known, alone)
     # Film 1 is normal and says nothing about edema.
     assert against["negatives/Edema"] == plain["negatives/Edema"] + 1
     assert against["negatives/Cardiomegaly"] == plain["negatives/Cardiomegaly"]
 
 
-@pytest.mark.parametrize("argument", ["labels", "mean_over", "against_normal"])
-def test_a_label_that_the_data_lack_is_an_error(data: Any, argument: str) -> None:
-    with pytest.raises(ValueError, match="no label Oedema; there are No Finding, Cardiomegaly, Edema"):
-        zero_shot(data, **{argument: ["Oedema"]})
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": ["Oedema"]}, "labels: no label Oedema"),
+        ({"mean_over": ["Oedema"]}, "mean_over: no label Oedema"),
+        ({"file": "elsewhere.json"}, "elsewhere.json has no positive and negative prompts for No Finding"),
+        ({"other_files": ["elsewhere.json"]}, "elsewhere.json has no positive and negative prompts"),
+        ({"by": "local"}, "over=direction, by=local"),
+    ],
+)
+def test_wrong_settings_are_refused(data: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        zero_shot(data, **settings)
 
 
-def test_labels_without_prompts_are_left_out_or_an_error_when_named(data: Any) -> None:
-    fewer = {"Edema": PROMPTS["Edema"], "Cardiomegaly": {"pos": ["x"]}}
-    assert ZeroShot(data, lambda _: fewer).labels == ("Edema",)
-    with pytest.raises(ValueError, match="has no positive and negative prompts for Cardiomegaly"):
-        ZeroShot(data, lambda _: fewer, labels=["Cardiomegaly", "Edema"])
-    with pytest.raises(ValueError, match="no positive and negative prompts"):
-        ZeroShot(data, lambda _: {"Elsewhere": PROMPTS["Elsewhere"]})
+def test_a_model_without_local_similarity_is_refused(known: Any, data: Any, alone: Any) -> None:
+    with pytest.raises(ValueError, match="Known has no local similarity of regions and words: set by=global"):
+        figures_of(zero_shot(data, over="max", by="both"), known, alone)

@@ -86,6 +86,7 @@ def test_open_clip_configs_that_lack_keys(clip: Path) -> None:
         ("model.safetensors", "abc", "model.safetensors is truncated or no safetensors file"),
         ("tokenizer.json", builders.LFS, "tokenizer.json is a git-lfs pointer"),
         ("tokenizer.json", "{}", "tokenizer.json defines no model"),
+        ("tokenizer_config.json", builders.LFS, "tokenizer_config.json is a git-lfs pointer"),
         ("config.json", "<html>", "config.json is a web page"),
         ("config.json", "{", "config.json is no valid JSON (Expecting"),
         ("config.json", "[]", "config.json holds no mapping"),
@@ -145,6 +146,9 @@ def test_weights_in_parts(hf: Path) -> None:
     assert "model-2.safetensors is a git-lfs pointer" in folders.describe(hf, "hf text")[0]
     index.write_text("{}")
     assert folders.describe(hf, "hf text") == ["model.safetensors.index.json names no files"]
+    index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    said = "model.safetensors.index.json names a file outside of the folder, ../model.safetensors"
+    assert folders.describe(hf, "hf text") == [said]
 
 
 def test_preprocessors_of_another_scale(hf: Path) -> None:
@@ -155,8 +159,23 @@ def test_preprocessors_of_another_scale(hf: Path) -> None:
     assert folders.describe(hf, "hf image", ["normalisation"]) == folders.describe(hf, "hf text") == []
     file.write_text('{"do_normalize": false, "rescale_factor": 1.0}')
     assert "does not scale values to [0, 1]" in folders.describe(hf, "hf image")[0]
-    file.write_text('{"do_normalize": false}')
+    file.write_text('{"do_normalize": false, "rescale_factor": null}')
     assert folders.describe(hf, "hf image") == []
+    file.write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 0]}')
+    assert "divides by image_std=[1, 1, 0]" in folders.describe(hf, "hf image")[0]
+
+
+def test_a_path_without_a_folder_is_told_with_the_rest(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none"), "./none", "local-dir:none"):
+        assert folders.lacking(name, "hf text", {}) == [f"name={name}: no such folder"]
+    assert folders.lacking("some-user/model", "hf text", {}) == []  # a hub may have it
+
+
+def test_a_broken_vocabulary_is_told(hf: Path) -> None:
+    (hf / "tokenizer.json").unlink()
+    (hf / "vocab.json").write_text("{}")
+    (hf / "merges.txt").write_text(builders.LFS)
+    assert "merges.txt is a git-lfs pointer" in folders.describe(hf, "hf text")[0]
 
 
 def test_large_files_are_not_read_and_nothing_heavy_is_imported(hf: Path) -> None:

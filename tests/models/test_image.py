@@ -138,6 +138,50 @@ def test_a_size_that_patches_do_not_tile_is_one_line(name: str, size: int, patch
         TimmEncoder(name, size=size)
 
 
+@pytest.mark.parametrize(("name", "size"), [("pvt_v2_b0", 64), ("efficientvit_m0", 224)])
+def test_patches_that_overlap_or_are_told_by_one_number(name: str, size: int) -> None:
+    assert TimmEncoder(name, size=size).eval()(pictures(size)).local.ndim == 3
+
+
+def test_construction_leaves_weights_that_are_tied_as_they_are() -> None:
+    encoder = TimmEncoder("coat_lite_tiny", size=64)
+    assert {tensor.device.type for tensor in encoder.state_dict().values()} == {"cpu"}
+    model = encoder.model
+    assert model.crpe2.conv_list[0].weight is model.serial_blocks2[0].factoratt_crpe.crpe.conv_list[0].weight
+
+
+def test_a_class_token_that_the_model_does_not_tell_is_no_patch() -> None:
+    encoder = TimmEncoder("volo_d1_224", size=224).eval()
+    with torch.no_grad():
+        tokens, local = encoder.model.forward_features(pictures(224)[:1]), encoder(pictures(224)[:1]).local
+    assert torch.equal(local, tokens[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("crossvit_tiny_240", {"size": 240}, "size=240: the model gives a list of features instead of one map"),
+        ("densenet121", {"size": 16}, "timm's densenet121 at size=16: .*too small"),
+        ("resnet10t", {"size": -5}, "timm's resnet10t at size=-5: "),
+        ("resnet10t", {"size": 32, "options": {"global_pool": ""}}, r"found pooled features \[1, 512, 1, 1\]"),
+        ("resnet10t", {"size": 32, "options": {"in_chans": 1}}, "timm's resnet10t at size=32: "),
+        ("resnet10t", {"options": {"features_only": True}}, "no model with pooled features of resnet10t"),
+    ],
+)
+def test_models_that_do_not_give_a_map_and_a_vector_are_one_line(name: str, settings: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        TimmEncoder(name, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_in_place_of_weights_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "weights.txt").write_text("hello")
+    torch.save({"conv1.weight": Path()}, tmp_path / "weights.pth")
+    for file in ("weights.txt", "weights.pth"):
+        with pytest.raises(ValueError, match=rf"weights=.*{file}: .* cannot be read as plain tensors \(\w+\)$"):
+            TimmEncoder("test_resnet", weights=str(tmp_path / file))
+
+
 def test_a_git_lfs_pointer_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_text(builders.LFS)
     with pytest.raises(ValueError, match=r"weights=.*: weights\.pth is a git-lfs pointer: run `git lfs pull`"):
@@ -235,6 +279,33 @@ def test_torchvision_features_are_those_before_its_classifier() -> None:
     assert (encoder.dim, encoder.local_dim, local.shape) == (512, 512, (2, 4, 512))
     assert (pooled - expected).abs().max() < 1e-5
     assert (local.mean(dim=1) - pooled).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "local_node", "pooled_node"), [("swin_t", "norm", "flatten"), ("vit_b_16", "encoder", "getitem_5")]
+)
+def test_torchvisions_transformers(name: str, local_node: str, pooled_node: str) -> None:
+    """Maps with channels last; tokens behind a class token, at another size than 224."""
+    encoder = TorchvisionEncoder(name, size=64, local_node=local_node, pooled_node=pooled_node).eval()
+    with torch.no_grad():
+        pooled, local = encoder(pictures(64))
+        found = encoder.model(pictures(64))["local"]
+    expected = found.flatten(1, 2) if found.ndim == 4 else found[:, 1:]
+    assert (encoder.dim, encoder.local_dim, pooled.shape) == (768, 768, (2, 768))
+    assert local.shape[1] == (4 if name == "swin_t" else 16) and torch.equal(local, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"local_node": "flatten"}, "local_node=flatten, pooled_node=flatten: expected two nodes"),
+        ({"pooled_node": "layer3"}, r"pooled_node=layer3 holds \[1, 256, 2, 2\]"),
+        ({"weights": "none"}, "torchvision cannot make resnet18 with size=32, weights=none: "),
+    ],
+)
+def test_nodes_of_torchvision_that_cannot_be_used(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TorchvisionEncoder("resnet18", size=32, **settings)
 
 
 def test_a_node_that_torchvision_does_not_have_is_an_error() -> None:

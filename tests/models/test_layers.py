@@ -183,6 +183,13 @@ def test_a_network_without_a_list_of_blocks_is_one_layer() -> None:
     assert layers.of_stack(nn.Sequential(nn.Linear(2, 2))) == [["0.weight", "0.bias"]]
 
 
+def test_a_model_of_timm_that_tells_no_groups_is_cut_at_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = TimmEncoder("resnet10t", size=64)
+    monkeypatch.delattr(type(encoder.model), "group_matcher")  # MetaFormer, PiT and RDNet have none
+    numbers, count = layer_numbers(encoder)
+    assert count == 6 and set(numbers.values()) == set(range(count))
+
+
 class Own(ImageEncoder):
     def __init__(self, names: list[list[str]]) -> None:
         super().__init__()

@@ -272,7 +272,7 @@ def test_a_node_rebuilds_the_encoder_and_the_one_inside(combine: str, num_patche
         ({**VIT, "stride": 7}, "image_encoder.encoder.stride=7"),
         ({**VIT, "heads": 3}, "image_encoder: width=16 is not divisible by heads=3"),
         ({"_target_": "cxrcl.models.image.TimmEncoder"}, "image_encoder: encoder: missing a required argument: 'name'"),
-        ({"_target_": "cxrcl.models.heads.Linear"}, "image_encoder.encoder._target_=.*: not a ImageEncoder"),
+        ({"_target_": "cxrcl.models.heads.Linear"}, "image_encoder.encoder._target_=.*: not an ImageEncoder"),
     ],
 )
 def test_faults_of_the_encoder_inside(inner: dict[str, Any], said: str) -> None:

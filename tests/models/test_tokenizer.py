@@ -56,6 +56,25 @@ def test_no_text_and_empty_texts_are_fine(definition: str) -> None:
     assert tokenizer([""]).mask == [[1, 1]]
 
 
+@pytest.mark.parametrize("length", [-1, 0, 2])
+def test_a_length_without_room_for_a_piece_is_an_error(definition: str, length: int) -> None:
+    with pytest.raises(ValueError, match=f"max_length={length}: .* expected 3 or more"):
+        PackedTokenizer(definition, length)
+    assert len(PackedTokenizer(definition, 3)(["the heart is enlarged"]).ids[0]) == 3
+
+
+def test_half_characters_are_replaced(definition: str) -> None:
+    tokenizer = PackedTokenizer(definition, 10)
+    assert tokenizer(["heart \ud800"]).ids == tokenizer(["heart ?"]).ids
+
+
+def test_the_size_of_a_vocabulary_counts_numbers_that_are_left_out() -> None:
+    content = {"model": {"vocab": {"[UNK]": 0, "heart": 7}}, "added_tokens": []}
+    assert vocabulary_size(json.dumps(content)) == 8
+    content["model"]["vocab"] = [["[UNK]", 0.0], ["heart", -1.0]]  # type: ignore[assignment]
+    assert vocabulary_size(json.dumps(content)) == 2
+
+
 def test_it_pickles_with_and_without_use(definition: str) -> None:
     tokenizer = PackedTokenizer(definition, 12)
     before = pickle.loads(pickle.dumps(tokenizer))(TEXTS)

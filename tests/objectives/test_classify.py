@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PACKAGES, FixedData, TinyImages, assert_same, batch_of, equal_everywhere
+from helpers import PACKAGES, FixedData, TinyImages, assert_same, batch_of, equal_everywhere, figures_of
 from torch import Tensor
 
 from cxrcl import assemble, restoring
@@ -205,15 +205,15 @@ def test_every_variant_of_each_task_is_another_loss() -> None:
 def test_log_odds_of_classes_are_those_of_the_softmax() -> None:
     model, images = classify(task="multi_class"), batch().images[:, 0]
     probabilities = model.embed(batch())["logits"].softmax(dim=1)
-    assert (model.classify(images).sigmoid() - probabilities).abs().max() < 1e-6
-    assert (classify().classify(images) == classify().embed(batch())["logits"]).all()
+    assert (model.classify(model.encode_images(images)).sigmoid() - probabilities).abs().max() < 1e-6
+    assert (classify().classify(model.encode_images(images)) == classify().embed(batch())["logits"]).all()
 
 
 def test_log_odds_of_a_certain_class_are_finite() -> None:
     model = classify(task="multi_class")
     with torch.no_grad():
         model.classifier.bias.copy_(torch.tensor([300.0, 0.0, 0.0]))
-    assert torch.isfinite(model.classify(batch().images[:, 0])).all()
+    assert torch.isfinite(model.classify(model.encode_images(batch().images[:, 0]))).all()
 
 
 @tasks
@@ -343,9 +343,12 @@ def test_a_restored_classifier_has_the_loss_of_training(task: str, weights: Any)
     # No training labels are at hand.
     found, given = restoring.restore_model(state_of(nodes, model), PACKAGES), batch(TRAINING)
     assert equal_everywhere(dict(found.state_dict()), dict(model.state_dict()))
-    assert torch.equal(found.classify(given.images[:, 0]), model.classify(given.images[:, 0]))
+    seen = model.encode_images(given.images[:, 0])
+    assert torch.equal(found.classify(found.encode_images(given.images[:, 0])), model.classify(seen))
     data = FixedData(("a", "b", "c"), {"valid": (given.images[:, 0], TRAINING, [""] * 9, [""] * 9)})
-    one, other = (Loss(data, batch_size=4).run(each, Runtime(0, 1, torch.device("cpu"))) for each in (found, model))
+    one, other = (
+        figures_of(Loss(data, batch_size=4), each, Runtime(0, 1, torch.device("cpu"))) for each in (found, model)
+    )
     assert one == other and one["total"] > 0
 
 

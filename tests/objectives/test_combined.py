@@ -232,8 +232,8 @@ def test_evaluators_see_the_primary_part() -> None:
     assert isinstance(model.evaluated(), EmbedsImages) and isinstance(model.evaluated(), EmbedsText)
     other = added("clip", "classify", primary="classify").evaluated()
     assert isinstance(other, Classifies) and not isinstance(other, EmbedsText)
-    images = batch().images[:, 0]
-    assert torch.equal(model.evaluated().embed_images(images), alone(model, "clip").embed_images(images))
+    seen = model.evaluated().encode_images(batch().images[:, 0])
+    assert torch.equal(model.evaluated().embed_images(seen), alone(model, "clip").embed_images(seen))
 
 
 def test_the_mode_reaches_the_towers_and_all_parts() -> None:

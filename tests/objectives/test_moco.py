@@ -330,4 +330,4 @@ def test_shipped_configs_build_and_a_checkpoint_restores(name: str) -> None:
     assert equal_everywhere(dict(restored.state_dict()), dict(state["model"]))
     assert isinstance(restored, EncodesImages) and isinstance(restored.evaluated(), EncodesImages)
     images = torch.randn(2, 3, 16, 16)
-    assert torch.equal(restored.encode_images(images), restored.image_encoder(images).pooled)
+    assert torch.equal(restored.encode_images(images).pooled, restored.image_encoder(images).pooled)

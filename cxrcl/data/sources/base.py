@@ -6,6 +6,7 @@ turns into a folder with a manifest; its further keyword arguments are options o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrcl.data.prompts import Prompts
 from cxrcl.errors import DataError
 
 
@@ -20,11 +22,32 @@ class Source:
     """Base of all sources; by itself, a folder that already holds manifest.csv.
 
     Args:
-        root: the folder.
+        root: the folder; null: `store`.
+        weight: share of the training samples of an epoch, relative to the weights of the other sources; null for all
+            of them: each sample once an epoch.
+        fraction: of the training patients, above 0 and at most 1; null: `data.fraction`.
+        prompts: a prompt file for the labels of this source (or its content); null: that of the run.
+        store: a packed store with the films of the manifest (see `cxrcl.data.store`); null: they are read from files.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root = Path(root).expanduser()
+    def __init__(
+        self,
+        root: str | None = None,
+        weight: float | None = None,
+        fraction: float | None = None,
+        prompts: str | Prompts | None = None,
+        store: str | None = None,
+    ) -> None:
+        folder = store if root is None else root
+        if folder is None:
+            raise ValueError("root and store: null both, expected a folder with manifest.csv, or a packed store")
+        if weight is not None and not 0 < weight < math.inf:
+            raise ValueError(f"weight={weight}: expected a number above 0, or null")
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction}: expected a number above 0 and at most 1, or null")
+        self.root = Path(folder).expanduser()
+        self.store = None if store is None else Path(store).expanduser()
+        self.weight, self.fraction, self.prompts = weight, fraction, prompts
 
     def prepare(self) -> Path:
         """Make the data when it is missing (called in one process only) and return its folder."""

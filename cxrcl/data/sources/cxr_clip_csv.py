@@ -1,8 +1,9 @@
 """The processed CSVs of CXR-CLIP and of its hospital variant: one study a row, lists as Python literals in the cells.
 
 You et al. 2023 (arXiv 2310.13292). Training files hold `image` (list of paths), `view` or `AP`, `PA`, `Lateral` (lists
-of paths), `text` (list of findings and impression) or `text_label` ([[positive], [negative], [uncertain]] or
-[positive]); test files `image`, `label` with `class` (names of what is present), or a column of 0 and 1 for each label.
+of paths), `text` (list of findings and impression) with `text_augment` (the same, translated there and back), or
+`text_label` ([[positive], [negative], [uncertain]] or [positive]); test files `image`, `label` with `class` (names of
+what is present), or a column of 0 and 1 for each label.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _KNOWN = ("image", "view", *_VIEW_LISTS, "text", "text_augment", "text_label", "
 # ChestX-ray14 says Effusion for what CheXpert calls Pleural Effusion.
 _RENAMED = {"Effusion": "Pleural Effusion"}
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "validate": "valid", "test": "test"}
-_TEXTS = ("findings", "impression", "text")
+_TEXTS = ("findings", "impression", "text", "text_augment")
 _ABSENCE = re.compile(r"(?i)(?:normal|no (?!finding).*)$")  # classes of a two-class test set that name no finding
 _LIST = re.compile(r"\[\s*(?:['\"\[\]]|nan)")  # and not the [ with which a text may begin
 _NAN = re.compile(r"(?<=[\[,\s])nan(?=\s*[,\]])")
@@ -150,7 +151,7 @@ def _read_part(file: Path, split: str) -> _Part:
             **_texts(table, file),
         }
     )
-    unused = [name for name in other if name not in names] + [name for name in ("text_augment",) if name in table]
+    unused = [name for name in other if name not in names]
     columns = pd.DataFrame({name: as_labels(table[name], str(file)) for name in names}, index=table.index)
     return _Part(studies, columns, *_named(table, file), unused)
 
@@ -194,11 +195,21 @@ def _texts(table: pd.DataFrame, file: Path) -> dict[str, list[str]]:
     cells = _lists(table, "text", file) if "text" in table else [[] for _ in range(len(table))]
     sections = [[str(part).strip() for part in parts] for parts in cells]
     pairs = [parts if len(parts) == 2 else ["", ""] for parts in sections]
+    rewritten = _lists(table, "text_augment", file) if "text_augment" in table else [[] for _ in range(len(table))]
     return {
         "findings": [pair[0] for pair in pairs],
         "impression": [pair[1] for pair in pairs],
         "text": ["" if len(parts) == 2 else " ".join(parts) for parts in sections],
+        "text_augment": [_rewriting(parts, of) for parts, of in zip(rewritten, sections)],
     }
+
+
+def _rewriting(parts: Sequence[Any], sections: Sequence[str]) -> str:
+    """The whole report: a section without a rewriting stands for itself."""
+    told = [str(part).strip() for part in parts]
+    if any(told) and len(told) == len(sections):
+        told = [new or old for new, old in zip(told, sections)]
+    return " ".join(filter(None, told))
 
 
 def _named(table: pd.DataFrame, file: Path) -> tuple[list[dict[str, str]], str]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cxrcl.data.phantom import PhantomSettings, generate
+from cxrcl.data.prompts import Prompts
 from cxrcl.data.sources.base import Source
 
 
@@ -17,10 +18,20 @@ class Phantom(Source):
         num_studies: patients' studies to draw.
         size_px: side of the square films.
         seed: of the whole set.
+        weight, fraction, prompts: see `Source`.
     """
 
-    def __init__(self, root: str, num_studies: int = 3000, size_px: int = 96, seed: int = 0) -> None:
-        super().__init__(root)
+    def __init__(
+        self,
+        root: str,
+        num_studies: int = 3000,
+        size_px: int = 96,
+        seed: int = 0,
+        weight: float | None = None,
+        fraction: float | None = None,
+        prompts: str | Prompts | None = None,
+    ) -> None:
+        super().__init__(root, weight, fraction, prompts)
         self.settings = PhantomSettings(num_studies=num_studies, size_px=size_px, seed=seed)
         self.root = self.root / f"{num_studies}-studies-{size_px}px-seed{seed}"
 

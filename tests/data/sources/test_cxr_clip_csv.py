@@ -24,7 +24,7 @@ def reports(folder: Path) -> Path:
         {"image": str([C]), "view": "['LL']", "text": "['One section, [sic].']"},
     ]
     lists = [{"AP": "[]", "PA": str([A]), "Lateral": str([B])}, {"AP": "[]", "PA": "[]", "Lateral": str([C])}]
-    backs = [{"text_augment": "['a', 'b']"}, {"text_augment": "['c']"}]
+    backs = [{"text_augment": "['Lungs clear.', 'Normal, again.']"}, {"text_augment": "['One.']"}]
     write_csv(folder / "mimic_train.csv", [{**r, **v, **b} for r, v, b in zip(train, lists, backs)])
     last = {"image": "['files/p10/p10000009/s5/9.jpg']", "view": "['AP']", "text": "[nan, 'Edema.']"}
     write_csv(folder / "mimic_valid.csv", [last])
@@ -42,7 +42,24 @@ def test_reports(tmp_path: Path) -> None:
     assert rows["findings"].tolist() == ["Lungs\nclear.", "Lungs\nclear.", "", ""]
     assert rows["impression"].tolist() == ["Normal.", "Normal.", "", "Edema."]
     assert rows["text"].tolist() == ["", "", "One section, [sic].", ""]
-    assert found.labels == () and "text_augment" in found.notes[-1]
+    assert rows["text_augment"].tolist() == ["Lungs clear. Normal, again."] * 2 + ["One.", ""]
+    assert found.labels == () and "text_augment" not in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "rewritten", "whole"),
+    [
+        ("['F.', 'I.']", "['f', 'i']", "f i"),
+        ("['F.', 'I.']", "['', 'i']", "F. i"),  # a section without a rewriting stands for itself
+        ("['F.', 'I.']", "[nan, nan]", ""),
+        ("['F.', 'I.']", "['both']", "both"),
+        ("['F.', 'I.']", "", ""),
+        ("F.", "f", "f"),
+    ],
+)
+def test_the_rewriting_is_that_of_the_whole_report(tmp_path: Path, text: str, rewritten: str, whole: str) -> None:
+    write_csv(tmp_path / "train.csv", [{"image": "a.png", "text": text, "text_augment": rewritten}])
+    assert cxr_clip_csv.read(tmp_path).table["text_augment"].tolist() == [whole]
 
 
 def test_views_from_the_lists_of_each_view(tmp_path: Path) -> None:

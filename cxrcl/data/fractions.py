@@ -1,0 +1,33 @@
+"""A part of the training patients: what is learnt from 1 % or 10 % of the data."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from cxrcl.data.manifest import Manifest
+
+
+def keep_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: int) -> Manifest:
+    """The manifest with a fraction of each source's training patients, and all rows of valid and test.
+
+    Patients are ranked by a hash of (seed, id), and the first ceil(fraction * n) stay: 1 % of them are among the 10 %,
+    whatever else is in the manifest.
+
+    Args:
+        fractions: source (`part`) -> fraction, above 0 and at most 1.
+    """
+    keep = np.ones(len(manifest), dtype=bool)
+    training = manifest.rows["split"].to_numpy() == "train"
+    for part, fraction in fractions.items():
+        rows = np.flatnonzero(training & (manifest.rows["part"].to_numpy() == part))
+        # A patient has the same place alone and in a mixture, where ids begin with the name of the source.
+        ids = manifest.rows["patient"].iloc[rows].str.removeprefix(f"{part}/")
+        ranked = sorted(set(ids), key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
+        count = math.ceil(Fraction(str(fraction)) * len(ranked))  # 0.07 * 100 is more than 7 in binary numbers
+        keep[rows] = ids.isin(ranked[:count])
+    return manifest if keep.all() else manifest.take(keep)

@@ -1,0 +1,123 @@
+"""Where on a film the model's square lies, and the one interpolation that reads it out.
+
+Two steps: a rectangle of the film (the middle, or a random crop) becomes the square; the square is turned, enlarged,
+moved or flipped about its middle. Both are one affine map, so that pixels are interpolated once, and what turning
+brings in from beyond the rectangle is film where there is film, black elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+Fit = Literal["pad", "crop", "squash"]
+TrainFit = Literal["pad", "crop", "squash", "film"]
+Pair = tuple[float, float]  # (x, y)
+
+TRIES = 10  # for a random crop that lies inside, as in torchvision
+
+
+class Crop(NamedTuple):
+    """The rectangle of a film that becomes the square, in pixels of the film."""
+
+    centre: Pair
+    sides: Pair
+
+
+def frame(fit: TrainFit, width: int, height: int) -> tuple[Pair, Pair]:
+    """The sides of a crop of area 1 and aspect 1, and those of the rectangle in the film's middle that holds all crops.
+
+    Args:
+        fit: `pad`: the square around the film, for both. `crop`: the largest square in the film; crops lie anywhere
+            on the film. `squash`: the film, taken for a square. `film`: areas are relative to the film, aspects are
+            those of its pixels.
+    """
+    film = (float(width), float(height))
+    if fit == "squash":
+        return film, film
+    side = {"pad": max(film), "crop": min(film), "film": math.sqrt(width * height)}[fit]
+    return (side, side), ((side, side) if fit == "pad" else film)
+
+
+def middle_crop(fit: Fit, width: int, height: int, share: float) -> Crop:
+    """The middle of the film: `share` of the side of the fitted square."""
+    unit, _ = frame(fit, width, height)
+    return Crop((width / 2, height / 2), (unit[0] * share, unit[1] * share))
+
+
+def random_crop(fit: TrainFit, width: int, height: int, scale: Pair, aspect: float, rng: np.random.Generator) -> Crop:
+    """A rectangle by the rule of torchvision's RandomResizedCrop, but for its rounding to pixels.
+
+    The area is uniform in `scale`, width over height log-uniform in [1 / `aspect`, `aspect`]. A rectangle that does
+    not fit in is drawn again; after ten of them it is the largest one in the middle that `aspect` allows.
+    """
+    unit, room = frame(fit, width, height)
+    bend = math.log(aspect)
+    for _ in range(TRIES):
+        area, stretch = rng.uniform(*scale), math.exp(rng.uniform(-bend, bend))
+        sides = (unit[0] * math.sqrt(area * stretch), unit[1] * math.sqrt(area / stretch))
+        free = (room[0] - sides[0], room[1] - sides[1])
+        if min(free) > -1e-6:
+            break
+    else:
+        across, down = room[0] / unit[0], room[1] / unit[1]
+        stretch = min(max(across / down, 1 / aspect), aspect)
+        sides = (unit[0] * min(across, down * stretch), unit[1] * min(down, across / stretch))
+        free = (0.0, 0.0)
+    x, y = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5)
+    return Crop((width / 2 + x * free[0], height / 2 + y * free[1]), sides)
+
+
+def read_out(
+    film: np.ndarray,
+    crop: Crop,
+    size: int,
+    degrees: float = 0.0,
+    zoom: float = 1.0,
+    shift: Pair = (0.0, 0.0),
+    flip: bool = False,
+) -> np.ndarray:
+    """uint8 [H, W] -> uint8 [`size`, `size`].
+
+    Args:
+        degrees: the square is turned clockwise by this angle about its middle,
+        zoom: enlarged by this factor,
+        shift: then moved by these fractions of its side, to the right and down.
+        flip: left and right of the crop change places (before all that).
+    """
+    height, width = film.shape
+    # Film pixels for each pixel of the square.
+    step_x, step_y = crop.sides[0] / size / zoom, crop.sides[1] / size / zoom
+    centre_x, centre_y = crop.centre
+    # Bilinear interpolation looks at neighbours only: beyond a step of 2 it would miss pixels. Shrink by area first.
+    if step_x > 2 or step_y > 2:
+        shrunk = round(width * min(1, 1.5 / step_x)), round(height * min(1, 1.5 / step_y))
+        film = cv2.resize(film, shrunk, interpolation=cv2.INTER_AREA)
+        step_x, centre_x = step_x * shrunk[0] / width, centre_x * shrunk[0] / width
+        step_y, centre_y = step_y * shrunk[1] / height, centre_y * shrunk[1] / height
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    side = -1.0 if flip else 1.0
+    warp = np.array([[side * step_x * cos, side * step_x * sin, 0.0], [-step_y * sin, step_y * cos, 0.0]])
+    # Pixel centres lie at +0.5: pixel o shows the film at warp (o + 0.5 - size / 2 - shift) + centre - 0.5.
+    middle = np.array([0.5 - size / 2 - shift[0] * size, 0.5 - size / 2 - shift[1] * size])
+    warp[:, 2] = warp[:, :2] @ middle + (centre_x - 0.5, centre_y - 0.5)
+    return cv2.warpAffine(
+        film, warp, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=_beyond(warp, film, size)
+    )
+
+
+def _beyond(warp: np.ndarray, film: np.ndarray, size: int) -> int:
+    """What lies beyond the film: black, but not for a square that lies inside, whose rim would be mixed with it."""
+    last = size - 1
+    corners = warp @ np.array([[0, last, 0, last], [0, 0, last, last], [1, 1, 1, 1]])
+    limits = np.array([[film.shape[1]], [film.shape[0]]]) - 0.5 + 1e-6
+    inside = bool((corners > -0.5 - 1e-6).all() and (corners < limits).all())
+    return cv2.BORDER_REPLICATE if inside else cv2.BORDER_CONSTANT
+
+
+def equalise(image: np.ndarray, clip_limit: float) -> np.ndarray:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) on 8 x 8 tiles; uint8 [H, W] -> the same."""
+    return cv2.createCLAHE(clipLimit=clip_limit, tileGridSize=(8, 8)).apply(image)

@@ -1,0 +1,399 @@
+"""Scoring checkpoints: each on the same films, then all of them in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrcl import assemble, checkpoint, config, mixture, restoring
+from cxrcl.data import exposure
+from cxrcl.data.loader import Feed
+from cxrcl.data.manifest import Manifest
+from cxrcl.data.splits import Splits
+from cxrcl.data.texts import Texts
+from cxrcl.distributed import Runtime
+from cxrcl.errors import ConfigError, DataError
+from cxrcl.evaluation import subgroups
+from cxrcl.evaluation.bootstrap import Patients
+from cxrcl.evaluation.known import NO_FINDING
+from cxrcl.evaluation.look import Evaluation
+from cxrcl.evaluation.operating import operate
+from cxrcl.evaluation.page.parts import Checkpoint, ClassSimilarity, Films, Page, from_look
+from cxrcl.evaluation.score_models import score_models
+from cxrcl.evaluation.score_report import ScoreReport
+from cxrcl.evaluation.scorer import Scores
+from cxrcl.evaluation.scoring import Predicted, ranked_only
+from cxrcl.evaluation.thresholds import Rule, parse
+from cxrcl.trainer import Precision
+from cxrcl.trainer import evaluate as run_evaluators
+from cxrcl.types import Classifies, Objective
+
+Packages = Sequence[str]
+UNTRAINED, ENSEMBLE, SHUFFLED, VIEW = "random weights", "ensemble", "shuffled films", "view position only"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What evaluators found in one model.
+
+    Attributes:
+        part: figures, scores and pictures, for a report.
+        held_out: scores of the split that thresholds are fitted on, by evaluator.
+        rules: how the figures of each evaluator come about.
+        facts: on the films and on how they were scored, the same for all models where they are scored alike.
+        films: the scored rows of the manifest.
+    """
+
+    part: Checkpoint
+    held_out: Mapping[str, Scores]
+    rules: Mapping[str, str]
+    facts: Mapping[str, str]
+    films: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.part.name
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def find_checkpoints(named: str | Sequence[str]) -> list[Path]:
+    """Checkpoint files: each a file, a run's folder, a folder of runs, or a pattern such as `outputs/*/best.pt`.
+
+    Of a run's folder the best checkpoint is taken, or the last one where nothing was selected.
+
+    Raises:
+        ConfigError: a name that leads to no checkpoint.
+    """
+    found: list[Path] = []
+    for name in [named] if isinstance(named, str) else named:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            runs = sorted({folder.parent for folder in path.rglob("checkpoints") if folder.is_dir()})
+            files = [file for run in runs for file in [_of_run(run)] if file is not None]
+            if not files:
+                raise ConfigError(f"checkpoint={name}: no checkpoints/best.pt or last.pt below this folder")
+        elif any(mark in name for mark in "*?[") and not path.exists():
+            files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            if not files:
+                raise ConfigError(f"checkpoint={name}: no file fits this pattern")
+        else:
+            files = [path]
+        found += [file for file in files if file not in found]
+    return found
+
+
+def _of_run(folder: Path) -> Path | None:
+    files = [folder / "checkpoints" / name for name in ("best.pt", "last.pt")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def beside(named: str | Sequence[str], splits: Sequence[str]) -> Path:
+    """Where a report goes by default: into the run's folder, or into `outputs` for several checkpoints."""
+    files, name = find_checkpoints(named), "evaluate_" + "_".join(splits)
+    return files[0].parent.parent / name if len(files) == 1 else Path("outputs") / name
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """What tells each file from the others: the parts of its path that they do not all share."""
+    parts = [file.with_suffix("").parts for file in files]
+    if len(files) == 1:
+        return ["/".join(part for part in parts[0][-3:] if part != "checkpoints")]
+    shared = 0
+    while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
+        shared += 1
+    endings = {p[-1] for p in parts}
+    left_out = {"checkpoints", *(endings if len(endings) == 1 else ())}
+    return ["/".join(name for name in part[shared:] if name not in left_out) or part[-1] for part in parts]
+
+
+# ------------------------------------------------------------------------------------------------ one model
+
+
+def check(
+    file: Path,
+    name: str,
+    cfg: config.Evaluate,
+    runtime: Runtime,
+    packages: Packages,
+    asked: Collection[str],
+    random_weights: bool,
+) -> list[Checked]:
+    """Score one checkpoint, and the same architecture with random weights where that is asked for."""
+    state = checkpoint.load(file)
+    stored = state["config"]
+    model = restoring.restore_model(state, packages, runtime.device)
+    data_cfg = config.parse(overlaid(stored["data"], cfg.data), config.Data)
+    feed = Feed(data_cfg.num_workers)
+    try:
+        data, splits, left_out = _splits(model, stored, data_cfg, cfg.splits, feed, runtime, packages)
+        evaluation = assemble.build_evaluators(cfg.evals, splits, model, cfg.batch_size, packages, asked, runtime)
+        if not evaluation.evaluators:
+            raise ConfigError(
+                "evals: no evaluator can run on this model and data; name some, such as evals=[linear_probe]"
+            )
+        evaluation.held_out = _held_out(cfg, splits)
+        precision = Precision(assemble.precision_name(stored["precision"], runtime.device), runtime.device)
+        scored = data.take(np.concatenate([np.flatnonzero(data.rows["split"] == split) for split in cfg.splits]))
+        rules = {each: evaluator.rule for each, evaluator in evaluation.evaluators.items()}
+        facts = {
+            "splits": " + ".join(cfg.splits),
+            "images": str(len(scored)),
+            **({"left out, cannot be read": str(left_out)} if data_cfg.skip_bad_images else {}),
+            "manifest": data.fingerprint(),
+            "uncertain labels": str(data_cfg.label_policy),
+            **{f"{each} rule": rule for each, rule in rules.items()},
+        }
+        prompts = {k: str(e.file) for k, e in evaluation.evaluators.items() if hasattr(e, "file")}
+        facts |= {f"{each} prompts": file_name for each, file_name in prompts.items()}
+        own = {
+            "checkpoint": str(file),
+            "step": str(state["progress"]["step"]),
+            "weights": "moving average" if "ema" in state else "as trained",
+            "trained on": _exposed(state, scored),
+        }
+
+        def found(name: str, model: Objective, own: Mapping[str, str], evaluation: Evaluation) -> Checked:
+            figures = run_evaluators(model, evaluation, runtime, precision)
+            left = evaluation.left
+            start, training = (_at_start(state, left), _training(file)) if own else ({}, [])
+            held_out = {each: kept["held_out"] for each, kept in left.items() if "held_out" in kept}
+            return Checked(from_look(name, own, figures, left, start, training), held_out, rules, facts, scored)
+
+        checked = [found(name, model, own, evaluation)]
+        if random_weights:  # of what depends on the weights
+            of_weights = Evaluation({k: e for k, e in evaluation.evaluators.items() if e.needs}, splits, cfg.batch_size)
+            of_weights.held_out = evaluation.held_out
+            checked.append(found(UNTRAINED, restoring.untrained(state, packages, runtime.device), {}, of_weights))
+        return checked
+    finally:
+        feed.close()
+
+
+def _at_start(state: Mapping[str, Any], left: Mapping[str, Mapping[str, Any]]) -> dict[str, ClassSimilarity]:
+    """Cosines between the prompts of classes before the training, for evaluators that show those after it."""
+    initial, found = state.get("initial") or {}, {}
+    for name, space in ((name, kept["space"]) for name, kept in left.items() if "space" in kept):
+        classes = tuple(each for each in space.classes if each in initial.get("labels", ()))
+        if classes:
+            directions = initial["directions"][[initial["labels"].index(each) for each in classes]]
+            found[name] = ClassSimilarity(classes, (directions @ directions.T).numpy())
+    return found
+
+
+def _training(file: Path) -> list[dict[str, float | None]]:
+    """The log of the run that a checkpoint lies in; nothing where it was moved away from there."""
+    log = file.absolute().parent.parent / "metrics.jsonl"
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+
+
+def _splits(
+    model: Objective,
+    stored: Mapping[str, Any],
+    data_cfg: config.Data,
+    names: Sequence[str],
+    feed: Feed,
+    runtime: Runtime,
+    packages: Packages,
+) -> tuple[Manifest, Splits, int]:
+    """The films to score as the model was trained to see them; the number that was left out as unreadable."""
+    films = assemble.how_films_are_read(data_cfg, packages)
+    if films.read_px != data_cfg.read_px:
+        raise ConfigError(
+            f"the store holds films of {films.read_px} px, but the checkpoint was trained on films of any size: "
+            f"data.read_px={films.read_px} evaluates it on these all the same"
+        )
+    data = assemble.load_data(data_cfg, runtime, packages)
+    if isinstance(model.evaluated(), Classifies):
+        data = data.with_labels(stored["labels"])
+    left_out: Mapping[int, str] = {}
+    if data_cfg.skip_bad_images:
+        data, left_out = assemble.without_unreadable(data, names, feed, runtime, films)
+    transform = assemble.build_transform(stored["transform"], model, packages)
+    reports = assemble.report_sampler(data_cfg.reports)
+    node = {**stored["prompts"], "file": stored["prompt_sentences"]}
+    prompts = mixture.prompts_of(node, mixture.build_sources(data_cfg, packages), packages)
+    splits = Splits(
+        data,
+        transform,
+        lambda part: Texts(part, data_cfg.text, reports, prompts),
+        getattr(model, "tokenizer", None),
+        assemble.prepare(transform, runtime),
+        feed,
+        films,
+    )
+    for split in names:
+        if not splits.size(split):
+            raise DataError(f"splits: no row has the split {split}; set splits=[...] to ones that the data has")
+    return data, splits, len(left_out)
+
+
+def overlaid(stored: Mapping[str, Any], given: config.EvaluateData) -> dict[str, Any]:
+    """The data settings of training, with what the user set for this evaluation laid over."""
+    values = {key: value for key, value in given.model_dump().items() if value is not None and key != "sources"}
+    if given.root is not None or given.store is not None or given.sources:
+        # Other data: filters of the training data mean nothing there.
+        sources = mixture.with_known_sentences(given.sources, stored["sources"])
+        values = {"filter": {}, "views": None, "fraction": 1.0, **values}
+        values |= {"sources": sources, "root": given.root, "store": given.store}
+    return {**stored, **values}
+
+
+def _held_out(cfg: config.Evaluate, splits: Splits) -> tuple[str, ...]:
+    """The split that thresholds and temperatures are fitted on, where there is one that is not scored."""
+    if cfg.fit_on is None or cfg.fit_on in cfg.splits or not splits.size(cfg.fit_on):
+        if cfg.calibrate is not None or (cfg.threshold is not None and _rule(cfg).is_fitted):
+            raise ConfigError(
+                f"fit_on={cfg.fit_on}: thresholds and temperatures need films that are not scored; name a split that "
+                "the data has and that is not among splits=[...]"
+            )
+        return ()
+    return (cfg.fit_on,)
+
+
+def _rule(cfg: config.Evaluate) -> Rule:
+    try:
+        return parse(str(cfg.threshold))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _exposed(state: Mapping[str, Any], scored: Manifest) -> str:
+    """What the checkpoint was trained on, and whether the scored films are among it."""
+    seen = state.get("exposure")
+    if seen is None:
+        return "not recorded in this checkpoint"
+    text = ", ".join(f"{name} ({count} films)" for name, count in sorted(seen["sources"].items()))
+    meets = exposure.overlap(seen, scored)
+    if meets["films_seen"]:
+        return f"{text}. CONTAMINATED: {meets['films_seen']} of {len(scored)} scored films were trained on"
+    same = ", ".join(meets["same_sources"])
+    return f"{text}. No scored film among them{f'; other films of {same} are' if same else ''}"
+
+
+# ------------------------------------------------------------------------------------------------ all of them
+
+
+def page(checked: Sequence[Checked], cfg: config.Evaluate, command: str, settings: str) -> Page:
+    """Everything about all models, for `cxrcl.evaluation.output`."""
+    first = checked[0]
+    different = [each.name for each in checked if each.facts != first.facts]
+    notes = [f"{name} was scored on other films, labels or by other rules than {first.name}" for name in different]
+    notes += [
+        f"{each.name}: {each.part.facts['trained on']}"
+        for each in checked
+        if "CONTAMINATED" in each.part.facts.get("trained on", "")
+    ]
+    films = Films(first.films.rows["image"].tolist(), first.films.rows["split"].tolist())
+    models = [*checked, *ensemble(checked)] if cfg.ensemble else list(checked)
+    return Page(
+        title="Evaluation",
+        facts=first.facts,
+        notes=notes,
+        checkpoints=[each.part for each in models],
+        scores=reports(models, cfg),
+        controls=[UNTRAINED, SHUFFLED, VIEW, "view_only"],
+        films=films,
+        config=settings,
+        command=command,
+    )
+
+
+def reports(checked: Sequence[Checked], cfg: config.Evaluate) -> dict[str, ScoreReport]:
+    """The scores of every model, by evaluator: with intervals, thresholds, subgroups, and each against the first."""
+    found = {}
+    for name in dict.fromkeys(name for each in checked for name in each.part.scores):
+        models = [each for each in checked if name in each.part.scores]
+        first = models[0].part.scores[name]
+        alike = [each for each in models if _alike(each.part.scores[name], first)]
+        left_out = ", ".join(each.name for each in models if each not in alike)
+        notes = [f"scored on other films or labels, and not in this table: {left_out}"] if left_out else []
+        rows = models[0].films.rows
+        absent = [column for column in cfg.groups if column not in rows]
+        notes += [f"groups: the data have no column {', '.join(absent)}"] if absent else []
+        try:
+            groups = {
+                column: subgroups.groups_of(column, rows[column].tolist())
+                for column in cfg.groups
+                if column not in absent
+            }
+        except ValueError as error:
+            raise ConfigError(f"groups: {error}") from None
+        found[name] = score_models(
+            [*(_operated(each, name, cfg) for each in alike), *_controls(models[0].part, name)],
+            first.truth,
+            Patients(rows["patient"].tolist(), cfg.resamples),
+            [label for label in first.labels if label != NO_FINDING] or list(first.labels),
+            groups,
+            {"evaluator": name, "rule": models[0].rules[name]},
+            notes,
+        )
+    return found
+
+
+def _alike(one: Scores, other: Scores) -> bool:
+    return one.labels == other.labels and np.array_equal(one.truth, other.truth, equal_nan=True)
+
+
+def _controls(part: Checkpoint, evaluator: str) -> list[Predicted]:
+    """What a model has to beat: its scores of other films, and what the view position tells."""
+    scores = part.scores[evaluator]
+    if evaluator == "view_only":
+        return []
+    mixed = np.random.default_rng(0).permutation(len(scores.truth))
+    found = [ranked_only(SHUFFLED, scores.labels, scores.scores[mixed])]
+    view = part.scores.get("view_only")
+    if view is not None and set(scores.labels) <= set(view.labels):
+        columns = [view.labels.index(label) for label in scores.labels]
+        found.append(ranked_only(VIEW, scores.labels, view.scores[:, columns]))
+    return found
+
+
+def _operated(each: Checked, evaluator: str, cfg: config.Evaluate) -> Predicted:
+    scores, held_out = each.part.scores[evaluator], each.held_out.get(evaluator)
+    rule = None if cfg.threshold is None else _rule(cfg)
+    if rule is not None and rule.is_fitted and held_out is None:
+        rule = None  # an evaluator that learns from other splits scores those that it is asked to only
+    validation = None if held_out is None else (_best(held_out), held_out.truth)
+    calibrate = cfg.calibrate is not None and scores.probabilities is not None and validation is not None
+    return operate(each.name, scores.labels, _best(scores), validation, rule, calibrate, cfg.fit_on or "valid")
+
+
+def _best(scores: Scores) -> np.ndarray:
+    return scores.scores if scores.probabilities is None else scores.probabilities
+
+
+def ensemble(checked: Sequence[Checked]) -> list[Checked]:
+    """One more model, the mean probability of all checkpoints (CheXzero, Tiu et al. 2022).
+
+    Raises:
+        ConfigError: there are fewer than two, or they were scored on other films or labels.
+    """
+    trained = [each for each in checked if each.name != UNTRAINED]
+    if len(trained) < 2:
+        raise ConfigError("ensemble=true: needs two checkpoints or more: 'checkpoint=[a.pt,b.pt]'")
+
+    def mean(parts: Sequence[Scores]) -> Scores:
+        if not all(_alike(part, parts[0]) for part in parts):
+            raise ConfigError("ensemble=true: the checkpoints were scored on other films or labels")
+        probabilities = np.mean([part.probabilities for part in parts if part.probabilities is not None], axis=0)
+        return replace(parts[0], scores=probabilities, probabilities=probabilities)
+
+    names = [
+        name
+        for name in trained[0].part.scores
+        if all(name in each.part.scores and each.part.scores[name].probabilities is not None for each in trained)
+    ]
+    scores = {name: mean([each.part.scores[name] for each in trained]) for name in names}
+    held_out = {
+        name: mean([each.held_out[name] for each in trained])
+        for name in names
+        if all(name in each.held_out for each in trained)
+    }
+    return [replace(trained[0], part=Checkpoint(name=ENSEMBLE, scores=scores), held_out=held_out)]

@@ -1,0 +1,151 @@
+"""The files of a report, all from one `Page`, so that they cannot disagree.
+
+- `report.html`: the page.
+- `report.md`: facts and tables.
+- `results.json`: every figure, null where it does not exist; label scores with their intervals below `scores`.
+- `predictions.csv`: one row a film: `image` as it stands in the manifest, `split`, and of each evaluator and label
+  `<evaluator>/<label>/score` and, where there is one, `<evaluator>/<label>/probability`. Patients are not named; where
+  the manifest's image names hold their numbers, this file does as well.
+- `embeddings[_<evaluator>].npy` and `.csv`, or `.parquet`, where `dump` asks for them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxrcl.evaluation import report, score_markdown
+from cxrcl.evaluation.page import Page, render
+from cxrcl.evaluation.page.render import USE
+from cxrcl.evaluation.representation import Dump
+from cxrcl.evaluation.score_report import ScoreReport, plain
+
+HTML, MARKDOWN, RESULTS, PREDICTIONS = "report.html", "report.md", "results.json", "predictions.csv"
+
+
+def write(folder: Path, page: Page) -> list[Path]:
+    """Make the folder and its files; each is whole or not there, and files of these names are replaced.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    files: dict[str, bytes] = {
+        HTML: render(page).encode(),
+        MARKDOWN: markdown(page).encode(),
+        RESULTS: (json.dumps(results(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+    }
+    table = predictions(page)
+    if table is not None:
+        files[PREDICTIONS] = table.to_csv(index=False).encode()
+    for name, dump in _dumps(page).items():
+        files |= _embeddings(name, dump)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(folder / name, content) for name, content in files.items()]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def results(page: Page) -> dict[str, Any]:
+    """Figures by evaluator; by model first, where it is not the only checkpoint. Facts, notes, and label scores."""
+    found: dict[str, Any] = {}
+    for one in page.checkpoints:
+        if [one] == page.proper:
+            found |= report.nested(one.figures)
+        else:
+            found[one.name] = {**report.nested(one.figures), "facts": plain(one.facts)}
+    found |= {"title": page.title, "facts": plain(_facts(page)), "notes": list(page.notes)}
+    found |= {"controls": list(page.controls)} if page.controls else {}
+    return found | ({"scores": plain(page.scores)} if page.scores else {})
+
+
+def _facts(page: Page) -> dict[str, Any]:
+    return {**(page.proper[0].facts if len(page.proper) == 1 else {}), **page.facts}
+
+
+def markdown(page: Page) -> str:
+    """Facts and tables."""
+    parts = [f"# {page.title}", _lines(_facts(page))]
+    parts += ["\n".join(f"- note: {note}" for note in page.notes)] if page.notes else []
+    for one in page.checkpoints:
+        parts += [] if [one] == page.proper else [f"## {one.name}", _lines(one.facts)]
+        parts.append(report.tables(one.figures))
+    # A report within a report: its headings go one level down, and its last line is ours.
+    for evaluator, scores in page.scores.items():
+        if evaluator in page.controls:
+            continue
+        parts += [f"## {evaluator}"] if evaluator else []
+        text = score_markdown.markdown(_without(scores, page.controls))
+        text = text.removeprefix("# Scores").removesuffix(f"{USE}\n").strip()
+        parts.append(re.sub(r"^#", "##", text, flags=re.MULTILINE))
+        if any(model.name in page.controls for model in scores.models):
+            parts += ["### Beside controls", score_markdown.main_table(scores, "auroc")]
+    return "\n\n".join(part for part in (*parts, USE) if part) + "\n"
+
+
+def _without(scores: ScoreReport, controls: Sequence[str]) -> ScoreReport:
+    models = [model for model in scores.models if model.name not in controls]
+    return replace(scores, models=models, comparisons=[c for c in scores.comparisons if c.model not in controls])
+
+
+def _lines(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
+
+def predictions(page: Page) -> pd.DataFrame | None:
+    """None where no label was scored. Evaluators that scored other films than `page.films` are left out."""
+    if page.films is None:
+        return None
+    columns: dict[str, Any] = {"image": page.films.images, "split": page.films.splits}
+    for name, found in page.series().items():
+        if len(found.scores) != len(page.films.images):
+            continue
+        for k, label in enumerate(found.labels):
+            columns[f"{name}/{label}/score"] = found.scores[:, k]
+            if found.probabilities is not None:
+                columns[f"{name}/{label}/probability"] = found.probabilities[:, k]
+    return pd.DataFrame(columns) if len(columns) > 2 else None
+
+
+def _dumps(page: Page) -> dict[str, Dump]:
+    """By file name; the evaluator is named where there are several."""
+    found = {
+        page.of(one.name, name): space.dump for one in page.proper for name, space in one.spaces.items() if space.dump
+    }
+    several = len(found) > 1
+    return {"embeddings" + (f"_{_for_file(name)}" if several else ""): dump for name, dump in found.items()}
+
+
+def _for_file(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+
+
+def _embeddings(name: str, dump: Dump) -> dict[str, bytes]:
+    rows = pd.DataFrame({"image": dump.images, "split": dump.splits})
+    rows = pd.concat([rows, pd.DataFrame(dump.truth, columns=list(dump.labels))], axis=1)
+    file = io.BytesIO()
+    if dump.format == "parquet":
+        rows["embedding"] = list(dump.embeddings)
+        rows.to_parquet(file, index=False)
+        return {f"{name}.parquet": file.getvalue()}
+    np.save(file, dump.embeddings)
+    return {f"{name}.npy": file.getvalue(), f"{name}.csv": rows.to_csv(index=False).encode()}

@@ -1,0 +1,118 @@
+"""Sections on retrieval and on the common space."""
+
+from __future__ import annotations
+
+import re
+
+from cxrcl.evaluation.examples import Example
+from cxrcl.evaluation.page import plot_space
+from cxrcl.evaluation.page.html import Html, join, shown, table, tag, void
+from cxrcl.evaluation.page.parts import ClassSimilarity, Figures, Page
+from cxrcl.evaluation.page.pictures import data_uri
+
+WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+
+
+def retrieval(page: Page) -> Html:
+    """Recall and precision with their chance, and some films with the texts found for them."""
+    parts: list[object] = []
+    found = {
+        page.of(checkpoint.name, evaluator): figures
+        for checkpoint in page.checkpoints
+        for evaluator, figures in checkpoint.figures.items()
+        if _at(figures, "r")
+    }
+    if found:
+        recalls = sorted({k for figures in found.values() for k in _at(figures, "r")})
+        precisions = sorted({k for figures in found.values() for k in _at(figures, "p")})
+        rows = [
+            [f"{name}, {title}", *_retrieved(figures, way, recalls, precisions)]
+            for name, figures in found.items()
+            for way, title in WAYS.items()
+        ]
+        head = ["", *(f"R@{k}" for k in recalls), "median rank", "mean rank", "of"]
+        if precisions:
+            head += [*(f"P@{k}" for k in precisions), "chance of P"]
+        parts.append(table("Retrieval; in brackets the expectation of a random order", head, rows))
+    for checkpoint in page.proper:
+        for evaluator, examples in checkpoint.examples.items():
+            if examples:
+                parts.append(tag("h3", f"Films and the texts found for them ({page.of(checkpoint.name, evaluator)})"))
+                parts.append(tag("div", *map(_example, examples), class_="examples"))
+    return join(parts)
+
+
+def _at(figures: Figures, letter: str) -> list[int]:
+    found = (re.fullmatch(rf"(?:{'|'.join(WAYS)})/{letter}(\d+)", key) for key in figures)
+    return sorted({int(match[1]) for match in found if match})
+
+
+def _retrieved(figures: Figures, way: str, recalls: list[int], precisions: list[int]) -> list[object]:
+    cells: list[object] = []
+    for k in recalls:
+        chance = tag("span", f"({shown(figures.get(f'{way}/chance_r{k}'))})", class_="ci")
+        cells.append(tag("td", shown(figures.get(f"{way}/r{k}")), " ", chance))
+    cells += [shown(figures.get(f"{way}/{name}"), 1) for name in ("median_rank", "mean_rank")]
+    cells.append(shown(figures.get(f"{way}/gallery"), 0))
+    if precisions:
+        cells += [shown(figures.get(f"{way}/p{k}")) for k in precisions]
+        cells.append(shown(figures.get(f"{way}/chance_p")))
+    return cells
+
+
+def _example(one: Example) -> Html:
+    right = one.rank == 1
+    film = void("img", src=data_uri("image/png", one.png), alt=f"Film {one.image}")
+    rank = tag("span", f"rank {one.rank}", class_="right" if right else "wrong")
+    texts = [
+        tag("li", f"{cosine:.3f} ", tag("span", "its own text", class_="right") if text == one.text else text)
+        for text, cosine in one.found
+    ]
+    own = tag("div", tag("p", "Own text: ", rank, f", cosine {one.similarity:.3f}"), tag("p", one.text))
+    return tag("article", film, tag("h4", one.image), own, tag("ol", *texts), class_="example")
+
+
+def similarity(page: Page) -> Html:
+    """How alike the prompts of classes are, now and before training."""
+    parts: list[object] = []
+    for checkpoint in page.proper:
+        for evaluator, space in checkpoint.spaces.items():
+            maps = [("trained", ClassSimilarity(space.classes, space.similarity))]
+            if evaluator in checkpoint.at_start:
+                maps.append(("initial", checkpoint.at_start[evaluator]))
+            heading = [tag("h3", page.of(checkpoint.name, evaluator))] if len(page.proper) > 1 else []
+            parts += [*heading, plot_space.similarities(maps)]
+    about = "Cosines between the mean directions of the positive prompts of two classes; 1: not told apart."
+    return join([tag("p", about, class_="about"), *parts]) if parts else Html("")
+
+
+def geometry(page: Page) -> Html:
+    """Modality gap, alignment and uniformity, and projections of films and texts."""
+    figures = {
+        page.of(one.name, evaluator): one.figures.get(evaluator, {})
+        for one in page.checkpoints
+        for evaluator in one.spaces
+    }
+    if not figures:
+        return Html("")
+    names = [name for name in next(iter(figures.values())) if name != "classes"]
+    rows = [[title, *(shown(part.get(name)) for name in names)] for title, part in figures.items()]
+    parts: list[object] = [table("The common space", ["", *(name.replace("_", " ") for name in names)], rows)]
+    for checkpoint in page.proper:
+        for evaluator, space in checkpoint.spaces.items():
+            if len(page.proper) > 1:
+                parts.append(tag("h3", page.of(checkpoint.name, evaluator)))
+            if space.along:
+                parts.append(plot_space.gap(space))
+            if found := space.projections():
+                films = space.modalities.count("image")
+                parts.append(tag("p", _sampled(films, len(space.modalities) - films), class_="about"))
+                parts += [
+                    plot_space.projections(space, [part for part in found if part.method == method])
+                    for method in dict.fromkeys(part.method for part in found)
+                ]
+    return join(parts)
+
+
+def _sampled(films: int, texts: int) -> str:
+    return f"Projected together: {films} films with exactly one of the labels, and the {texts} texts of these."

@@ -1,0 +1,139 @@
+"""Scores as plain data: what is computed once, and shown as Markdown, JSON or pages.
+
+None is a figure that does not exist; `reason` says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure with its interval. `resamples`: the number of them in which it exists; the interval is theirs."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    resamples: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """One label on one set of films.
+
+    Attributes:
+        films: those whose label is known, `positives` + `negatives`; unknown ones are left out.
+        threshold, temperature: what decisions and probabilities were made with.
+        scores: metric -> Score, every name of `columns.METRICS`.
+        confusion: films by decision and truth.
+        reliability: the reliability curve (see `calibration.reliability`).
+    """
+
+    label: str
+    films: int
+    positives: int
+    negatives: int
+    unknown: int
+    threshold: float | None
+    temperature: float | None
+    scores: Mapping[str, Score]
+    confusion: Mapping[str, int] | None = None
+    reliability: list[dict[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class AverageScores:
+    """An average over labels. `over`: metric -> the labels in it, those where the metric exists."""
+
+    name: str
+    over: Mapping[str, list[str]]
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """The films of one value of a column."""
+
+    column: str
+    group: str
+    films: int
+    patients: int
+    labels: list[LabelScores]
+    averages: list[AverageScores]
+    underdiagnosis: Score
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The distance between the best and the worst group. `over`: the labels of the mean, or the label itself."""
+
+    column: str
+    label: str
+    metric: str
+    best: str
+    worst: str
+    over: list[str]
+    gap: Score
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One file of predictions, or one evaluator."""
+
+    name: str
+    threshold: str
+    calibration: str
+    labels: list[LabelScores]
+    averages: list[AverageScores]
+    groups: list[GroupScores] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`model` minus `reference` on the same films and the same resamples. p_holm: corrected (see `comparing`)."""
+
+    model: str
+    reference: str
+    kind: str  # label or average
+    label: str
+    metric: str
+    difference: Score
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """Everything about one or several models on one set of films.
+
+    Attributes:
+        facts: what was scored: films, patients, files and their sha256.
+        rules: each rule that figures depend on, in words.
+        notes: what a reader has to know of these data.
+    """
+
+    facts: Mapping[str, Any]
+    rules: Mapping[str, str]
+    notes: list[str]
+    models: list[ModelScores]
+    comparisons: list[Comparison]
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and numbers -> what `json.dumps(..., allow_nan=False)` takes; nan and infinity are None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name.name: plain(getattr(value, name.name)) for name in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

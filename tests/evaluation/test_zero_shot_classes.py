@@ -1,0 +1,119 @@
+"""One class of several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import FixedData, figures_of
+from sklearn.metrics import f1_score, recall_score
+from torch.nn import functional as F
+
+from cxrcl.evaluation.look import Evaluation
+from cxrcl.evaluation.zero_shot_classes import ZeroShotClasses
+
+CLASSES = ("Atelectasis", "Edema", "Effusion")
+PROMPTS = {name: {"pos": [f"{form} {name.lower()}" for form in ("mild", "marked")]} for name in CLASSES}
+
+
+def classes(data: Any, **arguments: Any) -> ZeroShotClasses:
+    return ZeroShotClasses(data, lambda name, labels: PROMPTS, file="five.json", **arguments)
+
+
+@pytest.fixture
+def films(known: Any) -> FixedData:
+    """A film of a class is the class's prompts and noise; a third has two classes or none."""
+    generator = torch.Generator().manual_seed(1)
+    prompts = torch.stack([sum(known.text(sentence) for sentence in PROMPTS[name]["pos"]) for name in CLASSES])
+
+    def part(count: int) -> tuple[Any, ...]:
+        which = torch.randint(3, (count,), generator=generator)
+        labels = F.one_hot(which, 3).float()
+        labels[::6] = 1
+        labels[3::6] = torch.nan
+        images = prompts[which] + 1.2 * prompts.std() * torch.randn(count, 48, generator=generator)
+        return images.view(count, 3, 4, 4), labels, [""] * count, [str(k) for k in range(count)]
+
+    return FixedData(CLASSES, {"train": part(40), "valid": part(90)})
+
+
+def similarities(known: Any, data: FixedData, split: str, over: str = "mean") -> np.ndarray:
+    images = F.normalize(data.splits[split][0].flatten(1), dim=1)
+    columns = []
+    for name in CLASSES:
+        each = torch.stack([images @ known.text(sentence) for sentence in PROMPTS[name]["pos"]])
+        columns.append(each.mean(dim=0) if over == "mean" else each.amax(dim=0))
+    return torch.stack(columns, dim=1).double().numpy()
+
+
+def expected(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    single = (labels == 1).sum(axis=1) == 1
+    is_, said = labels[single].argmax(axis=1), scores[single].argmax(axis=1)
+    return {
+        "films": single.sum(),
+        "accuracy": (is_ == said).mean(),
+        "macro_f1": f1_score(is_, said, average="macro"),
+        "macro_recall": recall_score(is_, said, average="macro"),
+        "recall/Edema": (said[is_ == 1] == 1).mean(),
+    }
+
+
+@pytest.mark.parametrize("over", ["mean", "max"])
+def test_the_most_similar_class_is_chosen_among_films_of_one_class(
+    known: Any, films: FixedData, alone: Any, over: Any
+) -> None:
+    figures = figures_of(classes(films, over=over), known, alone)
+    wanted = expected(similarities(known, films, "valid", over), films.splits["valid"][1].numpy())
+    assert {name: figures[name] for name in wanted} == pytest.approx(wanted)
+    assert 0.4 < figures["accuracy"] < 1 and figures["chance"] == 1 / 3
+
+
+@pytest.mark.parametrize(("how", "on"), [("split", "train"), ("scored", "valid")])
+def test_similarities_may_be_standardised_by_class(known: Any, films: FixedData, alone: Any, how: Any, on: str) -> None:
+    figures = figures_of(classes(films, standardise=how), known, alone)
+    reference = similarities(known, films, on)
+    scores = (similarities(known, films, "valid") - reference.mean(axis=0)) / reference.std(axis=0)
+    wanted = expected(scores, films.splits["valid"][1].numpy())
+    assert {name: figures[name] for name in wanted} == pytest.approx(wanted)
+
+
+def test_only_the_published_form_depends_on_the_other_films(known: Any, films: FixedData, alone: Any) -> None:
+    fewer = FixedData(CLASSES, {**films.splits, "valid": tuple(part[:30] for part in films.splits["valid"])})
+
+    def first(data: FixedData, how: Any) -> np.ndarray:
+        evaluation = Evaluation({"it": classes(data, standardise=how)}, data, 64)
+        evaluation(known, alone)
+        return evaluation.left["it"]["scores"].scores[:30]
+
+    assert np.allclose(first(films, "split"), first(fewer, "split"), atol=1e-6)
+    assert not np.allclose(first(films, "scored"), first(fewer, "scored"), atol=1e-2)
+    assert "depends on which films" in classes(films, standardise="scored").rule
+
+
+def test_the_confusion_matrix_is_left_for_a_report(known: Any, films: FixedData, alone: Any) -> None:
+    evaluation = Evaluation({"it": classes(films)}, films, 64)
+    figures = evaluation(known, alone)
+    counts = evaluation.left["it"]["confusion"]["counts"]
+    assert counts.sum() == figures["it"]["films"] and np.trace(counts) / counts.sum() == figures["it"]["accuracy"]
+    assert counts[0].sum() == figures["it"]["films/Atelectasis"]
+
+
+def test_without_a_film_of_one_class_there_is_no_figure(known: Any, films: FixedData, alone: Any) -> None:
+    films.splits["valid"][1].fill_(1)
+    figures = figures_of(classes(films), known, alone)
+    assert figures["films"] == 0 and np.isnan(figures["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": ["Edema"]}, "five.json has prompts for Edema of the labels: 2 are needed"),
+        ({"labels": ["Mass", "Edema"]}, "labels: no label Mass"),
+        ({"standardise": "split", "standardise_on": "valid"}, "standardise_on=valid"),
+    ],
+)
+def test_wrong_settings_are_refused(films: FixedData, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classes(films, **settings)
