@@ -90,6 +90,8 @@ def write(
             f"{missing.iloc[0]}: complete the download, or leave their rows out with --drop-missing"
         )
     table = table.assign(image=f"{LINK}/" + table["image"])
+    # A carriage return by itself is not quoted, and would end the row when the file is read.
+    table = table.replace("\r\n?", "\n", regex=True)
     content = table.to_csv(index=False, lineterminator="\n").encode()
     card = {
         "dataset": dataset,

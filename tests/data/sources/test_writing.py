@@ -55,6 +55,13 @@ def test_the_folder_loads_as_data(prepared: Prepared, tmp_path: Path) -> None:
     assert header == "image,patient,study,view,split,findings,Edema"
 
 
+def test_carriage_returns_in_a_report_do_not_break_the_rows(prepared: Prepared, tmp_path: Path) -> None:
+    findings = ["Heart large.\rLungs clear.", "a\r\nb", "\r", ""]
+    write(replace(prepared, table=table(findings=findings)), tmp_path / "out")
+    read = manifest.load(tmp_path / "out").rows["findings"].tolist()
+    assert read == ["Heart large.\nLungs clear.", "a\nb", "\n", ""]
+
+
 def test_the_card_counts(prepared: Prepared, tmp_path: Path) -> None:
     options = {"seed": 1, "table": str(tmp_path / "labels.csv")}
     written = write(prepared, tmp_path / "out", options=options)
