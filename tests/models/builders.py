@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -10,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from helpers import ROOT
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cxrcl.models.tokenizer import learn_wordpiece, vocabulary_size
@@ -160,3 +163,26 @@ def assert_rebuilt_elsewhere(folder: Path, encoders: list[Any]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["equal"] * len(encoders)
+
+
+# ------------------------------------------------------------------------------------------ open_clip
+
+COLOURS = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+PLAIN_TEXT = {"context_length": 20, "width": 32, "heads": 2, "layers": 2}
+VIT = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
+CLIP = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": PLAIN_TEXT}
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+
+
+def save_open_clip(folder: Path, config: dict[str, Any], bert: Path | None = None) -> Any:
+    """A folder of open_clip's own model, which is returned."""
+    torch.manual_seed(0)
+    made = copy.deepcopy(config)
+    if bert is not None:
+        made["text_cfg"] |= {"hf_model_name": str(bert), "hf_model_pretrained": False}
+        save_tokenizer(folder)
+    model = perturb((open_clip.CLIP if bert is None else open_clip.CustomTextCLIP)(**made))
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / OPEN_CLIP_WEIGHTS)
+    content = {"model_cfg": config, "preprocess_cfg": COLOURS}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    return model

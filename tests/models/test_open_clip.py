@@ -12,7 +12,21 @@ import builders
 import open_clip
 import pytest
 import torch
-from builders import DEFINITION, SENTENCES, features, gradients, perturb, pictures, rewrite, tensors, unused
+from builders import (
+    CLIP,
+    DEFINITION,
+    PLAIN_TEXT,
+    SENTENCES,
+    VIT,
+    features,
+    gradients,
+    pictures,
+    rewrite,
+    save_open_clip,
+    tensors,
+    unused,
+)
+from builders import OPEN_CLIP_WEIGHTS as WEIGHTS
 from safetensors.torch import load_file, save_file
 
 from cxrcl.cli import compose
@@ -21,10 +35,6 @@ from cxrcl.models.open_clip import OpenClipImage, OpenClipText
 from cxrcl.models.tokenizer import vocabulary_size
 from cxrcl.types import ImageEncoder, TextEncoder
 
-COLOURS = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
-PLAIN_TEXT = {"context_length": 20, "width": 32, "heads": 2, "layers": 2}
-VIT = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
-CLIP = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": PLAIN_TEXT}
 RESNET = {**CLIP, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}}
 # SigLIP's way to read a text: no causal mask, so that the padding counts.
 BOTH_WAYS = {**CLIP, "text_cfg": {**PLAIN_TEXT, "no_causal_mask": True, "pool_type": "last"}}
@@ -39,26 +49,11 @@ BERT = {
 TIMM = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": 160}
 BIOMED = {"embed_dim": 24, "vision_cfg": TIMM, "text_cfg": BERT}
 BERT_SIZES = {"hidden_size": 128, "num_attention_heads": 2}  # heads 64 wide
-WEIGHTS = "open_clip_model.safetensors"
 
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     builders.refuse_network(monkeypatch)
-
-
-def save(folder: Path, config: dict[str, Any], bert: Path | None = None) -> Any:
-    """A folder of open_clip's own model, which is returned."""
-    torch.manual_seed(0)
-    made = copy.deepcopy(config)
-    if bert is not None:
-        made["text_cfg"] |= {"hf_model_name": str(bert), "hf_model_pretrained": False}
-        builders.save_tokenizer(folder)
-    model = perturb((open_clip.CLIP if bert is None else open_clip.CustomTextCLIP)(**made))
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / WEIGHTS)
-    content = {"model_cfg": config, "preprocess_cfg": COLOURS}
-    (folder / "open_clip_config.json").write_text(json.dumps(content))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, An
     found = {}
     for name, config in (("clip", CLIP), ("both_ways", BOTH_WAYS), ("resnet", RESNET), ("biomed", BIOMED)):
         folder = tmp_path_factory.mktemp(name)
-        found[name] = (folder, save(folder, config, bert if name == "biomed" else None))
+        found[name] = (folder, save_open_clip(folder, config, bert if name == "biomed" else None))
     return found
 
 
@@ -251,7 +246,7 @@ def test_texts_are_cut_to_max_length_and_keep_their_end(models: dict[str, tuple[
 def test_a_tokenizer_larger_than_the_embedding_is_refused(own: Path) -> None:
     config = copy.deepcopy(CLIP)
     config["text_cfg"]["vocab_size"] = 100
-    save(own, config)
+    save_open_clip(own, config)
     with pytest.raises(ValueError, match="the tokenizer has 49408 pieces, the model 100: they do not belong together"):
         OpenClipText(str(own))
 

@@ -18,7 +18,7 @@ from cxrcl.distributed import Runtime
 from cxrcl.freezing import freeze
 from cxrcl.models.huggingface import HuggingFaceVision
 from cxrcl.models.image import TimmEncoder, TorchvisionEncoder
-from cxrcl.models.open_clip import OpenClipImageTower
+from cxrcl.models.open_clip import OpenClipImage, OpenClipText
 from cxrcl.models.patch_selection import TopKPatches
 from cxrcl.models.text import HuggingFaceText
 from cxrcl.models.vit import ConvStemViT
@@ -66,11 +66,9 @@ def test_no_tower_has_parameters_without_a_gradient(tmp_path: Path) -> None:
     dino, bert = tmp_path / "dino", tmp_path / "bert"
     transformers.Dinov2Model(transformers.Dinov2Config(**VIT)).save_pretrained(dino)
     builders.save_text(bert, "pretraining")
-    clip = {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2},
-    }
-    colours: Any = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    builders.save_open_clip(clip, builders.CLIP)
 
     def stem() -> ImageEncoder:
         return ConvStemViT(size=32, width=16, depth=2, heads=2, pooling="mean")
@@ -84,8 +82,9 @@ def test_no_tower_has_parameters_without_a_gradient(tmp_path: Path) -> None:
         "convolutional stem": stem(),
         "top k": TopKPatches(stem, num_patches=3),
         "hugging face": HuggingFaceVision(str(dino)),
-        "open_clip": OpenClipImageTower(clip, *colours),
+        "open_clip": OpenClipImage(str(clip)),
         "text bert": HuggingFaceText(str(bert), max_length=30),
+        "text open_clip": OpenClipText(str(clip)),
         "text bert, recomputed, frozen": HuggingFaceText(str(bert), max_length=30, checkpointing=True),
     }
     (tmp_path / "nodes.json").write_text(json.dumps({name: tower.node() for name, tower in towers.items()}))
