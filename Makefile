@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo 'make demo      pre-train a small CLIP on phantom films, score it zero-shot, read one film (minutes, CPU or GPU)'
-	@echo 'make test      the test suite (under 6 minutes on 2 cores); make test-all adds the slow tests'
+	@echo 'make test      the test suite (under 6 minutes on 2 cores); make test-all adds the slow tests; JOBS=8 uses 8 cores'
 	@echo 'make test-min  the suite against the oldest supported packages, in .venv-min'
 	@echo 'make lint      ruff and mypy;  make format  rewrites with ruff;  make wheel  builds dist/*.whl'
 
@@ -34,10 +35,10 @@ demo: $(STAMP)
 	@"$(BIN)/python" -m cxrcl.demo
 
 test: $(STAMP)
-	"$(BIN)/python" -m pytest -m 'not slow'
+	"$(BIN)/python" -m pytest -m 'not slow' -n $(JOBS)
 
 test-all: $(STAMP)
-	"$(BIN)/python" -m pytest
+	"$(BIN)/python" -m pytest -n $(JOBS)
 
 test-min:
 	$(MAKE) test VENV=.venv-min CONSTRAINTS=constraints-min.txt

@@ -15,12 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cxrcl import config, reading
+from cxrcl import config, heatmaps, reading
+from cxrcl.data.geometry import to_film
 from cxrcl.data.image_io import ImageError
 from cxrcl.data.prompts import Prompts
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation.embed import embed_texts
 from cxrcl.evaluation.readers import ClassifierReader, Reader, ZeroShotReader
+from cxrcl.objectives.gloria import Gloria
+from cxrcl.questions import sentences_of
 from cxrcl.reading import Film, Restored
 from cxrcl.types import Classifies, EmbedsImages, EmbedsText, EncodesImages, ScalesSimilarity
 
@@ -105,7 +108,7 @@ class Model:
         if "classify" in self._can:
             self.labels, self.rule = tuple(restored.stored["labels"]), ClassifierReader.rule
         elif "zero_shot" in self._can:
-            self.labels, self.rule = tuple(reading.sentences_of(restored.stored)[1]), ZeroShotReader.rule
+            self.labels, self.rule = tuple(sentences_of(restored.stored)[1]), ZeroShotReader.rule
 
     def __repr__(self) -> str:
         nodes = self._restored.stored["model"]
@@ -168,6 +171,50 @@ class Model:
         model: Any = self._able("classify")
         return self._probabilities(ClassifierReader(model, self.labels), images, skip_bad)
 
+    def heatmap(self, images: Iterable[Film], label: str | None = None, phrase: str | None = None) -> list[np.ndarray]:
+        """Where a label's score, or a phrase, comes from: float32 [H, W] for each film, of the film's own size.
+
+        Of a label: the margin between its positive and negative prompts, or the classifier's logit. Of a phrase: its
+        cosine, or for GLoRIA the mean attention of its words. Which kind of map is sound for the model is told by
+        `cxrcl.heatmaps`. nan where the model sees nothing of the film.
+
+        Raises:
+            ConfigError: not exactly one of `label` and `phrase`, a label that the model does not have, or a model that
+                has no grid of features.
+        """
+        compute = self._map_of(label, phrase)
+        films, maps = _listed(images, "images"), []
+        with self._restored.ready():
+            for k, row in enumerate(self._restored.each(films, self.batch_size, compute)):
+                if isinstance(row, ImageError):
+                    raise _unreadable(films, k, row)
+                height, width = self._restored.full_size(films[k]).shape
+                maps.append(to_film(row, self._restored.transform.evaluation_crop(width, height), width, height))
+        return maps
+
+    def _map_of(self, label: str | None, phrase: str | None) -> Callable[[Tensor], Iterable[np.ndarray]]:
+        """Films -> a grid of values for each."""
+        if (label is None) == (phrase is None):
+            raise ConfigError("heatmap: expected a label or a phrase, such as label='Edema'")
+        if phrase is not None:
+            model: Any = self._able("zero_shot")
+            if isinstance(model, Gloria):
+                return lambda films: heatmaps.attention(model, films, phrase)[0][:, 0].numpy()
+            directions = torch.from_numpy(self.embed_texts([phrase]))
+            return self._explained(lambda device: heatmaps.cosines(model, directions.to(device), "cosine"))
+        assert label is not None
+        if "classify" in self._can:
+            if label not in self.labels:
+                raise ConfigError(f"heatmap: no label {label!r}{config.nearest(str(label), self.labels)}")
+            return self._explained(lambda _: heatmaps.logits(self._model, [self.labels.index(label)]))
+        prompts, model = self._prompts([label]), self._able("zero_shot")
+        with self._restored.ready():
+            margin = ZeroShotReader(model, prompts, [label], self._restored.device).directions
+        return self._explained(lambda device: heatmaps.cosines(model, margin.to(device)))
+
+    def _explained(self, scores: Callable[[torch.device], heatmaps.Scores]) -> Callable[[Tensor], Iterable[np.ndarray]]:
+        return lambda films: heatmaps.explain(self._model, scores(films.device), films)[0][:, 0].numpy()
+
     def _able(self, method: str) -> Any:
         if method not in self._can:
             raise ConfigError(
@@ -184,7 +231,7 @@ class Model:
             names = _listed(labels, "labels")
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ConfigError(f"labels: {', '.join(twice)} stands twice")
-            known = {k: v for k, v in reading.sentences_of(self._restored.stored)[0].items() if v.get("neg")}
+            known = {k: v for k, v in sentences_of(self._restored.stored)[0].items() if v.get("neg")}
             for name in names:
                 if name not in known:
                     raise ConfigError(
@@ -211,14 +258,18 @@ class Model:
             for k, row in enumerate(self._restored.each(films, self.batch_size, compute)):
                 if isinstance(row, ImageError):
                     if not skip_bad:
-                        film = films[k]
-                        raise DataError(f"{film if isinstance(film, str | Path) else f'images[{k}]'}: {row}")
+                        raise _unreadable(films, k, row)
                     if lacking is None:
                         lacking = np.full_like(next(iter(compute(self._restored.blank()))), np.nan)
                     row = lacking
                 rows.append(row)
             # Of no film, the width is that of any.
             return np.stack(rows) if rows else np.stack([*compute(self._restored.blank())])[:0]
+
+
+def _unreadable(films: Sequence[Film], k: int, why: ImageError) -> DataError:
+    film = films[k]
+    return DataError(f"{film if isinstance(film, str | Path) else f'images[{k}]'}: {why}")
 
 
 def _arrays(rows: Tensor) -> np.ndarray:

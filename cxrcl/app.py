@@ -13,20 +13,34 @@ import torch
 import yaml
 
 import cxrcl
-from cxrcl import assemble, checkpoint, config, distributed, evaluating, mixture, restoring, run
+from cxrcl import (
+    assemble,
+    checkpoint,
+    checkpoint_files,
+    config,
+    distributed,
+    evaluating,
+    evaluators,
+    features,
+    mixture,
+    restoring,
+    run,
+)
 from cxrcl.config import build
 from cxrcl.data import exposure
 from cxrcl.data.dataset import TrainSet, probe_images
+from cxrcl.data.fractions import write_index
+from cxrcl.data.known import KnownSplits
 from cxrcl.data.loader import Collate, Feed
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.order import GlobalBatches
-from cxrcl.data.prompts import PromptSampler
+from cxrcl.data.prompts import PromptSampler, fill
 from cxrcl.data.sources.base import Source
 from cxrcl.data.splits import Splits
 from cxrcl.data.texts import Texts
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
-from cxrcl.errors import DataError
+from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluating import Checked
 from cxrcl.evaluation.look import Evaluator
 from cxrcl.evaluation.page.parts import Page
@@ -120,6 +134,8 @@ def train(
             objective = runtime.sync_batchnorm(objective)  # type: ignore[assignment]
 
         transform = assemble.build_transform(cfg.transform, objective, packages)
+        if cfg.data.cache_features:
+            features.check(objective, transform)
         training = assemble.usable_samples(training, objective, runtime)
         texts = make_texts(training) if objective.num_texts else None
         if texts is not None:
@@ -129,20 +145,23 @@ def train(
         )
         order, epoch_of = mixture.training_order(sources, training, dataset.items, cfg.seed)
         bad_fraction = cfg.data.max_bad_fraction
+        trainer = assemble.lowered_batch_size(trainer, len(dataset), runtime)
         plan = assemble.make_plan(trainer, cfg.seed, objective, len(dataset), runtime.world, bad_fraction)
         schedule = assemble.build_schedule(cfg.schedule, trainer, plan, packages)
-        optimizer = assemble.build_optimizer(cfg.optimizer, objective, packages, trainer.layer_decay)
+        factors = (trainer.layer_decay, trainer.encoder_lr_factor)
+        optimizer = assemble.build_optimizer(cfg.optimizer, objective, packages, *factors)
         prepare = assemble.prepare(transform, runtime)
         feed = Feed(cfg.data.num_workers, pin_memory=runtime.device.type == "cuda")
         if cfg.data.skip_bad_images and cfg.evals:
             data, _ = assemble.without_unreadable(data, cfg.splits, feed, runtime, films)
         splits = Splits(data, transform, make_texts, tokenizer, prepare, feed, films)
         evals = _with_rows(cfg.evals, splits, cfg.splits, evals_asked, runtime)
-        evaluation = assemble.build_evaluators(
+        evaluation = evaluators.build_evaluators(
             evals, splits, objective, trainer.batch_size, packages, evals_asked, runtime
         )
-        plan = assemble.with_selector(plan, cfg.trainer, evaluation.evaluators, objective)
-        probe_images(data, allowed=1 if bad_fraction else 0, films=films)
+        plan = evaluators.with_selector(plan, cfg.trainer, evaluation.evaluators, objective)
+        in_use = data.rows["split"].isin(["train", *(cfg.splits if evals else ())])
+        probe_images(data.take(in_use.to_numpy()), max_bad_fraction=bad_fraction, films=films)
 
         context = {
             "config": {
@@ -156,6 +175,8 @@ def train(
             else earlier["initial"],
         }
         folder = runtime.main_decides(lambda: run.choose_folder(cfg.run_dir, cfg.name))
+        if runtime.is_main and mixture.fractions_of(sources, cfg.data.fraction):
+            write_index(folder / "training_films.csv", training, data, cfg.splits if evals else ())
         store = run.RunStore(folder, trainer.keep_best, earlier["best"] if earlier else ())
         tracker: Tracker = FileTracker(folder, trainer.log_every) if runtime.is_main else Tracker()
         precision = Precision(assemble.precision_name(trainer.precision, runtime.device), runtime.device)
@@ -166,7 +187,7 @@ def train(
         try:
             if earlier is not None:
                 loop.restore(earlier)
-            _say_first_lines(tracker, cfg, runtime, precision, dataset, plan, objective, folder, loop.done)
+            _say_first_lines(tracker, cfg, runtime, precision, dataset, plan, objective, folder, loop)
             if films.read_px is not None and films.read_px < transform.needed_side_px():
                 tracker.say(
                     f"films are read at {films.read_px} px and the smallest crops need {transform.needed_side_px()}: "
@@ -184,13 +205,21 @@ def train(
                 (runtime.rank, runtime.world),
                 order,
             )
-            if loop.done >= plan.total_steps:
+            if loop.complete:
                 finished = True
             else:
+                reads = feed
+                if cfg.data.cache_features:
+                    paths = features.films_of(training, data, cfg.splits if evals else ())
+                    known = features.encode_once(
+                        objective, paths, transform, films, feed, prepare, runtime, precision, trainer.batch_size
+                    )
+                    dataset.known, evaluation.data = known, KnownSplits(splits, known)
+                    reads = Feed(0)  # rows of memory need no workers
                 table = None
                 if texts is not None and tokenizer is not None and cfg.data.cache_tokens:
                     table = assemble.token_table(texts, tokenizer, runtime)
-                finished = loop.fit(feed.batches(dataset, batches, Collate(tokenizer, table)))
+                finished = loop.fit(reads.batches(dataset, batches, Collate(tokenizer, table)))
         finally:
             feed.close()
             tracker.close()
@@ -210,10 +239,14 @@ def evaluate(
         UserError: one line, before any work starts.
     """
     cfg = config.parse(values, config.Evaluate)
-    files = evaluating.find_checkpoints(cfg.checkpoint)
+    files = checkpoint_files.find_checkpoints(cfg.checkpoint)
+    if not cfg.splits or len(set(cfg.splits)) < len(cfg.splits):
+        raise ConfigError(f"splits={cfg.splits}: name one split or more, and each once")
+    if cfg.ensemble and len(files) < 2:
+        raise ConfigError("ensemble=true: needs two checkpoints or more: 'checkpoint=[a.pt,b.pt]'")
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
         checked: list[Checked] = []
-        for file, name in zip(files, evaluating.names_of(files), strict=True):
+        for file, name in zip(files, checkpoint_files.names_of(files), strict=True):
             untrained = cfg.random_weights and not checked
             checked += evaluating.check(file, name, cfg, runtime, packages, asked, untrained)
         settings = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
@@ -257,7 +290,7 @@ def _check_nodes(cfg: config.Train, packages: Packages) -> None:
         ("optimizer", cfg.optimizer, torch.optim.Optimizer, ("params",), (*packages, *config.OPTIMIZER_PACKAGES)),
         ("schedule", cfg.schedule, Schedule, ("total_steps", "warmup_steps"), packages),
     ]
-    offered = assemble.GIVEN_TO_EVALUATORS
+    offered = evaluators.GIVEN_TO_EVALUATORS
     node_bases += [(f"evals.{k}", node, Evaluator, offered, packages) for k, node in cfg.evals.items()]
     node_bases += [(f"data.sources.{k}", node, Source, (), packages) for k, node in cfg.data.sources.items()]
     for where, node, base, given, allowed in node_bases:
@@ -285,7 +318,7 @@ def _describe(
         "evaluated": restoring.evaluated_part(objective),
         "transform": dict(cfg.transform),
         "prompts": dict(cfg.prompts),
-        "prompt_sentences": prompts.prompts,
+        "prompt_sentences": {**prompts.prompts, **fill(prompts.prompts, labels)},
         "precision": cfg.trainer.precision,
     }
 
@@ -322,7 +355,7 @@ def _say_first_lines(
     plan: Plan,
     objective: Objective,
     folder: Path,
-    done: int,
+    loop: Trainer,
 ) -> None:
     device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
     numbers = str(precision.dtype or torch.float32).removeprefix("torch.")
@@ -338,7 +371,7 @@ def _say_first_lines(
         f"batch {plan.batch_size}{f' x {plan.accumulate}' if plan.accumulate > 1 else ''}, "
         f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} steps"
     )
-    if done >= plan.total_steps:
+    if loop.complete:
         tracker.say(f"already complete: {folder}")
     else:
-        tracker.say(f"{'goes on at step ' + str(done) + ' in' if done else 'writes to'} {folder}")
+        tracker.say(f"{'goes on at step ' + str(loop.done) + ' in' if loop.done else 'writes to'} {folder}")

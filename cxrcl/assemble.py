@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,18 +24,15 @@ from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.reports import ReportSampler
-from cxrcl.data.splits import Splits
 from cxrcl.data.texts import Texts
 from cxrcl.data.tokens import TokenTable
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError, UserError
 from cxrcl.evaluation.embed import embed_texts
-from cxrcl.evaluation.look import Evaluation, Evaluator
-from cxrcl.evaluation.loss import Loss
 from cxrcl.evaluation.prompted import directions_of
 from cxrcl.freezing import Which, freeze
-from cxrcl.mixture import build_sources
+from cxrcl.mixture import build_sources, fractions_of
 from cxrcl.optim import Schedule, parameter_groups
 from cxrcl.trainer import Plan
 from cxrcl.types import Batch, EmbedsText, Encoder, ImageEncoder, Objective, TextEncoder, Tokenizer
@@ -44,16 +40,14 @@ from cxrcl.types import Batch, EmbedsText, Encoder, ImageEncoder, Objective, Tex
 Packages = Sequence[str]
 TOWERS: dict[str, type[Encoder]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
 GIVEN_TO_OBJECTIVES = ("image_encoder", "text_encoder", "labels", "training_labels")
-GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
 
 
 # -------------------------------------------------------------------------------------------------- data
 
 
 def load_data(cfg: config.Data, runtime: Runtime, packages: Packages) -> Manifest:
-    parts, fractions = {}, {}
-    for name, source in build_sources(cfg, packages).items():
-        fractions[name] = cfg.fraction if source.fraction is None else source.fraction
+    parts, sources = {}, build_sources(cfg, packages)
+    for name, source in sources.items():
         try:
             root = runtime.main_decides(source.prepare)
         except (ValueError, OSError) as error:
@@ -64,9 +58,12 @@ def load_data(cfg: config.Data, runtime: Runtime, packages: Packages) -> Manifes
         if source.store is not None:
             parts[name] = packed.attach(parts[name], root, source.store)
     data = manifests.select(manifests.merge(parts), cfg.views, cfg.filter)
-    data = keep_fractions(data, {name: part for name, part in fractions.items() if part < 1}, cfg.fraction_seed)
+    data = keep_fractions(data, fractions_of(sources, cfg.fraction), cfg.fraction_seed)
     if cfg.labels is not None:
         absent = [name for name in cfg.labels if name not in data.labels]
+        twice = [name for k, name in enumerate(cfg.labels) if name in cfg.labels[:k]]
+        if twice:
+            raise ConfigError(f"data.labels: {twice[0]} stands twice: name each label once")
         if absent:
             raise DataError(
                 f"data.labels: no such column: {', '.join(absent)}; label columns: {', '.join(data.labels)}"
@@ -156,7 +153,11 @@ def build_transform(node: Mapping[str, Any], objective: Objective, packages: Pac
 
 
 def prepare(transform: RadiographTransform, runtime: Runtime) -> Callable[[Batch], Batch]:
-    return lambda batch: transform.finish(batch.to(runtime.device))
+    def ready(batch: Batch) -> Batch:
+        batch = batch.to(runtime.device)
+        return batch if batch.images is None else transform.finish(batch)
+
+    return ready
 
 
 # ------------------------------------------------------------------------------------------------- model
@@ -249,20 +250,26 @@ def check_texts(training: Manifest, texts: Texts, looked_at: int = 256) -> None:
     rows = sorted({known[k * len(known) // looked_at] for k in range(looked_at)}) if known else []
     found = {texts.make(row, None) for row in rows}
     if len(rows) > 1 and len(found) == 1:
+        shown = "" if any(texts.has_report(row) for row in rows) else f" ({found.pop()[:80]!r})"  # no report in a log
         raise DataError(
-            f"the texts of {len(rows)} training images are all the same ({found.pop()[:80]!r}): there is nothing to "
-            "contrast; use reports, more labels, or prompts=chexpert"
+            f"the texts of {len(rows)} training images are all the same{shown}: there is nothing to contrast; "
+            "use reports, more labels, or prompts=chexpert"
         )
 
 
 @torch.no_grad()
 def prompt_directions(objective: Objective, labels: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """The mean direction of each label's positive prompts, [C, D]: kept from before the training, for comparison."""
+    """The mean direction of each label's positive prompts, [C, D]: kept from before the training, for comparison.
+
+    Nothing where the model reads no text, or the prompts speak of none of the labels (a set of reports has none).
+    """
     model = objective.evaluated()
     if not isinstance(model, EmbedsText):
         return {}
     prompts = prompt_files.for_labels("zero_shot.json", labels)
     named = [name for name in labels if name in prompts]
+    if not named:
+        return {}
     was_training = objective.training
     objective.eval()
     try:
@@ -273,16 +280,21 @@ def prompt_directions(objective: Objective, labels: Sequence[str], device: torch
 
 
 def build_optimizer(
-    node: config.Node, objective: Objective, packages: Packages, layer_decay: float = 1.0
+    node: config.Node,
+    objective: Objective,
+    packages: Packages,
+    layer_decay: float = 1.0,
+    encoder_lr_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
     """The optimizer of the parameters that are trained.
 
     Raises:
-        ConfigError: none is, or `layer_decay` has no learning rate to multiply.
+        ConfigError: none is, or there is no learning rate that factors could multiply.
     """
     weight_decay, lr = float(node.get("weight_decay") or 0.0), node.get("lr")
     try:
-        groups = parameter_groups(objective, weight_decay, layer_decay, None if lr is None else float(lr))
+        rate = None if lr is None else float(lr)
+        groups = parameter_groups(objective, weight_decay, layer_decay, rate, encoder_lr_factor)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if not groups:
@@ -295,6 +307,16 @@ def build_schedule(node: config.Node, t: config.Trainer, plan: Plan, packages: P
     warmup = config.steps(t.warmup_steps, t.warmup_epochs, plan.steps_per_epoch, "trainer.warmup", default=0)
     durations = {"total_steps": plan.total_steps, "warmup_steps": warmup}
     return build(node, Schedule, "schedule", durations, packages)
+
+
+def lowered_batch_size(t: config.Trainer, samples: int, runtime: Runtime) -> config.Trainer:
+    """With `trainer.lower_batch_size`, a batch of all samples in place of one that is larger than that."""
+    fitting = samples // t.accumulate // runtime.world * runtime.world
+    if not t.lower_batch_size or t.batch_size <= fitting or not fitting:
+        return t
+    if runtime.is_main:
+        print(f"trainer.batch_size={t.batch_size} is lowered to {fitting}: there are {samples} training samples")
+    return t.model_copy(update={"batch_size": fitting})
 
 
 def make_plan(
@@ -365,61 +387,3 @@ def precision_name(name: str, device: torch.device) -> str:
     # AVX-512 alone emulates bf16 and is slower than fp32: the instructions themselves are asked for.
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return "bf16" if has_bf16 or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else "fp32"
-
-
-# -------------------------------------------------------------------------------------------- evaluators
-
-
-def build_evaluators(
-    nodes: Mapping[str, Any],
-    splits: Splits,
-    model: Objective,
-    batch_size: int,
-    packages: Packages,
-    asked: Collection[str],
-    runtime: Runtime,
-) -> Evaluation:
-    """Evaluators that suit the model and the data. One that does not is an error if `asked` names it ("*": all)."""
-    given = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompt_files.for_labels, batch_size), strict=True))
-    made: dict[str, Evaluator] = {}
-    for name, node in nodes.items():
-        if node is None:
-            continue
-        where = f"evals.{name}"
-        cls: Any = config.locate(node, Evaluator, where, packages)
-        lacking = [need.__name__ for need in cls.needs if not isinstance(model.evaluated(), need)]
-        make = config.bind(node, Evaluator, where, given, packages)
-        try:
-            if lacking:
-                raise ValueError(f"{type(model.evaluated()).__name__} does not meet {', '.join(lacking)}")
-            made[name] = make()
-        except ValueError as error:
-            if name in asked or "*" in asked:
-                raise ConfigError(f"{where}: {error}") from None
-            if runtime.is_main:
-                print(f"{where} is left out: {error}", flush=True)
-    return Evaluation(made, splits, batch_size)
-
-
-def with_selector(plan: Plan, cfg: config.Trainer, evaluators: Mapping[str, Evaluator], objective: Objective) -> Plan:
-    """What chooses the best checkpoint: trainer.select, else the first evaluator's own figure.
-
-    The loss of an objective whose loss does not rank models chooses only when it is named.
-    """
-    if cfg.select is None:
-        ranking = {k: e for k, e in evaluators.items() if objective.loss_selects or not isinstance(e, Loss)}
-        if not ranking or plan.evaluate_every is None:
-            return plan
-        name, evaluator = next(iter(ranking.items()))
-        figure = f"{name}/{evaluator.selects}"
-    else:
-        figure, name = cfg.select, cfg.select.split("/")[0]
-        if name not in evaluators:
-            raise ConfigError(f"trainer.select={figure}: no evaluator {name}{config.nearest(name, evaluators)}")
-        evaluator = evaluators[name]
-        if figure != f"{name}/{evaluator.selects}" and cfg.select_mode is None:
-            raise ConfigError(f"trainer.select={figure}: say with trainer.select_mode=max|min which way is better")
-        if plan.evaluate_every is None:
-            raise ConfigError(f"trainer.select={figure}: nothing is evaluated; set trainer.evaluate_every_epochs=1")
-    higher = evaluator.higher_is_better if cfg.select_mode is None else cfg.select_mode == "max"
-    return replace(plan, select=figure, higher_is_better=higher)

@@ -116,7 +116,26 @@ def _options_first(arguments: list[str]) -> list[str]:
     for argument in arguments:
         if argument.startswith("-") and argument.partition("=")[0] not in HYDRA_OPTIONS:
             raise ConfigError(f"{argument}: no such option; settings are written key=value, without dashes")
-    return sorted(arguments, key=lambda argument: re.match(r"~|[+]*[\w.@/]+=", argument) is not None)
+    ordered = sorted(arguments, key=lambda argument: re.match(r"~|[+]*[\w.@/]+=", argument) is not None)
+    return [_as_hydra_reads(argument) for argument in ordered]
+
+
+def _as_hydra_reads(argument: str) -> str:
+    """An override in Hydra's grammar, which takes `Röntgen`, `Data (1)` and `~/data` in quotes only.
+
+    `data.filter` takes any column, which to Hydra is a key to be added.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    match = re.fullmatch(r"([\w.@/]+|[+]+[\w.@/]+)=([^=\[{'\"].*)", argument, re.DOTALL)
+    if match is not None:
+        try:
+            OverridesParser.create().parse_override(argument)
+        except HydraException:
+            quoted = match[2].replace("'", r"\'")
+            argument = f"{match[1]}='{quoted}'"
+    return f"++{argument}" if re.match(r"data\.filter(\.[^=]*)?=", argument) else argument
 
 
 def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, ...]], None]) -> None:
@@ -157,6 +176,9 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
 
 
 def _train(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
+    if values.get("study") is not None:
+        _study(values, packages)
+        return
     from cxrcl import app, config
 
     done = app.train(values, evals_asked=_evals_asked(overrides), packages=(*config.OWN_PACKAGES, *packages))
@@ -168,6 +190,28 @@ def _train(values: dict[str, Any], overrides: list[str], packages: tuple[str, ..
         sys.exit(INTERRUPTED)
 
 
+def _study(values: dict[str, Any], packages: tuple[str, ...]) -> None:
+    """Many trainings, one after the other, in this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("study: its trainings run one after the other in a single process: start it without torchrun")
+    from cxrcl import app, config, study
+
+    given = config.parse(values, config.Train)
+    assert given.study is not None
+    allowed = (*config.OWN_PACKAGES, *packages)
+    folder = Path(given.run_dir or f"outputs/{given.name}").expanduser()
+    finished = study.run(
+        *(values, given.study, folder),
+        train=lambda settings: app.train(settings, evals_asked=("*",), packages=allowed),
+        evaluate=lambda settings: app.evaluate(settings, packages=allowed).results,
+        say=lambda line: print(line, flush=True),
+    )
+    if not finished:
+        sys.exit(INTERRUPTED)
+    print((folder / "study.md").read_text(encoding="utf-8"))
+    print(f"table and picture: {_quoted(folder / 'study.md')}, {_quoted(folder / 'study.png')}")
+
+
 def _evals_asked(overrides: list[str]) -> list[str]:
     """Evaluators that the command line names: "*" for evals=[...], else those with a setting of their own."""
     named = [re.match(r"[+~]*evals(?:\.(\w+)|=)", override) for override in overrides]
@@ -175,16 +219,24 @@ def _evals_asked(overrides: list[str]) -> list[str]:
 
 
 def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
-    from cxrcl import app, config, evaluating
+    from cxrcl import app, checkpoint_files, config
     from cxrcl.evaluation import report
 
     asked, allowed = _evals_asked(overrides), (*config.OWN_PACKAGES, *packages)
     command = f"python evaluate.py {shlex.join(sys.argv[1:])}"
+    out = Path(values.get("out") or checkpoint_files.beside(values["checkpoint"], values["splits"])).expanduser()
+    check_folder(out)
     scored = app.evaluate(values, packages=allowed, asked=asked, command=command)
     if scored.page is not None:
         print("\n" + report.tables(scored.results) + "\n")
-        out = values.get("out") or evaluating.beside(values["checkpoint"], values["splits"])
-        print(f"report: {write_report(Path(out).expanduser(), scored.page)}")
+        print(f"report: {write_report(out, scored.page)}")
+
+
+def check_folder(out: Path) -> None:
+    """Raises ConfigError where a report could not be written: before the work, and not after it."""
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ConfigError(f"out={out}: cannot write there ({nearest} is no folder that you may write to)")
 
 
 def write_report(folder: Path, page: Page) -> Path:
@@ -211,7 +263,7 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = hydra_compose(name, overrides)
+        cfg = hydra_compose(name, [_as_hydra_reads(override) for override in overrides])
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     _one_duration(values, overrides)
     return values

@@ -82,6 +82,7 @@ class Data(_Section):
     )
     skip_bad_images: bool = Field(False, description="leave films that cannot be read out of evaluation")
     cache_tokens: bool = Field(True, description="look up the word pieces of all training sentences at the start")
+    cache_features: bool = Field(False, description="encode each film once: for a frozen encoder, without augmentation")
     num_workers: int = Field(2, ge=0)
 
 
@@ -119,6 +120,7 @@ class Trainer(_Section):
     accumulate: int = Field(1, ge=1)
     clip_norm: float | None = Field(1.0, gt=0)
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a layer over that of the layer above")
+    encoder_lr_factor: float = Field(1.0, gt=0, description="learning rate of the towers over that of the heads")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="average the weights for evaluation; null: do not")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     evaluate_every_epochs: float | None = Field(1.0, gt=0)
@@ -128,10 +130,25 @@ class Trainer(_Section):
         None, description="figure that chooses the best checkpoint, such as zero_shot/mean_auroc"
     )
     select_mode: Literal["max", "min"] | None = None
+    lower_batch_size: bool = Field(False, description="to the number of training samples, where there are fewer")
+    patience: int | None = Field(
+        None, ge=1, description="evaluations without a better `select` after which training ends; null: none"
+    )
     keep_best: int = Field(1, ge=0)
     save_every_steps: int | None = Field(None, ge=1)
     sync_batchnorm: bool = False
     deterministic: bool = False
+
+
+class Study(_Section):
+    """Trainings of one command: see `cxrcl.study`."""
+
+    inits: dict[str, str | None] = Field(min_length=1, description="start of the encoder -> its file; null: left out")
+    fractions: list[Annotated[float, Field(gt=0, le=1)]]
+    seeds: list[Annotated[int, Field(ge=0)]]
+    draws: list[Annotated[int, Field(ge=0)]]
+    probe: bool = Field(True, description="train the last layer only")
+    figure: str = "classification/mean_auroc"
 
 
 class Train(_Section):
@@ -153,6 +170,7 @@ class Train(_Section):
     evals: dict[str, Node | None] = {}
     freeze: Freeze = Freeze()
     trainer: Trainer
+    study: Study | None = None
 
 
 class EvaluateData(_Section):
@@ -188,7 +206,7 @@ class Evaluate(_Section):
     ensemble: bool = False
     random_weights: bool = True
     data: EvaluateData = EvaluateData()
-    evals: dict[str, Node | None]
+    evals: dict[str, Node | None] = {}
 
 
 # pydantic names the branch of a union in an error's location; a person wants the key only.

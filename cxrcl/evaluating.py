@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from cxrcl import assemble, checkpoint, config, mixture, restoring
+from cxrcl import assemble, checkpoint, config, evaluators, mixture, restoring
 from cxrcl.data import exposure
 from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
@@ -20,7 +21,7 @@ from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation import subgroups
 from cxrcl.evaluation.bootstrap import Patients
-from cxrcl.evaluation.known import NO_FINDING
+from cxrcl.evaluation.known import labels_of_mean
 from cxrcl.evaluation.look import Evaluation
 from cxrcl.evaluation.operating import operate
 from cxrcl.evaluation.page.parts import Checkpoint, ClassSimilarity, Films, Page, from_look
@@ -35,6 +36,7 @@ from cxrcl.types import Classifies, Objective
 
 Packages = Sequence[str]
 UNTRAINED, ENSEMBLE, SHUFFLED, VIEW = "random weights", "ensemble", "shuffled films", "view position only"
+VIEW_ONLY = "view_only"  # the evaluator whose scores stand as `VIEW` beside those of the others
 
 
 @dataclass(frozen=True)
@@ -60,59 +62,6 @@ class Checked:
         return self.part.name
 
 
-# ------------------------------------------------------------------------------------------------ checkpoints
-
-
-def find_checkpoints(named: str | Sequence[str]) -> list[Path]:
-    """Checkpoint files: each a file, a run's folder, a folder of runs, or a pattern such as `outputs/*/best.pt`.
-
-    Of a run's folder the best checkpoint is taken, or the last one where nothing was selected.
-
-    Raises:
-        ConfigError: a name that leads to no checkpoint.
-    """
-    found: list[Path] = []
-    for name in [named] if isinstance(named, str) else named:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            runs = sorted({folder.parent for folder in path.rglob("checkpoints") if folder.is_dir()})
-            files = [file for run in runs for file in [_of_run(run)] if file is not None]
-            if not files:
-                raise ConfigError(f"checkpoint={name}: no checkpoints/best.pt or last.pt below this folder")
-        elif any(mark in name for mark in "*?[") and not path.exists():
-            files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-            if not files:
-                raise ConfigError(f"checkpoint={name}: no file fits this pattern")
-        else:
-            files = [path]
-        found += [file for file in files if file not in found]
-    return found
-
-
-def _of_run(folder: Path) -> Path | None:
-    files = [folder / "checkpoints" / name for name in ("best.pt", "last.pt")]
-    return next((file for file in files if file.is_file()), None)
-
-
-def beside(named: str | Sequence[str], splits: Sequence[str]) -> Path:
-    """Where a report goes by default: into the run's folder, or into `outputs` for several checkpoints."""
-    files, name = find_checkpoints(named), "evaluate_" + "_".join(splits)
-    return files[0].parent.parent / name if len(files) == 1 else Path("outputs") / name
-
-
-def names_of(files: Sequence[Path]) -> list[str]:
-    """What tells each file from the others: the parts of its path that they do not all share."""
-    parts = [file.with_suffix("").parts for file in files]
-    if len(files) == 1:
-        return ["/".join(part for part in parts[0][-3:] if part != "checkpoints")]
-    shared = 0
-    while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
-        shared += 1
-    endings = {p[-1] for p in parts}
-    left_out = {"checkpoints", *(endings if len(endings) == 1 else ())}
-    return ["/".join(name for name in part[shared:] if name not in left_out) or part[-1] for part in parts]
-
-
 # ------------------------------------------------------------------------------------------------ one model
 
 
@@ -133,11 +82,14 @@ def check(
     feed = Feed(data_cfg.num_workers)
     try:
         data, splits, left_out = _splits(model, stored, data_cfg, cfg.splits, feed, runtime, packages)
-        evaluation = assemble.build_evaluators(cfg.evals, splits, model, cfg.batch_size, packages, asked, runtime)
+        evaluation = evaluators.build_evaluators(cfg.evals, splits, model, cfg.batch_size, packages, asked, runtime)
         if not evaluation.evaluators:
             raise ConfigError(
                 "evals: no evaluator can run on this model and data; name some, such as evals=[linear_probe]"
             )
+        for each, evaluator in evaluation.evaluators.items():
+            if (scores := list(getattr(evaluator, "splits", cfg.splits))) != list(cfg.splits):
+                raise ConfigError(f"evals.{each}.splits={scores}: one report has one set of films; set splits=[...]")
         evaluation.held_out = _held_out(cfg, splits)
         precision = Precision(assemble.precision_name(stored["precision"], runtime.device), runtime.device)
         scored = data.take(np.concatenate([np.flatnonzero(data.rows["split"] == split) for split in cfg.splits]))
@@ -152,6 +104,7 @@ def check(
         }
         prompts = {k: str(e.file) for k, e in evaluation.evaluators.items() if hasattr(e, "file")}
         facts |= {f"{each} prompts": file_name for each, file_name in prompts.items()}
+        films = Films(scored.rows["image"].tolist(), scored.rows["split"].tolist())
         own = {
             "checkpoint": str(file),
             "step": str(state["progress"]["step"]),
@@ -164,7 +117,8 @@ def check(
             left = evaluation.left
             start, training = (_at_start(state, left), _training(file)) if own else ({}, [])
             held_out = {each: kept["held_out"] for each, kept in left.items() if "held_out" in kept}
-            return Checked(from_look(name, own, figures, left, start, training), held_out, rules, facts, scored)
+            part = replace(from_look(name, own, figures, left, start, training), films=films)
+            return Checked(part, held_out, rules, facts, scored)
 
         checked = [found(name, model, own, evaluation)]
         if random_weights:  # of what depends on the weights
@@ -290,16 +244,15 @@ def page(checked: Sequence[Checked], cfg: config.Evaluate, command: str, setting
         for each in checked
         if "CONTAMINATED" in each.part.facts.get("trained on", "")
     ]
-    films = Films(first.films.rows["image"].tolist(), first.films.rows["split"].tolist())
     models = [*checked, *ensemble(checked)] if cfg.ensemble else list(checked)
+    scores = reports(models, cfg)
     return Page(
         title="Evaluation",
         facts=first.facts,
         notes=notes,
         checkpoints=[each.part for each in models],
-        scores=reports(models, cfg),
-        controls=[UNTRAINED, SHUFFLED, VIEW, "view_only"],
-        films=films,
+        scores=scores,
+        controls=[UNTRAINED, SHUFFLED, VIEW, *([VIEW_ONLY] if set(scores) - {VIEW_ONLY} else [])],
         config=settings,
         command=command,
     )
@@ -311,44 +264,51 @@ def reports(checked: Sequence[Checked], cfg: config.Evaluate) -> dict[str, Score
     for name in dict.fromkeys(name for each in checked for name in each.part.scores):
         models = [each for each in checked if name in each.part.scores]
         first = models[0].part.scores[name]
-        alike = [each for each in models if _alike(each.part.scores[name], first)]
+        alike = [each for each in models if _alike(each.part, models[0].part, name)]
         left_out = ", ".join(each.name for each in models if each not in alike)
         notes = [f"scored on other films or labels, and not in this table: {left_out}"] if left_out else []
         rows = models[0].films.rows
-        absent = [column for column in cfg.groups if column not in rows]
-        notes += [f"groups: the data have no column {', '.join(absent)}"] if absent else []
-        try:
-            groups = {
-                column: subgroups.groups_of(column, rows[column].tolist())
-                for column in cfg.groups
-                if column not in absent
-            }
-        except ValueError as error:
-            raise ConfigError(f"groups: {error}") from None
+        groups, lacking = _groups(rows, cfg.groups)
+        notes += lacking
         found[name] = score_models(
             [*(_operated(each, name, cfg) for each in alike), *_controls(models[0].part, name)],
             first.truth,
             Patients(rows["patient"].tolist(), cfg.resamples),
-            [label for label in first.labels if label != NO_FINDING] or list(first.labels),
+            labels_of_mean(first.labels, first.mean_over),
             groups,
             {"evaluator": name, "rule": models[0].rules[name]},
             notes,
+            controls=(UNTRAINED, SHUFFLED, VIEW),
         )
     return found
 
 
-def _alike(one: Scores, other: Scores) -> bool:
-    return one.labels == other.labels and np.array_equal(one.truth, other.truth, equal_nan=True)
+def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Column -> the group of each film, and notes on columns without groups: everything is scored by now."""
+    absent = [column for column in columns if column not in rows]
+    groups, notes = {}, [f"groups: the data have no column {', '.join(absent)}"] if absent else []
+    for column in columns:
+        if column in rows:
+            try:
+                groups[column] = subgroups.groups_of(column, rows[column].tolist())
+            except ValueError as error:
+                notes.append(f"groups: {error}")
+    return groups, notes
+
+
+def _alike(one: Checkpoint, other: Checkpoint, evaluator: str) -> bool:
+    a, b = one.scores[evaluator], other.scores[evaluator]
+    return one.films == other.films and a.labels == b.labels and np.array_equal(a.truth, b.truth, equal_nan=True)
 
 
 def _controls(part: Checkpoint, evaluator: str) -> list[Predicted]:
     """What a model has to beat: its scores of other films, and what the view position tells."""
     scores = part.scores[evaluator]
-    if evaluator == "view_only":
+    if evaluator == VIEW_ONLY:
         return []
     mixed = np.random.default_rng(0).permutation(len(scores.truth))
     found = [ranked_only(SHUFFLED, scores.labels, scores.scores[mixed])]
-    view = part.scores.get("view_only")
+    view = part.scores.get(VIEW_ONLY)
     if view is not None and set(scores.labels) <= set(view.labels):
         columns = [view.labels.index(label) for label in scores.labels]
         found.append(ranked_only(VIEW, scores.labels, view.scores[:, columns]))
@@ -362,7 +322,8 @@ def _operated(each: Checked, evaluator: str, cfg: config.Evaluate) -> Predicted:
         rule = None  # an evaluator that learns from other splits scores those that it is asked to only
     validation = None if held_out is None else (_best(held_out), held_out.truth)
     calibrate = cfg.calibrate is not None and scores.probabilities is not None and validation is not None
-    return operate(each.name, scores.labels, _best(scores), validation, rule, calibrate, cfg.fit_on or "valid")
+    found = operate(each.name, scores.labels, _best(scores), validation, rule, calibrate, cfg.fit_on or "valid")
+    return replace(found, order=scores.scores)  # probabilities near 1 are rounded to ties that the scores do not have
 
 
 def _best(scores: Scores) -> np.ndarray:
@@ -373,27 +334,26 @@ def ensemble(checked: Sequence[Checked]) -> list[Checked]:
     """One more model, the mean probability of all checkpoints (CheXzero, Tiu et al. 2022).
 
     Raises:
-        ConfigError: there are fewer than two, or they were scored on other films or labels.
+        ConfigError: they were scored on other films or labels.
     """
     trained = [each for each in checked if each.name != UNTRAINED]
-    if len(trained) < 2:
-        raise ConfigError("ensemble=true: needs two checkpoints or more: 'checkpoint=[a.pt,b.pt]'")
 
     def mean(parts: Sequence[Scores]) -> Scores:
-        if not all(_alike(part, parts[0]) for part in parts):
-            raise ConfigError("ensemble=true: the checkpoints were scored on other films or labels")
         probabilities = np.mean([part.probabilities for part in parts if part.probabilities is not None], axis=0)
         return replace(parts[0], scores=probabilities, probabilities=probabilities)
 
+    first = trained[0].part
     names = [
         name
-        for name in trained[0].part.scores
+        for name in first.scores
         if all(name in each.part.scores and each.part.scores[name].probabilities is not None for each in trained)
     ]
+    if not all(_alike(each.part, first, name) for each in trained for name in names):
+        raise ConfigError("ensemble=true: the checkpoints were scored on other films or labels")
     scores = {name: mean([each.part.scores[name] for each in trained]) for name in names}
     held_out = {
         name: mean([each.held_out[name] for each in trained])
         for name in names
         if all(name in each.held_out for each in trained)
     }
-    return [replace(trained[0], part=Checkpoint(name=ENSEMBLE, scores=scores), held_out=held_out)]
+    return [replace(trained[0], part=Checkpoint(name=ENSEMBLE, scores=scores, films=first.films), held_out=held_out)]

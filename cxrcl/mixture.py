@@ -47,6 +47,12 @@ def build_sources(cfg: config.Data, packages: Packages) -> dict[str, Source]:
     return sources
 
 
+def fractions_of(sources: Mapping[str, Source], fraction: float) -> dict[str, float]:
+    """By source, how much of its training patients is used: its own number, or `data.fraction`; none where all are."""
+    own = {name: fraction if source.fraction is None else source.fraction for name, source in sources.items()}
+    return {name: part for name, part in own.items() if part < 1}
+
+
 def prompts_of(
     node: Mapping[str, Any], sources: Mapping[str, Source], packages: Packages
 ) -> PromptSampler | dict[str, PromptSampler]:
@@ -101,7 +107,8 @@ def training_order(
         if order is not None and not (len(part) and share):
             raise ConfigError(
                 f"data.sources.{name}.weight={sources[name].weight:g}: gives {share} of {len(items)} samples of an "
-                f"epoch, out of {len(part)} that can be used: raise it, or leave the source out of data=[...]"
+                f"epoch, out of {len(part)} that can be used: {'raise it, or ' if len(part) else ''}leave the source "
+                "out of data=[...]"
             )
         if share:
             said[name] = f"{name} {len(part):,} x {share / len(part):.3g}"

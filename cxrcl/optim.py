@@ -12,7 +12,11 @@ from cxrcl.types import Encoder
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, layer_decay: float = 1.0, lr: float | None = None
+    module: nn.Module,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    lr: float | None = None,
+    encoder_lr_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Two groups: matrices and kernels decay; biases, gains of normalisation layers and scalars do not.
 
@@ -23,19 +27,26 @@ def parameter_groups(
     lr f^k, k = 0 for heads and parameters of the loss, 1 for the last layer of each tower, and so on down to its stem
     (Clark et al. 2020, section 3.1; Bao et al. 2022, as in timm).
 
+    An `encoder_lr_factor` multiplies the rate of all layers of all towers besides.
+
     Raises:
-        ValueError: a `layer_decay` below 1 without the rate that it multiplies.
+        ValueError: a factor other than 1 without the rate that it multiplies.
     """
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-    distances = _distances(module) if layer_decay != 1 else {}
+    factors = {"layer_decay": layer_decay, "encoder_lr_factor": encoder_lr_factor}
+    given = [f"trainer.{name}={factor}" for name, factor in factors.items() if factor != 1]
+    distances = _distances(module) if given else {}
     for parameter in module.parameters():
         if parameter.requires_grad:
-            groups.setdefault((distances.get(parameter, 0), parameter.ndim < 2), []).append(parameter)
-    if layer_decay != 1 and lr is None:
-        raise ValueError(f"trainer.layer_decay={layer_decay}: multiplies a learning rate, set optimizer.lr")
+            distance = distances.get(parameter, 0)
+            distance = min(distance, 1) if layer_decay == 1 else distance
+            groups.setdefault((distance, parameter.ndim < 2), []).append(parameter)
+    if given and lr is None:
+        raise ValueError(f"{', '.join(given)}: multiplies a learning rate, set optimizer.lr")
+    rates = {d: lr * layer_decay**d * (encoder_lr_factor if d else 1.0) for d, _ in groups} if given and lr else {}
     return [
         {"params": groups[distance, plain], "weight_decay": 0.0 if plain else weight_decay}
-        | ({} if layer_decay == 1 or lr is None else {"lr": lr * layer_decay**distance})
+        | ({"lr": rates[distance]} if rates else {})
         for distance, plain in sorted(groups)
     ]
 

@@ -12,18 +12,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from cxrcl import assemble, checkpoint, config, distributed, restoring
 from cxrcl.data import image_io
-from cxrcl.data import prompts as prompt_files
-from cxrcl.data.films import Films
+from cxrcl.data.films import FULL_SIZE, Films
 from cxrcl.data.image_io import ImageError
-from cxrcl.data.prompts import Prompts
 from cxrcl.data.transforms import RadiographTransform
-from cxrcl.errors import ConfigError
-from cxrcl.evaluation.readers import ClassifierReader, Reader, ZeroShotReader
+from cxrcl.questions import ALL, Asked, questions
 from cxrcl.trainer import Precision
-from cxrcl.types import Batch, Classifies, EmbedsImages, EmbedsText, Objective, ScalesSimilarity
+from cxrcl.types import Batch, Objective
 
 Packages = Sequence[str]
 Film = str | Path | np.ndarray | Image.Image
@@ -71,6 +69,14 @@ class Restored:
         side = self.transform.spec.size
         return self._on_device([np.zeros((1, 1, side, side), dtype=np.uint8)])
 
+    def full_size(self, film: Film) -> np.ndarray:
+        """uint8 [H, W] as it is, whatever size the model reads films in.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return _grey(film, None, FULL_SIZE)
+
     def _on_device(self, films: Sequence[np.ndarray]) -> Tensor:
         """uint8 [1, 1, S, S] each -> float32 [B, 3, S, S]."""
         batch = Batch(torch.from_numpy(np.stack(films)), None, None, torch.empty(0), torch.empty(0))
@@ -108,7 +114,7 @@ def restore(
     return Restored(objective, stored, state["progress"]["step"], transform, Precision(name, device), device)
 
 
-def _grey(film: Film, smallest_side_px: int, films: Films) -> np.ndarray:
+def _grey(film: Film, smallest_side_px: int | None, films: Films) -> np.ndarray:
     """uint8 [H, W]; arrays and images in memory by the range rule of `cxrcl.data.image_io`."""
     if isinstance(film, str | Path):
         return films.read(film, smallest_side_px)
@@ -117,74 +123,69 @@ def _grey(film: Film, smallest_side_px: int, films: Films) -> np.ndarray:
     raise ImageError(f"expected a path, a 2-D array of numbers or a PIL image, found {type(film).__name__}")
 
 
-# -------------------------------------------------------------------------------------------------- zero-shot
-
-
-def sentences_of(stored: Mapping[str, Any]) -> tuple[Prompts, list[str]]:
-    """The shipped sentences, and for labels of the user's own those that training used; and the labels to read.
-
-    These are the labels of the data that have both sides; where none has, those of the shipped file.
-    """
-    shipped = prompt_files.load("zero_shot.json")
-    sentences = {**stored["prompt_sentences"], **shipped}
-    labels = [name for name in stored["labels"] if sentences.get(name, {}).get("neg")]
-    return sentences, labels or list(shipped)
-
-
 # ------------------------------------------------------------------------------------------------ inference.py
 
 
 @dataclass(frozen=True)
 class Read:
-    """Probabilities of each image, and the rule behind them."""
+    """What a model reads on each image, and the rule behind its probabilities.
 
-    images: list[dict[str, Any]]  # {image, probabilities: {label: float}} or {image, error}
+    Attributes:
+        images: {image, probabilities: {label: float}} of each file, or {image, error}; of models that read texts also
+            sentences: [{text, cosine}], the best matches first; with phrases their cosines, and with pictures what
+            was drawn: heatmap: {picture, maps: [{title, kind, peak}]}, patches: [{box, score}].
+    """
+
+    images: list[dict[str, Any]]
     rule: str
 
 
 def predict(
     path: Path,
     images: Sequence[Path],
-    prompts: str | None = None,
+    asked: Asked = ALL,
     device: str = "auto",
     batch_size: int = 32,
     packages: Packages = config.OWN_PACKAGES,
+    pictures: Path | None = None,
+    progress: bool = False,
 ) -> Read:
-    """Label probabilities of image files. A file that cannot be read becomes an entry with the reason.
+    """Read image files. One that cannot be read becomes an entry with the reason.
+
+    Args:
+        pictures: a folder for a picture of each film with its heat-maps; PNG files in it are removed.
+        progress: a bar on a terminal.
 
     Raises:
-        UserError: a checkpoint or prompts file that cannot be used.
+        UserError: a checkpoint that cannot be used, or a question that it cannot answer.
     """
     with distributed.start(device) as runtime:
         restored = restore(path, runtime.device, packages=packages)
         with restored.ready():
-            reader = _reader(restored, prompts)
+            questions_ = questions(restored.model, restored.stored, asked, restored.device)
+            model: Any = restored.model
+            gallery = None
+            if pictures is not None:
+                from cxrcl.gallery import Gallery  # matplotlib takes a second
+
+                gallery = Gallery(model, restored.transform, questions_, asked, pictures)
+
+            def compute(films: Tensor) -> list[tuple[dict[str, Any], Any]]:
+                entries = questions_.answers(model.encode_images(films))
+                drawn = [None] * len(entries) if gallery is None else gallery.explain(films, entries)
+                return list(zip(entries, drawn, strict=True))
+
+            found = restored.each(images, batch_size, compute)
+            if progress:
+                found = iter(tqdm(found, total=len(images), unit="film", leave=False, disable=None))
             entries: list[dict[str, Any]] = []
-            for image, found in zip(images, restored.each(images, batch_size, reader.run), strict=True):
-                result = {"error": str(found)} if isinstance(found, ImageError) else {"probabilities": found}
-                entries.append({"image": str(image), **result})
-        return Read(entries, reader.rule)
-
-
-def _reader(restored: Restored, prompts: str | None) -> Reader:
-    model = restored.model
-    if isinstance(model, Classifies):
-        if prompts is not None:
-            raise ConfigError("--prompts: this checkpoint is a classifier and reads no text")
-        return ClassifierReader(model, restored.stored["labels"])
-    if not (isinstance(model, EmbedsImages) and isinstance(model, EmbedsText) and isinstance(model, ScalesSimilarity)):
-        raise ConfigError(
-            f"{type(model).__name__} neither classifies nor compares images with text: train a classifier on it with "
-            "finetune.py init_from=CHECKPOINT"
-        )
-    if prompts is not None:
-        try:
-            sentences = prompt_files.load(prompts)
-        except ValueError as error:
-            raise ConfigError(f"--prompts: {error}") from None
-        labels = [name for name, kinds in sentences.items() if kinds.get("neg")]
-        if not labels:
-            raise ConfigError(f"--prompts {prompts}: no label has `neg` sentences: a probability needs both sides")
-    else:
-        sentences, labels = sentences_of(restored.stored)
-    return ZeroShotReader(model, sentences, labels, restored.device)
+            for image, row in zip(images, found, strict=True):
+                entry: dict[str, Any] = {"image": str(image)}
+                if isinstance(row, ImageError):
+                    entry["error"] = str(row)
+                else:
+                    entry |= row[0]
+                    if gallery is not None:
+                        entry |= gallery.draw(image, row[1])
+                entries.append(entry)
+        return Read(entries, questions_.reader.rule)

@@ -49,6 +49,7 @@ class Plan:
     micro_batch_size: int | None = None  # samples of a process that go through the towers at a time; None: all
     ema_decay: float | None = None  # of the weights that are evaluated; None: the trained ones themselves
     max_bad_fraction: float = 0.0  # of the samples seen: the run stops when more had a film that cannot be read
+    patience: int | None = None  # evaluations without a better `select` after which the run ends; None: never
 
 
 BAD_AFTER_SAMPLES = 100  # a fraction of fewer means little
@@ -150,6 +151,9 @@ class Trainer:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.done = 0  # updates applied or skipped by the loss scaler
         self.seconds = 0.0  # of training, over all sittings
+        self.best_score = -math.inf  # of the selecting figure, higher is better
+        self.waited = 0  # evaluations since then
+        self.stopped_early = False
         self.why_unreadable = why_unreadable
         self.bad_images = 0  # samples in whose place others stood, of all processes and sittings
         self._bad_rows: list[int] = []  # those of this process that are not counted yet
@@ -158,12 +162,17 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ the loop
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to do: the plan's end, or `patience` is used up."""
+        return self.stopped_early or self.done >= self.plan.total_steps
+
     def fit(self, batches: Iterator[Batch]) -> bool:
-        """Train on host batches (`accumulate` of them a step) until the plan's end; False when asked to stop before."""
+        """Train on host batches (`accumulate` of them a step) until `complete`; False when asked to stop before."""
         plan = self.plan
         self.tracker.begin(self.done, plan.total_steps, plan.batch_size * plan.accumulate)
         with _StopRequest().installed() as request:
-            while self.done < plan.total_steps:
+            while not self.complete:
                 started = time.monotonic()
                 read = [next(batches) for _ in range(plan.accumulate)]
                 for batch in read:
@@ -176,13 +185,25 @@ class Trainer:
                     self._log(logs)
                 self.tracker.step(self.done)
                 score = self._evaluate() if self._due(plan.evaluate_every) else None
-                (stop,) = self.runtime.any(request.asked)
+                stop, self.stopped_early = self.runtime.any(request.asked, self._patience_is_over(score))
                 if score is not None or stop or self._due(plan.save_every) or self.done == plan.total_steps:
                     self._save(score)
-                if stop and self.done < plan.total_steps:
+                if self.stopped_early:
+                    self.tracker.say(
+                        f"stopped early after step {self.done}: {plan.select} was not better in the last "
+                        f"{self.waited} evaluations (trainer.patience={plan.patience})"
+                    )
+                if stop and not self.complete:
                     self.tracker.say(f"stopped after step {self.done}: saved; the same command goes on from there")
                     return False
         return True
+
+    def _patience_is_over(self, score: float | None) -> bool:
+        """Count the evaluations that were not better than the best one (a figure of nan is not better)."""
+        if score is None:
+            return False
+        self.best_score, self.waited = (score, 0) if score > self.best_score else (self.best_score, self.waited + 1)
+        return self.plan.patience is not None and self.waited >= self.plan.patience
 
     def _due(self, every: int | None) -> bool:
         return every is not None and (self.done % every == 0 or self.done == self.plan.total_steps)
@@ -309,6 +330,9 @@ class Trainer:
                 "total": self.plan.total_steps,
                 "seconds": self.seconds,
                 "bad_images": self.bad_images,
+                "best_score": self.best_score,
+                "waited": self.waited,
+                "stopped_early": self.stopped_early,
             },
         }
 
@@ -322,6 +346,9 @@ class Trainer:
         self.done = state["progress"]["step"]
         self.seconds = state["progress"]["seconds"]
         self.bad_images = state["progress"].get("bad_images", 0)  # absent in checkpoints of before it was counted
+        self.best_score = state["progress"].get("best_score", -math.inf)  # likewise, and the next two
+        self.waited = state["progress"].get("waited", 0)
+        self.stopped_early = state["progress"].get("stopped_early", False)
 
 
 def evaluate(

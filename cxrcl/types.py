@@ -152,6 +152,7 @@ class Objective(nn.Module):
     num_texts: ClassVar[int] = 0
     per_sample: ClassVar[bool] = False  # True: the loss is a mean over samples, so gradients may be accumulated
     loss_selects: ClassVar[bool] = True  # whether a lower held-out loss tells a better model
+    needs_pooled_only: ClassVar[bool] = False  # True: of films, pooled features of one view are all that is looked at
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {}

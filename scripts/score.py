@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrcl.evaluation.score_report import ScoreReport
     from cxrcl.evaluation.thresholds import Rule
 
-RESULTS, REPORT = "results.json", "report.md"
+RESULTS, REPORT, PAGE = "results.json", "report.md", "report.html"
 
 
 def _names(text: str) -> list[str]:
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--predictions", required=True, nargs="+", type=Path, metavar="CSV", help="one file a model")
     add("--labels", required=True, type=Path, metavar="CSV", help="labels 1, 0, -1 or blank; a manifest.csv will do")
-    add("--out", required=True, type=Path, metavar="DIR", help=f"the folder for {RESULTS} and {REPORT}")
+    add("--out", required=True, type=Path, metavar="DIR", help=f"the folder for {PAGE}, {REPORT} and {RESULTS}")
     add("--overwrite", action="store_true", help="write over those of an earlier run")
     add("--split", type=_names, metavar="NAMES", help="rows of the labels to score, by their column split: test")
     add("--valid-predictions", nargs="+", type=Path, metavar="CSV", help="of the validation films, one file a model")
@@ -60,11 +60,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     given = make_parser().parse_args()
-    targets = [given.out / name for name in (RESULTS, REPORT)]
+    targets = [given.out / name for name in (RESULTS, REPORT, PAGE)]
     if not given.overwrite and any(target.exists() for target in targets):
         raise ConfigError(f"{given.out} has the scores of an earlier run: add --overwrite, or name another folder")
 
     from cxrcl.evaluation import score_markdown
+    from cxrcl.evaluation.page import of_scores, render
     from cxrcl.evaluation.score_report import plain
 
     report = build(given)
@@ -72,15 +73,16 @@ def main() -> None:
     text = json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     targets[0].write_text(text, encoding="utf-8")
     targets[1].write_text(score_markdown.markdown(report), encoding="utf-8")
+    targets[2].write_text(render(of_scores(report)), encoding="utf-8")
     print(score_markdown.summary(report), end="\n\n")
-    print(f"written: {targets[0]}, {targets[1]}")
+    print(f"written: {', '.join(map(str, targets))}")
 
 
 def build(given: argparse.Namespace) -> ScoreReport:
     """Read the files and score them."""
     from cxrcl.evaluation import score_files, subgroups
     from cxrcl.evaluation.bootstrap import Patients
-    from cxrcl.evaluation.known import NO_FINDING
+    from cxrcl.evaluation.known import labels_of_mean
     from cxrcl.evaluation.operating import operate
     from cxrcl.evaluation.score_models import score_models
 
@@ -90,8 +92,8 @@ def build(given: argparse.Namespace) -> ScoreReport:
     validation, valid_tables = _validation(given, labels)
     other = [given.id_column, *given.groups, *([given.patient_column] if given.patient_column else [])]
     names, notes = score_files.shared_labels(predictions, labels, given.labels_keep, other)
-    mean_over = given.mean_over or [name for name in names if name != NO_FINDING]
-    if unknown := [name for name in mean_over if name not in names]:
+    mean_over = labels_of_mean(names, given.mean_over)
+    if unknown := [name for name in given.mean_over or () if name not in names]:
         raise ConfigError(f"--mean-over: no label {', '.join(unknown)}; there are {', '.join(names)}")
     patients, note = _patients(given, labels)
     held_out_truth = None if validation is None else score_files.truth(validation, names)

@@ -71,11 +71,19 @@ ALLOWED = {
     "cxrcl.micro_batch": ("distributed", "types"),
     "cxrcl.trainer": ("averaging", "distributed", "errors", "micro_batch", "optim", "tracking", "types"),
     "cxrcl.run": ("checkpoint", "config", "errors"),
+    "cxrcl.features": ("data", "distributed", "errors", "trainer", "types"),
+    "cxrcl.study": ("checkpoint", "config", "errors", "study_report"),
+    "cxrcl.study_report": ("config", "evaluation"),
     "cxrcl.reading": (
-        *("assemble", "checkpoint", "config", "data", "distributed", "errors", "evaluation", "restoring", "trainer"),
-        "types",
+        *("assemble", "checkpoint", "config", "data", "distributed", "errors", "gallery", "questions", "restoring"),
+        *("trainer", "types"),
     ),
-    "cxrcl.api": ("config", "data", "errors", "evaluation", "reading", "types"),  # in a process of the caller's own
+    "cxrcl.heatmaps": ("errors", "models", "objectives", "types"),
+    "cxrcl.questions": ("config", "data", "errors", "evaluation", "types"),
+    "cxrcl.explaining": ("data", "heatmaps", "models", "objectives", "questions"),
+    "cxrcl.api": (  # in a process of the caller's own
+        *("config", "data", "errors", "evaluation", "heatmaps", "objectives", "questions", "reading", "types"),
+    ),
 }
 
 

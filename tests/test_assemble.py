@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import TinyImages
+import torch
+from helpers import TinyImages, two_towers
 
 from cxrcl import assemble
 from cxrcl.config import OWN_PACKAGES
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import Linear
 from cxrcl.models.patch_selection import TopKPatches
+from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.moco import Moco
 
 
@@ -49,3 +51,8 @@ class Fresh(TinyImages):
 def test_what_was_loaded_is_said_once_for_each_tower(encoder: Any, said: str, capsys: Any) -> None:
     assemble.say_what_was_loaded(Moco(encoder(), partial(Linear, out_dim=6), queue_size=4))  # has a copy of its tower
     assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("labels", [(), ("Ward 3",)], ids=["reports only", "labels without prompts"])
+def test_without_prompts_for_its_labels_a_set_has_no_directions(labels: tuple[str, ...]) -> None:
+    assert assemble.prompt_directions(two_towers(Clip), labels, torch.device("cpu")) == {}

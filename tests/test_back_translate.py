@@ -89,8 +89,8 @@ def test_the_longest_sentences_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (json.dumps({**SETTINGS, "num_beams": 5}) + "\n", "was begun with num_beams=5: remove it"),
-        ('{"there": "c"}\n', "was begun with there=c, back=None, num_beams=None"),
+        (json.dumps({**SETTINGS, "num_beams": 5}) + '\n["a", "b"]\n', "was begun with num_beams=5: remove it"),
+        ('{"there": "c"}\n["a", "b"]\n', "was begun with there=c, back=None, num_beams=None"),
         (json.dumps(SETTINGS) + "\nnonsense\n[]\n", "cannot be read"),
         ("[1, 2]\n", "cannot be read"),
     ],
@@ -100,6 +100,13 @@ def test_another_journal_is_not_gone_on_with(tmp_path: Path, content: str, said:
     with pytest.raises(DataError, match=said) as caught:
         read_journal(tmp_path / JOURNAL, SETTINGS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_journal_that_holds_nothing_is_begun_anew(tmp_path: Path) -> None:
+    """As after a mistyped name of a model."""
+    read_journal(tmp_path / JOURNAL, {**SETTINGS, "there": "mistyped"})
+    assert read_journal(tmp_path / JOURNAL, SETTINGS) == {}
+    assert json.loads((tmp_path / JOURNAL).read_text()) == SETTINGS
 
 
 # ------------------------------------------------------------------------------------------------ the command

@@ -392,3 +392,15 @@ def test_a_duration_on_the_command_line_takes_the_place_of_the_other_unit(
 ) -> None:
     trainer = cli.compose("train", overrides)["trainer"]
     assert (trainer["max_steps"], trainer["max_epochs"]) == (steps, epochs)
+
+
+@pytest.mark.parametrize("folder", ["Röntgen", "films (1)", "a b'c", "~/films", "日本", "a=b", "plain"])
+def test_folders_of_any_name_need_no_second_quotes(clean_hydra: None, folder: str) -> None:
+    for name in ("train", "evaluate"):
+        checkpoint = ["checkpoint=none"] if name == "evaluate" else []
+        assert cli.compose(name, [*checkpoint, f"data.root={folder}"])["data"]["root"] == folder
+
+
+@pytest.mark.parametrize("override", ["data.filter={source: [iu]}", "data.filter.source=[iu]"])
+def test_rows_are_filtered_by_any_column(clean_hydra: None, override: str) -> None:
+    assert cli.compose("train", [override])["data"]["filter"] == {"source": ["iu"]}

@@ -11,14 +11,13 @@ import pytest
 import torch
 from helpers import PACKAGES
 
-from cxrcl import assemble, cli, config
+from cxrcl import assemble, cli, config, evaluators
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.sources.base import Source
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.look import Evaluation
-from cxrcl.objectives.clip import Clip
 from cxrcl.optim import Schedule
 from cxrcl.types import ImageEncoder, ImageSpec, Objective, TextEncoder
 
@@ -37,14 +36,20 @@ PLACES: dict[str, tuple[type, dict[str, Any], tuple[str, ...]]] = {
 REQUIRED = {"train": [], "finetune": ["init_from=x.pt"], "evaluate": ["checkpoint=x.pt"]}
 
 
+def entries_of(experiment: str) -> tuple[str, ...]:
+    """An experiment belongs to one kind of entry; those for one alone say so in their name."""
+    if experiment.startswith("evaluate_"):
+        return ("evaluate",)
+    return ("finetune",) if experiment.startswith(("finetune", "compare_")) else ("train", "finetune")
+
+
 def choices() -> Iterator[tuple[str, str]]:
     """(entry, override) for every file of every group that the entry has."""
     for entry in REQUIRED:
         groups = ["data", "evals", "experiment"] if entry == "evaluate" else GROUPS
         for group in groups:
             for file in sorted((CONFIGS / group).glob("*.yaml")):
-                # An experiment belongs to one kind of entry; those for evaluate.py say so in their name.
-                if group != "experiment" or (entry == "evaluate") == file.stem.startswith("evaluate_"):
+                if group != "experiment" or entry in entries_of(file.stem):
                     yield entry, f"{group}={file.stem}" if group != "evals" else f"evals=[{file.stem}]"
 
 
@@ -230,7 +235,7 @@ def test_only_an_evaluator_is_one() -> None:
     node, alone = {"_target_": "helpers.StopsRun"}, Runtime(0, 1, torch.device("cpu"))
 
     def made() -> Evaluation:
-        return assemble.build_evaluators({"mine": node}, None, Clip, 4, PACKAGES, [], alone)  # type: ignore[arg-type]
+        return evaluators.build_evaluators({"mine": node}, None, Objective(), 4, PACKAGES, [], alone)  # type: ignore[arg-type]
 
     assert set(made().evaluators) == {"mine"}
     node["_target_"] = "helpers.FixedData"

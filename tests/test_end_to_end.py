@@ -307,6 +307,26 @@ def test_two_processes_begin_as_one_does(desk: Desk) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("films", [7, 9])
+def test_two_processes_evaluate_exactly_as_one(desk: Desk, trained: tuple[Path, str], films: int) -> None:
+    root = next((desk.folder / "dätä here").glob("phantom/*"))
+    table = pd.read_csv(root / "manifest.csv", dtype=str, keep_default_na=False)
+    scored = table[table["split"] == "test"].head(films)
+    few = desk.folder / f"{films} films"
+    few.mkdir()
+    (few / "images").symlink_to(root / "images")
+    pd.concat([table[table["split"] != "test"].head(40), scored]).to_csv(few / "manifest.csv", index=False)
+    evals = "evals=[zero_shot,retrieval,view_only,representation]"
+    common = [f"checkpoint='{trained[0]}'", f"data.root='{few}'", "batch_size=2", "device=cpu", evals, "resamples=20"]
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    written = []
+    for name, how in (("one", ()), ("two", launcher)):
+        desk.run("evaluate.py", *common, f"out='{few / name}'", launcher=how)
+        written.append([(few / name / file).read_bytes() for file in ("results.json", "predictions.csv")])
+    assert written[0] == written[1]
+
+
+@pytest.mark.slow
 def test_a_run_that_is_told_to_end_goes_on_to_the_same_weights(desk: Desk) -> None:
     import signal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from cxrcl import app, checkpoint, cli, evaluating
+from cxrcl import app, checkpoint, checkpoint_files, cli
 from cxrcl.errors import ConfigError
+from cxrcl.evaluation import subgroups
+from cxrcl.evaluation.comparing import holm
 from cxrcl.evaluation.page import Page
 from cxrcl.evaluation.ranking import auroc
 
@@ -24,11 +26,11 @@ Evaluate = Callable[..., Page]
 def evaluate(trained: Path) -> Evaluate:
     """`evaluate(overrides...)` of the tiny checkpoint; `checkpoint=` may be named."""
 
-    def run(*overrides: str) -> Page:
+    def run(*overrides: str, asked: Sequence[str] = ()) -> Page:
         named = [] if any(o.startswith("checkpoint=") for o in overrides) else [f"checkpoint='{trained}'"]
         common = ["device=cpu", "data.num_workers=0", "resamples=20", "groups=[]"]
         values = cli.compose("evaluate", [*named, *common, "evals=[zero_shot,view_only]", *overrides])
-        page = app.evaluate(values, asked=()).page
+        page = app.evaluate(values, asked=asked).page
         assert page is not None
         return page
 
@@ -59,22 +61,22 @@ def test_a_folder_stands_for_the_best_checkpoint_of_each_run(tmp_path: Path) -> 
     folder = runs(
         tmp_path, *(f"{run}/checkpoints/{name}.pt" for run, name in (("a", "best"), ("a", "last"), ("b", "last")))
     )
-    found = evaluating.find_checkpoints(str(folder))
+    found = checkpoint_files.find_checkpoints(str(folder))
     assert [str(file.relative_to(folder)) for file in found] == ["a/checkpoints/best.pt", "b/checkpoints/last.pt"]
-    assert evaluating.find_checkpoints(str(folder / "a")) == [folder / "a/checkpoints/best.pt"]
-    assert evaluating.find_checkpoints(f"{folder}/*/checkpoints/last.pt") == [
+    assert checkpoint_files.find_checkpoints(str(folder / "a")) == [folder / "a/checkpoints/best.pt"]
+    assert checkpoint_files.find_checkpoints(f"{folder}/*/checkpoints/last.pt") == [
         folder / "a/checkpoints/last.pt",
         folder / "b/checkpoints/last.pt",
     ]
-    both = evaluating.find_checkpoints([str(folder / "b"), str(folder), "elsewhere.pt"])
+    both = checkpoint_files.find_checkpoints([str(folder / "b"), str(folder), "elsewhere.pt"])
     assert [file.parts[-3] if len(file.parts) > 1 else str(file) for file in both] == ["b", "a", "elsewhere.pt"]
 
 
 def test_names_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no checkpoints/best\.pt or last\.pt below this folder"):
-        evaluating.find_checkpoints(str(tmp_path))
+        checkpoint_files.find_checkpoints(str(tmp_path))
     with pytest.raises(ConfigError, match="no file fits this pattern"):
-        evaluating.find_checkpoints(f"{tmp_path}/*.pt")
+        checkpoint_files.find_checkpoints(f"{tmp_path}/*.pt")
 
 
 @pytest.mark.parametrize(
@@ -85,10 +87,11 @@ def test_names_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
         (["o/a/checkpoints/best.pt", "o/a/checkpoints/last.pt"], ["best", "last"]),
         (["o/a/1/checkpoints/best.pt", "o/b/1/checkpoints/last.pt"], ["a/1/best", "b/1/last"]),
         (["one.pt", "two.pt"], ["one", "two"]),
+        (["a/checkpoints/best.pt", "a/best.pt"], ["a/checkpoints/best", "a/best"]),
     ],
 )
 def test_checkpoints_are_called_by_what_tells_them_apart(files: list[str], names: list[str]) -> None:
-    assert evaluating.names_of([Path(file) for file in files]) == names
+    assert checkpoint_files.names_of([Path(file) for file in files]) == names
 
 
 # ------------------------------------------------------------------------------------------------ what is found
@@ -118,6 +121,9 @@ def test_several_checkpoints_stand_in_one_table(evaluate: Evaluate, trained: Pat
     first, second = (model.labels[1] for model in report.models[:2])
     assert first.scores["auroc"].value == pytest.approx(1 - second.scores["auroc"].value)
     assert any(c.model == report.models[1].name and c.reference == report.models[0].name for c in report.comparisons)
+    own = [c for c in report.comparisons if c.kind == "average" and c.metric == "auroc"]
+    own = [c for c in own if c.model not in page.controls and c.p is not None]
+    assert own and [c.p_holm for c in own] == pytest.approx(holm([c.p for c in own]))  # controls are no part of it
 
 
 def test_an_ensemble_of_one_is_refused(evaluate: Evaluate) -> None:
@@ -160,11 +166,71 @@ def test_a_threshold_that_is_none_is_one_line(evaluate: Evaluate) -> None:
         evaluate("threshold=middle")
 
 
+def test_averages_of_the_report_are_over_the_labels_of_the_evaluator(evaluate: Evaluate) -> None:
+    page = evaluate("random_weights=false", "evals.zero_shot.mean_over=[Edema]")
+    report, figures = page.scores["zero_shot"], page.checkpoints[0].figures["zero_shot"]
+    model, shuffled = report.models[:2]
+    assert model.averages[0].over["auroc"] == ["Edema"] and report.rules["averages"] == "over Edema"
+    assert model.averages[0].scores["auroc"].value == pytest.approx(figures["mean_auroc"], abs=1e-12)
+    assert shuffled.averages[0].scores["auroc"].value == pytest.approx(figures["shuffled_auroc"], abs=1e-12)
+
+
+def test_films_are_ranked_by_scores_and_not_by_rounded_probabilities(
+    evaluate: Evaluate, trained: Path, tmp_path: Path
+) -> None:
+    state = checkpoint.load(trained)
+    state["model"]["log_scale"] = torch.tensor(30.0)
+    file = tmp_path / "certain.pt"
+    checkpoint.save({k: v for k, v in state.items() if k != "schema"}, file)
+    page = evaluate("random_weights=false", "evals=[zero_shot]", f"checkpoint='{file}'")
+    found = page.checkpoints[0]
+    assert len(np.unique(found.scores["zero_shot"].probabilities)) < len(np.unique(found.scores["zero_shot"].scores))
+    for label in page.scores["zero_shot"].models[0].labels:
+        assert label.scores["auroc"].value == pytest.approx(found.figures["zero_shot"][f"auroc/{label.label}"])
+
+
+def test_a_model_that_has_diverged_has_a_report_without_figures(
+    evaluate: Evaluate, trained: Path, tmp_path: Path
+) -> None:
+    state = checkpoint.load(trained)
+    state["model"] = {k: v * torch.nan if v.is_floating_point() else v for k, v in state["model"].items()}
+    file = tmp_path / "diverged.pt"
+    checkpoint.save({k: v for k, v in state.items() if k != "schema"}, file)
+    page = evaluate(
+        f"checkpoint='{file}'", "random_weights=false", "evals=[zero_shot,retrieval,representation,linear_probe]"
+    )
+    cli.write_report(tmp_path / "out", page)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["zero_shot"]["mean_auroc"] is None and results["linear_probe"]["mean_auroc"] is None
+    cardiomegaly = page.scores["zero_shot"].models[0].labels[1]
+    assert cardiomegaly.scores["auroc"].reason == "a score is not a number" and cardiomegaly.confusion is None
+
+
+def test_a_column_with_too_many_groups_is_a_note_and_loses_no_work(evaluate: Evaluate, monkeypatch: Any) -> None:
+    monkeypatch.setattr(subgroups, "MOST", 1)
+    report = evaluate("groups=[view]", "random_weights=false").scores["zero_shot"]
+    assert not report.models[0].groups and any("column view has 2 different values" in note for note in report.notes)
+
+
 def test_scores_by_group(evaluate: Evaluate) -> None:
     page = evaluate("groups=[view,sex]", "random_weights=false")
     report = page.scores["zero_shot"]
     assert {group.group for group in report.models[0].groups} == {"PA", "Lateral"}
     assert any("no column sex" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evals.zero_shot.splits=[valid]"], r"evals.zero_shot.splits=\['valid'\]: one report has one set of films"),
+        (["evals=[gloria_5x200]", "evals.gloria_5x200.labels=[Edema,Cardiomegaly]"], "no local similarity of regions"),
+        (["evals=[]"], "no evaluator can run on this model and data"),
+        (["splits=[test,test]"], "name one split or more, and each once"),
+    ],
+)
+def test_evaluators_that_cannot_run_are_one_line(evaluate: Evaluate, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(*overrides, asked=("*",))
 
 
 # ------------------------------------------------------------------------------------------------ exposure
@@ -203,3 +269,12 @@ def test_the_files_of_a_report(evaluate: Evaluate, trained: Path, tmp_path: Path
     (tmp_path / "out").write_text("a file")
     with pytest.raises(ConfigError, match="cannot write there"):
         cli.write_report(tmp_path / "out", page)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=r"file is no folder that you may write to"):
+            cli.check_folder(out)
+    cli.check_folder(tmp_path / "new" / "report of today")
+    assert not (tmp_path / "new").exists()

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from cxrcl import cli, inference
 from cxrcl.errors import DataError
@@ -61,6 +64,7 @@ def test_mistakes_are_one_line(read: Read, film: Path, trained: Path, tmp_path: 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "positives.json").write_text('{"Edema": {"pos": ["edema."]}}')
+    (tmp_path / "blank.txt").write_text(" \n\n")
     for arguments, said in (
         (["--checkpoint", trained, "--image", "absent.png"], "--image absent.png: not found"),
         (["--checkpoint", trained, "--image", tmp_path / "empty"], "the folder holds no image"),
@@ -70,6 +74,19 @@ def test_mistakes_are_one_line(read: Read, film: Path, trained: Path, tmp_path: 
         (["--checkpoint", trained, "--image", film, "--prompts", "absent.json"], "prompts file absent.json not found"),
         (["--checkpoint", trained, "--image", film, "--prompts", tmp_path / "positives.json"], "needs both sides"),
         (["--checkpoint", trained, "--image", film, "--out", tmp_path / "file" / "x"], "cannot write there"),
+        (["--checkpoint", trained, "--image", film, "--heatmap"], "add --out DIR"),
+        (
+            ["--checkpoint", trained, "--image", film, "--labels", "Edma"],
+            "no such label 'Edma' (did you mean `Edema`?)",
+        ),
+        (["--checkpoint", trained, "--image", film, "--labels", "Scoliosis"], "--prompts pair.json makes sentences"),
+        (["--checkpoint", trained, "--image", film, "--labels", "Edema,,Mass"], "names separated by commas"),
+        (["--checkpoint", trained, "--image", film, "--labels", "Edema,Edema"], "Edema stands twice"),
+        (["--checkpoint", trained, "--image", film, "--sentences", "absent.txt"], "--sentences absent.txt: cannot be"),
+        (["--checkpoint", trained, "--image", film, "--sentences", tmp_path], "cannot be read"),
+        (["--checkpoint", trained, "--image", film, "--sentences", film], "not UTF-8 text"),
+        (["--checkpoint", trained, "--image", film, "--sentences", tmp_path / "blank.txt"], "no sentence in it"),
+        (["--checkpoint", trained, "--image", film, "--phrase", " "], "--phrase ' ': expected words"),
     ):
         status, out, err = read(*arguments)
         assert status == 2 and out == "" and said in err
@@ -101,6 +118,9 @@ def test_as_tables_ranks_labels_and_shows_failures() -> None:
     assert lines[1] == f"  Cardiomegaly  0.900  {'#' * 18}" and lines[2] == f"  Edema         0.250  {'#' * 5}"
     assert "b.png" in lines and "  not read: empty file" in lines
     assert lines[-2:] == ["the rule", inference.RESEARCH_ONLY]
+    entry = {**entries[0], "sentences": [{"text": "wet lungs.", "cosine": 0.5}], "phrases": {"fluid": -0.25}}
+    lines = inference.as_tables([entry], "the rule").splitlines()
+    assert lines[4:6] == ["  -0.250  fluid", "   0.500  wet lungs."]
 
 
 def test_a_film_gets_a_table(read: Read, trained: Path, film: Path) -> None:
@@ -136,7 +156,7 @@ def test_a_bad_file_is_reported_and_the_others_are_read(read: Read, trained: Pat
     films = [film, bad, film.with_name("1_pa.png")]
     status, out, err = read("--checkpoint", trained, "--json", "--image", *films)
     entries = json.loads(out)["images"]
-    assert status == 1 and err == "1 of 3 images could not be read\n"
+    assert status == 1 and err == f"1 of 3 images could not be read:\n  {bad}: empty file\n"
     assert [entry["image"] for entry in entries] == [str(path) for path in films]
     assert entries[1]["error"] == "empty file" and "probabilities" in entries[0] and "probabilities" in entries[2]
     status, out, _ = read("--checkpoint", trained, "--image", bad)
@@ -172,8 +192,155 @@ def test_a_classifier_reads_its_own_labels_and_no_prompts(
     classifier = app.train(cli.compose("finetune", [*own, *folders, "data.labels=[Edema]"])).checkpoint
     status, out, _ = read("--checkpoint", classifier, "--image", film, "--json")
     assert status == 0 and list(json.loads(out)["images"][0]["probabilities"]) == ["Edema"]
-    status, _, err = read("--checkpoint", classifier, "--image", film, "--prompts", "zero_shot.json")
-    assert status == 2 and "reads no text" in err
+    for option in ("--prompts", "--sentences", "--phrase"):
+        status, _, err = read("--checkpoint", classifier, "--image", film, option, "zero_shot.json")
+        assert status == 2 and f"{option}: this checkpoint is a classifier and reads no text" in err
+    status, _, err = read("--checkpoint", classifier, "--image", film, "--labels", "Cardiomegaly")
+    assert status == 2 and "no such label 'Cardiomegaly'" in err
+    out = tmp_path / "maps"
+    status, _, err = read("--checkpoint", classifier, "--image", film, "--heatmap", "--out", out)
+    (entry,) = json.loads((out / "results.json").read_text())["images"]
+    assert status == 0 and "logit" in entry["heatmap"]["maps"][0]["kind"] and "sentences" not in entry
+
+
+def entry_of(read: Read, *arguments: object) -> dict[str, Any]:
+    status, out, err = read(*arguments, "--json")
+    assert status == 0, err
+    return json.loads(out)["images"][0]
+
+
+def test_labels_are_read_alone_and_as_before(read: Read, trained: Path, film: Path) -> None:
+    command = ("--checkpoint", trained, "--image", film)
+    every, some = entry_of(read, *command), entry_of(read, *command, "--labels", "Edema, Cardiomegaly")
+    assert list(some["probabilities"]) == ["Edema", "Cardiomegaly"]
+    for name, value in some["probabilities"].items():
+        assert value == pytest.approx(every["probabilities"][name], abs=1e-6)
+    # A shipped label that the training did not have has sentences all the same.
+    assert list(entry_of(read, *command, "--labels", "Fracture")["probabilities"]) == ["Fracture"]
+
+
+def test_prompts_for_any_label_take_the_labels_of_the_checkpoint_or_those_asked(
+    read: Read, trained: Path, film: Path
+) -> None:
+    command = ("--checkpoint", trained, "--image", film, "--prompts", "pair.json")
+    found = entry_of(read, *command)
+    assert list(found["probabilities"]) == ["No Finding", "Cardiomegaly", "Edema"]
+    assert found["probabilities"] != entry_of(read, "--checkpoint", trained, "--image", film)["probabilities"]
+    found = entry_of(read, *command, "--labels", "Scoliosis,Edema")
+    assert list(found["probabilities"]) == ["Scoliosis", "Edema"]
+    assert {s["text"] for s in found["sentences"]} == {"Scoliosis", "No Scoliosis", "Edema", "No Edema"}
+
+
+def test_labels_choose_from_a_prompts_file(read: Read, trained: Path, film: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "own.json"
+    prompts.write_text(json.dumps({name: {"pos": [name], "neg": [f"no {name}"]} for name in ("a", "b", "c")}))
+    command = ("--checkpoint", trained, "--image", film, "--prompts", prompts)
+    assert list(entry_of(read, *command, "--labels", "c,a")["probabilities"]) == ["c", "a"]
+    status, _, err = read(*command, "--labels", "Edema")
+    assert status == 2 and "no such label 'Edema' (known: a, b, c)" in err
+
+
+def test_the_best_sentences_are_told_with_their_cosines(read: Read, trained: Path, film: Path, tmp_path: Path) -> None:
+    import cxrcl
+
+    model = cxrcl.load(trained, device="cpu")
+    command = ("--checkpoint", trained, "--image", film)
+    of_prompts = entry_of(read, *command)["sentences"]
+    assert len(of_prompts) == 5
+    texts = ["the heart is enlarged.", "Series number 3 shown.", "normal", "edema"]
+    (tmp_path / "own.txt").write_text("\n".join(["\ufeff" + texts[0], "", *texts[1:], texts[1]]))
+    own = entry_of(read, *command, "--sentences", tmp_path / "own.txt")["sentences"]
+    cosines = (model.embed_images([film]) @ model.embed_texts(texts).T)[0]
+    assert [s["text"] for s in own] == [texts[k] for k in (-cosines).argsort()]
+    assert [s["cosine"] for s in own] == pytest.approx(sorted(cosines.tolist(), reverse=True), abs=1e-5)
+    phrases = entry_of(read, *command, "--phrase", "normal", "edema", "--phrase", "no edema")["phrases"]
+    assert list(phrases) == ["normal", "edema", "no edema"] and phrases["edema"] == pytest.approx(cosines[3], abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- heat-maps
+
+
+def test_heat_maps_are_a_picture_of_each_film_and_an_entry(
+    read: Read, trained: Path, film: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    for path in (folder / "a" / "$x$ röntgen.png", folder / "b" / "$x$ röntgen.png"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(film.read_bytes())
+    (folder / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    command = ("--checkpoint", trained, "--image", folder, "--out", out)
+    status, said, err = read(*command, "--heatmap")
+    assert status == 1 and "1 of 3 images could not be read:" in err and "pictures in" in said
+    one, two, bad = json.loads((out / "results.json").read_text())["images"]
+    assert set(bad) == {"image", "error"}
+    names = [entry["heatmap"]["picture"] for entry in (one, two)]
+    assert names == ["heatmaps/$x$ röntgen.png.png", "heatmaps/$x$ röntgen.png_2.png"]
+    for entry in (one, two):
+        with Image.open(out / entry["heatmap"]["picture"]) as picture:
+            assert picture.format == "PNG" and picture.width > 600 and np.asarray(picture.convert("L")).std() > 20
+        titles = [map_["title"] for map_ in entry["heatmap"]["maps"]]
+        ranked = sorted(entry["probabilities"].items(), key=lambda item: -item[1])
+        assert titles == [f"{name}  {value:.2f}" for name, value in ranked]
+        assert all(0 <= v <= 1 for map_ in entry["heatmap"]["maps"] for v in map_["peak"])
+    # Refused before any work, and nothing is lost.
+    status, _, err = read(*command, "--heatmap")
+    assert status == 2 and "add --overwrite" in err and err.count("\n") == 1
+    (out / "results.json").unlink()
+    assert "röntgen.png.png exists: add --overwrite" in read(*command)[2]
+    status, _, err = read(*command, "--heatmap", "--overwrite", "--labels", "Edma")
+    assert status == 2 and len(list((out / "heatmaps").iterdir())) == 2
+    assert read("--checkpoint", trained, "--image", film, "--heatmap", "--overwrite", "--out", out)[0] == 0
+    assert [path.name for path in (out / "heatmaps").iterdir()] == ["0_pa.png.png"]
+
+
+def test_a_phrase_gets_a_map_and_named_labels_too(read: Read, trained: Path, film: Path, tmp_path: Path) -> None:
+    command = ("--checkpoint", trained, "--image", film, "--heatmap", "--overwrite", "--out", tmp_path)
+    asked = ("--phrase", "left pleural effusion")
+    for more, prefixes in (((), ["left"]), (("--labels", "Edema,Cardiomegaly"), ["left", "Edema", "Cardio"])):
+        maps = entry_of(read, *command, *asked, *more)["heatmap"]["maps"]
+        assert [map_["title"].startswith(p) for map_, p in zip(maps, prefixes, strict=True)] == [True] * len(prefixes)
+        assert "cosine" in maps[0]["kind"]
+
+
+GLORIA = {
+    "_target_": "cxrcl.objectives.gloria.Gloria",
+    **{head: {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6} for head in ("image_head", "text_head")},
+    **{head: {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6} for head in ("region_head", "word_head")},
+}
+
+
+def test_gloria_shows_the_attention_of_each_word(
+    read: Read, with_objective: Callable[..., Path], film: Path, tmp_path: Path
+) -> None:
+    command = ("--checkpoint", with_objective(GLORIA), "--image", film, "--heatmap", "--out", tmp_path)
+    maps = entry_of(read, *command, "--phrase", "left pleural effusion.")["heatmap"]["maps"]
+    assert [map_["title"].split(" (")[0] for map_ in maps] == [
+        *("left pleural effusion.", "left", "pleural", "effusion", "."),
+    ]
+    assert all("attention" in map_["kind"] for map_ in maps)
+
+
+def test_chosen_patches_are_boxes_with_scores(read: Read, trained: Path, tiny_set: Path, tmp_path: Path) -> None:
+    from cxrcl import assemble, checkpoint
+
+    state = checkpoint.load(trained)
+    vit = {"_target_": "cxrcl.models.vit.ConvStemViT", "size": 32, "width": 16, "depth": 2, "heads": 2}
+    topk = {"_target_": "cxrcl.models.patch_selection.TopKPatches", "encoder": vit, "num_patches": 3}
+    state["config"]["model"]["image_encoder"] = topk
+    torch.manual_seed(0)
+    state["model"] = assemble.build_model(
+        state["config"]["model"], state["config"]["labels"], None, ("cxrcl",)
+    ).state_dict()
+    checkpoint.save(state, tmp_path / "topk.pt")
+    film = tiny_set / "images" / "0_lateral.png"  # a square
+    command = ("--checkpoint", tmp_path / "topk.pt", "--image", film, "--heatmap", "--out", tmp_path / "out")
+    entry = entry_of(read, *command)
+    assert entry["heatmap"]["maps"][0]["title"] == "score of each patch"
+    scores = [patch["score"] for patch in entry["patches"]]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    for x0, y0, x1, y1 in (patch["box"] for patch in entry["patches"]):
+        assert x1 - x0 == pytest.approx(0.25) and y1 - y0 == pytest.approx(0.25) and x0 % 0.25 == y0 % 0.25 == 0
 
 
 HEAD = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}

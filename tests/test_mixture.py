@@ -98,6 +98,7 @@ def test_a_weight_for_some_sources_only_is_an_error(compose: Callable[..., dict[
         (["data.sources.chexpert.weight=1e-6", "data.sources.mimic_cxr.weight=1"], "weight=1e-06: gives 0 of 20"),
         (["data.text=report", *(f"data.sources.{k}.weight=1" for k in ("mimic_cxr", "chexpert"))], "gives 5 of 10"),
         (["data.views=[Lateral]"], "no image of the source chexpert is left"),
+        (["data.labels=[Edema,Edema]"], "data.labels: Edema stands twice: name each label once"),
     ],
 )
 def test_mistakes(compose: Callable[..., dict[str, Any]], overrides: Sequence[str], said: str) -> None:

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from helpers import PACKAGES, CharTokenizer, settings, tiny_towers, write_manifest
 
-from cxrcl import app
+from cxrcl import app, checkpoint
 from cxrcl.data import loader
 from cxrcl.data.tokens import TokenTable
+from cxrcl.errors import DataError
+from cxrcl.questions import sentences_of
 from cxrcl.types import Tokens
 
 
@@ -87,3 +89,27 @@ def test_what_a_text_is_drawn_from_is_a_setting(setting: str, reports: Path, tmp
         for name, more in (("a", ()), ("b", (f"data.{setting}",)))
     )
     assert len(first) == 3 and first != other
+
+
+def test_sentences_made_of_a_template_are_kept_with_the_checkpoint(reports: Path, tmp_path: Path) -> None:
+    """So that inference asks about labels which only the template speaks of."""
+    table = pd.read_csv(reports / "manifest.csv", dtype=str, keep_default_na=False)
+    table = table.rename(columns={"Edema": "Hummocks"})
+    (reports / "renamed").mkdir()
+    table.to_csv(reports / "renamed" / "manifest.csv", index=False)
+    (reports / "renamed" / table["image"].iloc[0].partition("/")[0]).symlink_to(reports / "images")
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"*": {"pos": ["{} is seen."], "neg": ["no {lower}."], "unc": ["maybe {lower}."]}}))
+    losses(reports / "renamed", tmp_path / "run", "data.text=prompts", f"prompts.file='{file}'")
+    stored = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["config"]
+    assert stored["prompt_sentences"]["Hummocks"]["neg"] == ["no hummocks."]
+    assert "Hummocks" in sentences_of(stored)[1]
+
+
+def test_equal_reports_are_refused_without_showing_them(reports: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(reports / "manifest.csv", dtype=str, keep_default_na=False)
+    (reports / "equal").mkdir()
+    table.assign(findings="Jane Roe has edema.", impression="").to_csv(reports / "equal" / "manifest.csv", index=False)
+    with pytest.raises(DataError, match="are all the same: there is nothing to contrast") as caught:
+        losses(reports / "equal", tmp_path / "run", "data.text=report")
+    assert "Jane" not in str(caught.value)

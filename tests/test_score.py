@@ -78,6 +78,8 @@ def test_a_table_of_two_models_with_differences(files: Path, monkeypatch: Any, c
     line = next(line for line in printed.splitlines() if line.startswith("| Edema"))
     assert f"{edema['scores']['auroc']['value']:.3f} [" in line and line in markdown
     assert results["models"][0]["threshold"] == "0.5 (no validation predictions)"
+    page = (files / "out/report.html").read_text()
+    assert f"{edema['scores']['auroc']['value']:.3f}" in page and "<script" not in page
 
 
 def test_thresholds_and_temperatures_are_fitted_on_the_validation_split(files: Path, monkeypatch: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from helpers import PACKAGES, FixedData, StopsRun, TinyImages, batch_of, equal_everywhere, settings, write_manifest
 from torch import Tensor, nn
 
-from cxrcl import app, assemble, checkpoint, config
+from cxrcl import app, assemble, checkpoint, config, evaluators
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.loss import Loss
@@ -340,7 +340,7 @@ class _Figure(Scores):
 
 def test_the_selecting_figure_is_the_first_evaluators_unless_named() -> None:
     def chosen(**values: Any) -> tuple[str | None, bool]:
-        plan = assemble.with_selector(
+        plan = evaluators.with_selector(
             replace(PLAN, evaluate_every=1), config.Trainer(**values), {"a": Scores(), "b": _Figure()}, Line()
         )
         return plan.select, plan.higher_is_better
@@ -360,8 +360,8 @@ def test_selecting_without_evaluations_is_an_error() -> None:
     for select, mode in (("a/value", None), ("a/other", "min")):
         values = config.Trainer(select=select, select_mode=mode)
         with pytest.raises(ConfigError, match=f"trainer.select={select}: nothing is evaluated; set trainer.evaluate_e"):
-            assemble.with_selector(PLAN, values, {"a": Scores()}, Line())
-    assert assemble.with_selector(PLAN, config.Trainer(), {"a": Scores()}, Line()).select is None
+            evaluators.with_selector(PLAN, values, {"a": Scores()}, Line())
+    assert evaluators.with_selector(PLAN, config.Trainer(), {"a": Scores()}, Line()).select is None
 
 
 class _RisingLoss(Line):
@@ -381,10 +381,10 @@ def test_a_loss_that_tells_nothing_of_the_model_selects_only_when_it_is_named(
 ) -> None:
     data: Any = FixedData((), {"valid": (torch.zeros(2, 3, 16, 16), torch.zeros(2, 0), ["", ""], ["", ""])})
     loss, plan = Loss(data, batch_size=2), replace(PLAN, evaluate_every=1)
-    found = assemble.with_selector(plan, config.Trainer(select=select), {"loss": loss, "a": Scores()}, objective())
+    found = evaluators.with_selector(plan, config.Trainer(select=select), {"loss": loss, "a": Scores()}, objective())
     assert (found.select, found.higher_is_better) == chosen
     if select is None:
-        alone = assemble.with_selector(plan, config.Trainer(), {"loss": loss}, objective()).select
+        alone = evaluators.with_selector(plan, config.Trainer(), {"loss": loss}, objective()).select
         assert alone == ("loss/total" if objective.loss_selects else None)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers import PACKAGES, settings, tiny_towers
 
@@ -40,6 +41,22 @@ def test_too_many_stop_the_run_after_100_samples(own_set: Path, tmp_path: Path) 
     empty(own_set, "3_pa.png")
     with pytest.raises(DataError, match=r"^\d+ of 120 samples had a film .* data\.max_bad_fraction=0\.01"):
         train(own_set, tmp_path / "run")
+
+
+def test_more_than_one_in_100_may_be_bad_from_the_start(own_set: Path, tmp_path: Path) -> None:
+    empty(own_set, "0_pa.png", "1_pa.png", "2_pa.png")
+    assert train(own_set, tmp_path / "run", "data.max_bad_fraction=0.9")
+    with pytest.raises(DataError, match=r"image of row \d+ of the manifest: empty file"):
+        train(own_set, tmp_path / "other")
+
+
+def test_films_of_a_split_that_is_not_used_may_be_bad(own_set: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(own_set / "manifest.csv", dtype=str)
+    for name in table["image"][table["split"] == "test"]:
+        (own_set / name).write_bytes(b"")
+    assert train(own_set, tmp_path / "run")
+    with pytest.raises(DataError, match=r"image of row \d+ of the manifest: empty file"):
+        train(own_set, tmp_path / "other", "evals=[zero_shot]", "splits=[test]")
 
 
 def test_none_are_allowed_with_0(own_set: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def read_journal(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     A line that was cut by the end of a process is taken away.
 
     Raises:
-        DataError: it was begun with other settings.
+        DataError: it holds what was made with other settings.
     """
     content = file.read_bytes() if file.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
@@ -156,7 +156,9 @@ def read_journal(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
         begun, known = dict(first), dict(pairs)
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: cannot be read ({error}): remove it, to translate all sentences again") from None
-    if begun != settings:
+    if begun != settings and not known:  # a mistyped name, say: nothing is lost
+        file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    elif begun != settings:
         changed = ", ".join(f"{k}={begun.get(k)}" for k in settings if begun.get(k) != settings[k])
         raise DataError(f"{file} was begun with {changed}: remove it, or name another --out")
     return known

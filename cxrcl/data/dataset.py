@@ -6,6 +6,8 @@ state, and any number of workers and processes gives the same data.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +31,7 @@ class Sample:
     labels: np.ndarray  # float32 [C]
     index: int  # row of the manifest's CSV (its header is row 1)
     bad: int = 0  # row of the CSV whose film cannot be read, in place of whose sample this one stands; 0: none
+    seen: np.ndarray | None = None  # float32 [V, dim]: features of the films in place of `images`
 
 
 class _Unreadable(Exception):
@@ -46,7 +49,13 @@ class TrainSet:
         num_views: V. A study with fewer images gives one twice, augmented independently.
         num_texts: T independent draws of a text; samples without any text are dropped and counted in `dropped`.
         films: how they are read.
+
+    Attributes:
+        known: set to have samples with features of films in place of the films: path -> float32 [dim]. A film that is
+            not among them could not be read.
     """
+
+    known: Mapping[str, np.ndarray] | None = None
 
     def __init__(
         self,
@@ -126,8 +135,17 @@ class TrainSet:
     def _make(self, epoch: int, item: int) -> Sample:
         rows = self.items[item]
         first = int(rows[0])
-        chosen = stream(self.seed, VIEWS, epoch, first).permutation(rows)
+        chosen = stream(self.seed, VIEWS, epoch, first).permutation(rows) if len(rows) > 1 else rows
         chosen = np.resize(chosen, self.num_views)  # repeats when the study has too few
+        texts = []
+        for k in range(self.num_texts):
+            assert self.texts is not None
+            texts.append(self.texts.draw(first, stream(self.seed, TEXT, epoch, first, k), k))
+        labels, line = self.values[first], int(self.lines[first])
+        if self.known is not None:
+            return Sample(
+                None, None, texts, labels, line, seen=np.stack([self._seen(self.known, row) for row in chosen])
+            )
         images, numbers = [], []
         for view, row in enumerate(chosen):
             rng = stream(self.seed, IMAGE, epoch, first, view)
@@ -137,11 +155,12 @@ class TrainSet:
                 raise _Unreadable(int(self.lines[row]), error) from None
             images.append(self.transform.geometry(film, rng)[None])
             numbers.append(self.transform.draw(rng))
-        texts = []
-        for k in range(self.num_texts):
-            assert self.texts is not None
-            texts.append(self.texts.draw(first, stream(self.seed, TEXT, epoch, first, k), k))
-        return Sample(np.stack(images), np.stack(numbers), texts, self.values[first], int(self.lines[first]))
+        return Sample(np.stack(images), np.stack(numbers), texts, labels, line)
+
+    def _seen(self, known: Mapping[str, np.ndarray], row: int) -> np.ndarray:
+        if self.paths[row] not in known:
+            raise _Unreadable(int(self.lines[row]), ImageError("could not be read when films were encoded"))
+        return known[self.paths[row]]
 
 
 class EvalSet:
@@ -206,16 +225,17 @@ def _read(films: Films, path: str, line: int, side_px: int) -> np.ndarray:
         raise DataError(f"image of row {line} of the manifest: {error}") from None
 
 
-def probe_images(manifest: Manifest, count: int = 16, allowed: int = 0, films: Films = FULL_SIZE) -> None:
+def probe_images(manifest: Manifest, count: int = 16, max_bad_fraction: float = 0.0, films: Films = FULL_SIZE) -> None:
     """Open a few files spread over the manifest, so that a wrong folder is noticed before any work starts.
 
     Args:
-        allowed: so many of them may be unreadable in the split train, where others stand in for them.
+        max_bad_fraction: of them, rounded up, may be unreadable in the split train, where others stand in for them.
 
     Raises:
         DataError: the row and the reason.
     """
     lines = _lines(manifest)
+    allowed = math.ceil(max_bad_fraction * count)
     for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
         try:
             _read(films, manifest.rows["path"].iloc[row], int(lines[row]), MIN_SIDE_PX)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cxrcl.data.manifest import Manifest
 
@@ -31,3 +33,9 @@ def keep_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: int
         count = math.ceil(Fraction(str(fraction)) * len(ranked))  # 0.07 * 100 is more than 7 in binary numbers
         keep[rows] = ids.isin(ranked[:count])
     return manifest if keep.all() else manifest.take(keep)
+
+
+def write_index(file: Path, training: Manifest, data: Manifest, splits: Sequence[str]) -> None:
+    """A CSV (image, split) of the films that a run trains on and of those it is chosen on, in the manifest's order."""
+    evaluated = data.rows[data.rows["split"].isin([split for split in splits if split != "train"])]
+    pd.concat([training.rows, evaluated])[["image", "split"]].to_csv(file, index=False)

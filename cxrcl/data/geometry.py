@@ -94,7 +94,8 @@ def read_out(
     centre_x, centre_y = crop.centre
     # Bilinear interpolation looks at neighbours only: beyond a step of 2 it would miss pixels. Shrink by area first.
     if step_x > 2 or step_y > 2:
-        shrunk = round(width * min(1, 1.5 / step_x)), round(height * min(1, 1.5 / step_y))
+        # A pixel is left of a film that is very long and narrow.
+        shrunk = tuple(max(1, round(n * min(1, 1.5 / step))) for n, step in ((width, step_x), (height, step_y)))
         film = cv2.resize(film, shrunk, interpolation=cv2.INTER_AREA)
         step_x, centre_x = step_x * shrunk[0] / width, centre_x * shrunk[0] / width
         step_y, centre_y = step_y * shrunk[1] / height, centre_y * shrunk[1] / height
@@ -116,6 +117,40 @@ def _beyond(warp: np.ndarray, film: np.ndarray, size: int) -> int:
     limits = np.array([[film.shape[1]], [film.shape[0]]]) - 0.5 + 1e-6
     inside = bool((corners > -0.5 - 1e-6).all() and (corners < limits).all())
     return cv2.BORDER_REPLICATE if inside else cv2.BORDER_CONSTANT
+
+
+def place_on_film(crop: Crop, place: Pair) -> Pair:
+    """A place in the square, as fractions of its side -> (x, y) in pixels of the film, which may lie beyond it."""
+    x, y = (c + (p - 0.5) * side for c, p, side in zip(crop.centre, place, crop.sides))
+    return x, y
+
+
+def to_film(values: np.ndarray, crop: Crop, width: int, height: int) -> np.ndarray:
+    """Values of the square, such as a heat-map, back on the film: the inverse of `read_out` without its options.
+
+    Args:
+        values: float [h, w], one for each cell of a grid over the square; bilinear between the cells' centres.
+        crop: the rectangle of the film that became the square.
+        width, height: of the film.
+
+    Returns:
+        float32 [`height`, `width`], nan where the film was cut off: the model has seen nothing of it.
+    """
+    rows, columns = values.shape
+    step_x, step_y = columns / crop.sides[0], rows / crop.sides[1]  # cells for each pixel of the film
+    x = (np.arange(width) + 0.5 - crop.centre[0]) * step_x + columns / 2
+    y = (np.arange(height) + 0.5 - crop.centre[1]) * step_y + rows / 2
+    # Shrinking averages first, for the same reason as in `read_out`.
+    wanted = max(1, round(columns / max(1, step_x))), max(1, round(rows / max(1, step_y)))
+    grid: np.ndarray = values.astype(np.float32)
+    if wanted != (columns, rows):
+        grid = cv2.resize(grid, wanted, interpolation=cv2.INTER_AREA)
+    across = np.broadcast_to((x * wanted[0] / columns - 0.5).astype(np.float32), (height, width))
+    down = np.broadcast_to((y * wanted[1] / rows - 0.5).astype(np.float32)[:, None], (height, width))
+    found = cv2.remap(grid, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    found[:, (x < 0) | (x > columns)] = np.nan
+    found[(y < 0) | (y > rows)] = np.nan
+    return found
 
 
 def equalise(image: np.ndarray, clip_limit: float) -> np.ndarray:

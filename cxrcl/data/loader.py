@@ -17,7 +17,12 @@ from torch.utils.data import DataLoader
 from cxrcl.data.dataset import Sample
 from cxrcl.data.tokens import TokenTable, tokenize
 from cxrcl.errors import UserError
-from cxrcl.types import Batch, Text, Tokenizer
+from cxrcl.types import Batch, Features, Text, Tokenizer
+
+
+def features_of(pooled: torch.Tensor) -> Features:
+    """Features [B, V, ...] of pooled ones [B, V, dim] alone: without local ones, [B, V, 0, dim]."""
+    return Features(pooled, pooled[:, :, None][:, :, :0])
 
 
 class Collate:
@@ -40,17 +45,19 @@ class Collate:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         first = samples[0]
-        images = np.stack([s.images for s in samples if s.images is not None])
+        images = None if first.images is None else np.stack([s.images for s in samples if s.images is not None])
+        seen = None if first.seen is None else np.stack([s.seen for s in samples if s.seen is not None])
         augment = None if first.augment is None else np.stack([s.augment for s in samples if s.augment is not None])
         text = None
         if self.tokenizer is not None and first.texts:
             text = self._text(samples, self.tokenizer)
         return Batch(
-            images=torch.from_numpy(images),
+            images=None if images is None else torch.from_numpy(images),
             augment=None if augment is None else torch.from_numpy(augment),
             text=text,
             labels=torch.from_numpy(np.stack([s.labels for s in samples])),
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
+            seen=None if seen is None else features_of(torch.from_numpy(seen)),
             bad=torch.tensor([s.bad for s in samples], dtype=torch.int64),
         )
 

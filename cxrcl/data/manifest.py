@@ -23,6 +23,7 @@ REQUIRED = ("image", "patient", "study", "view", "split")
 OPTIONAL = ("findings", "impression", "text", "text_augment", "sex", "age", "source")
 SPLITS = ("train", "valid", "test")
 FILE_NAME = "manifest.csv"
+_FEW_VALUES = ("view", "split", "sex", "source", "part")
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,11 @@ def _read_table(file: Path) -> pd.DataFrame:
         raise DataError(f"{file}: one single column {table.columns[0]!r}: separate the columns by commas")
     missing = [name for name in REQUIRED if name not in table]
     if missing:
-        found = ", ".join(map(str, table.columns))
-        raise DataError(f"{file}: no column {', '.join(missing)}; found: {found}. Rename or add the column")
+        if not set(REQUIRED) & set(table.columns):  # of a file without a header these are cells of a patient
+            found = f"none of these among {len(table.columns)}; the first line has to name the columns"
+        else:
+            found = f"found: {', '.join(map(str, table.columns))}. Rename or add the column"
+        raise DataError(f"{file}: no column {', '.join(missing)}; {found}")
     if table.empty:
         raise DataError(f"{file}: 0 rows")
     return table
@@ -137,6 +141,11 @@ def check_patients(table: pd.DataFrame, where: str) -> None:
         )
 
 
+def _shown(value: str) -> str:
+    """A cell as messages show it: what is longer than a label may be a name or a report, and logs hold neither."""
+    return repr(value) if len(value) <= 4 else f"a text of {len(value)} characters"
+
+
 def _label_values(table: pd.DataFrame, labels: Sequence[str], file: Path) -> np.ndarray:
     values = np.full((len(table), len(labels)), np.nan, dtype=np.float32)
     for column, name in enumerate(labels):
@@ -149,8 +158,8 @@ def _label_values(table: pd.DataFrame, labels: Sequence[str], file: Path) -> np.
         if bad.any():
             rows = bad[codes]
             raise DataError(
-                f"{file}: label {name!r} is {texts[codes[rows][0]]!r} in {_rows_named(rows)}: labels are 1, 0, -1 or "
-                "blank; if the column is not a label, name the labels with data.labels=[...]"
+                f"{file}: label {name!r} is {_shown(texts[codes[rows][0]])} in {_rows_named(rows)}: labels are 1, 0, "
+                "-1 or blank; if the column is not a label, name the labels with data.labels=[...]"
             )
         values[:, column] = numbers[codes]
     return values
@@ -258,7 +267,9 @@ def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str
         present = set(manifest.rows[column])
         absent = [value for value in allowed if value not in present]
         if absent:
-            raise DataError(f"{column} {absent[0]!r} does not occur in the data: it has {', '.join(sorted(present))}")
+            # Names of films, patients and texts are many, and no log should hold them.
+            hint = f": it has {', '.join(sorted(present))}" if column in _FEW_VALUES else ""
+            raise DataError(f"{column} {absent[0]!r} does not occur in the data{hint}")
         keep &= manifest.rows[column].isin(list(allowed)).to_numpy()
     if not keep.any():
         raise DataError(f"no image is left after filtering by {', '.join(wanted)}")

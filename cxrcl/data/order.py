@@ -21,7 +21,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
     """`total` in whole numbers that are as the weights, by the largest remainder (ties: the first one)."""
-    exact = total * np.asarray(weights, dtype=float) / sum(weights)
+    parts = np.asarray(weights, dtype=float) / max(weights)  # whose sum is finite
+    exact = total * parts / parts.sum()
     counts = np.floor(exact).astype(int)
     rest = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
     counts[rest] += 1

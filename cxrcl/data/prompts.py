@@ -153,10 +153,16 @@ class PromptSampler:
                 f"prompts: {self.file} has no sentences for {', '.join(absent)}; it has {', '.join(self.prompts)}: "
                 "add them, or name the labels to use with data.labels=[...]"
             )
-        for kind, asked in (("neg", self.num_negatives > 0), ("unc", self.uncertain)):
+        for kind, asked, without in (
+            ("neg", self.num_negatives > 0, "num_negatives=0"),
+            ("unc", self.uncertain, "uncertain=false"),
+        ):
             empty = [name for name in labels if asked and not self.prompts[name].get(kind)]
             if empty:
-                raise ConfigError(f"prompts: {self.file} has no `{kind}` sentences for {', '.join(empty)}")
+                raise ConfigError(
+                    f"prompts: {self.file} has no `{kind}` sentences for {', '.join(empty)}: "
+                    f"add them, or set prompts.{without}"
+                )
 
     def _candidates(self, values: Mapping[str, float]) -> tuple[list[str], list[str], list[str]]:
         positive = [name for name, value in values.items() if value == 1]

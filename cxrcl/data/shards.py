@@ -26,12 +26,14 @@ from urllib.parse import urlsplit
 import pandas as pd
 from tqdm import tqdm
 
+from cxrcl.data import draft as drafts
 from cxrcl.data import manifest as manifests
 from cxrcl.data import packing
 from cxrcl.data.archives import MAX_BYTES
+from cxrcl.data.draft import Draft
 from cxrcl.data.films import Films
 from cxrcl.data.manifest import FILE_NAME, OPTIONAL, REQUIRED
-from cxrcl.data.packing import Draft, Packed, Taken
+from cxrcl.data.packing import Packed, Taken
 from cxrcl.data.shard_rows import Rules, SampleError, read_sample
 from cxrcl.data.store import HEAD, JOURNAL, VERSION, Store, names_digest, read_head
 from cxrcl.errors import DataError
@@ -70,18 +72,18 @@ def pack(
     shards = expand(patterns)
     origin = json.dumps([[_shown(shard) for shard in shards], astuple(rules)])
     head = {"version": VERSION, "read_px": read_px, "shards_sha256": hashlib.sha256(origin.encode()).hexdigest()}
-    packing.check_folder(out)
+    drafts.check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()
     if (out / HEAD).exists() and not overwrite:
-        packing.check_same(read_head(out), head, out)
+        drafts.check_same(read_head(out), head, out)
         (out / JOURNAL).unlink(missing_ok=True)
         return PackedShards(Packed(Store(out), manifests.load(out), 0), left_out)
-    with packing.opened_draft(out, head, overwrite) as draft:
+    with drafts.opened_draft(out, head, overwrite) as draft:
         before = len(draft.entries)
         _append(draft, shards, Films(read_px), num_workers, rules, left_out)
         rows = [entry.row or {} for entry in draft.entries]
-        with packing.replaced(out / FILE_NAME) as file:
+        with drafts.replaced(out / FILE_NAME) as file:
             file.write(_table(rows, rules).to_csv(index=False, lineterminator="\n").encode())
         draft.finish({**head, "images_sha256": names_digest(row["image"] for row in rows)})
     return PackedShards(Packed(Store(out), manifests.load(out), len(rows) - before), left_out)

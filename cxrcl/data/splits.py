@@ -43,7 +43,7 @@ class Splits:
         self._parts: dict[str, Manifest] = {}
         self._texts: dict[str, Texts] = {}
 
-    def _part(self, split: str) -> Manifest:
+    def part(self, split: str) -> Manifest:
         if split not in self._parts:
             self._parts[split] = self.manifest.split(split)
         return self._parts[split]
@@ -51,17 +51,17 @@ class Splits:
     def _texts_of(self, split: str) -> Texts:
         """Made when asked for: a model that reads no text needs no sentences for the data's labels."""
         if split not in self._texts:
-            self._texts[split] = self.make_texts(self._part(split))
+            self._texts[split] = self.make_texts(self.part(split))
         return self._texts[split]
 
     def size(self, split: str) -> int:
-        return len(self._part(split))
+        return len(self.part(split))
 
     def truth(self, split: str) -> Tensor:
-        return torch.from_numpy(self._part(split).values)
+        return torch.from_numpy(self.part(split).values)
 
     def column(self, split: str, name: str) -> list[str]:
-        return self._part(split).rows[name].tolist()
+        return self.part(split).rows[name].tolist()
 
     def texts(self, split: str) -> list[str]:
         texts = self._texts_of(split)
@@ -75,5 +75,5 @@ class Splits:
             for start in range(0, len(positions), batch_size)
         ]
         sentences = self._texts_of(split) if texts else None
-        dataset = EvalSet(self._part(split), self.transform, sentences, views, texts, self.films)
+        dataset = EvalSet(self.part(split), self.transform, sentences, views, texts, self.films)
         return map(self.prepare, self.feed.batches(dataset, keys, Collate(self.tokenizer if texts else None)))

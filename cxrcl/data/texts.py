@@ -57,9 +57,12 @@ class Texts:
     def __len__(self) -> int:
         return len(self._report)
 
+    def has_report(self, row: int) -> bool:
+        return bool(self._report[row].sections)
+
     def exists(self, row: int) -> bool:
-        if self._report[row].sections or not self._speaks:
-            return bool(self._report[row].sections)
+        if self.has_report(row) or not self._speaks:
+            return self.has_report(row)
         sampler, named = self._spoken(row)
         return sampler.can_speak(named)
 

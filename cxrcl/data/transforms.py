@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cxrcl.data import photometry
-from cxrcl.data.geometry import Fit, TrainFit, equalise, middle_crop, random_crop, read_out
+from cxrcl.data.geometry import Crop, Fit, TrainFit, equalise, middle_crop, random_crop, read_out
 from cxrcl.types import Batch, ImageSpec
 
 Range = tuple[float, float]
@@ -120,8 +120,15 @@ class RadiographTransform:
         self.blur_probability = blur_probability
         self.blur_px = blur_px
 
-    # ------------------------------------------------------------------------------------------ host half
+    @property
+    def augments(self) -> bool:
+        """Whether training may see a film otherwise than evaluation does."""
+        jitter = self.jitter_probability > 0 and max(self.gamma, self.brightness, self.contrast) > 0
+        chances = (self.flip_probability, self.clahe_probability, self.blur_probability)
+        moved = max(self.rotate_deg, self.translate, *chances) > 0 or tuple(self.zoom) != (1.0, 1.0)
+        return self.scale is not None or moved or jitter
 
+    # ------------------------------------------------------------------------------------------ host half
     def needed_side_px(self, augmented: bool = True) -> int:
         """The shorter side at which a film should be decoded: room for the smallest crop; else for evaluation's."""
         smallest = self.eval_crop
@@ -134,9 +141,9 @@ class RadiographTransform:
         size = self.spec.size
         height, width = film.shape
         if rng is None:
-            return read_out(film, middle_crop(self.fit, width, height, self.eval_crop), size)
+            return read_out(film, self.evaluation_crop(width, height), size)
         if self.scale is None:
-            crop = middle_crop(self.fit, width, height, self.eval_crop)
+            crop = self.evaluation_crop(width, height)
         else:
             crop = random_crop(self.train_fit, width, height, self.scale, self.aspect, rng)
         image = read_out(
@@ -151,6 +158,10 @@ class RadiographTransform:
         if rng.random() < self.clahe_probability:
             image = equalise(image, rng.uniform(*self.clahe_clip))
         return image
+
+    def evaluation_crop(self, width: int, height: int) -> Crop:
+        """The rectangle of a film that becomes the square in evaluation."""
+        return middle_crop(self.fit, width, height, self.eval_crop)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """The numbers of the device half, float32 [4]: gamma's exponent, factors of brightness and contrast, blur."""

@@ -50,3 +50,9 @@ def weightings(positive: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]
         if members:
             found[group] = dict.fromkeys(members, 1.0)
     return found
+
+
+def off_diagonal_mean(matrix: np.ndarray) -> float:
+    """(sum - trace) / (n (n - 1)) of a square matrix; with cosines the trace is n."""
+    count = len(matrix)
+    return float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))

@@ -45,4 +45,4 @@ class Classification(Scorer):
 
     def score(self, look: Look, splits: Sequence[str]) -> Scores:
         logits = look.rows("logits", splits)
-        return Scores(self.data.labels, logits.numpy(), look.labels(splits).numpy(), logits.sigmoid().numpy())
+        return Scores(self.data.labels, logits.numpy(), look.labels(splits).numpy(), logits.double().sigmoid().numpy())

@@ -33,6 +33,7 @@ class Films:
         member: int [n], the patient of each.
         probabilities: float [n] in [0, 1], or None.
         predicted: bool [n], or None without a threshold.
+        order: float [n], what the films are ranked by; None: by `scores`.
     """
 
     scores: np.ndarray
@@ -40,6 +41,7 @@ class Films:
     member: np.ndarray
     probabilities: np.ndarray | None = None
     predicted: np.ndarray | None = None
+    order: np.ndarray | None = None
 
 
 def pooled(parts: Sequence[Films]) -> Films:
@@ -57,6 +59,7 @@ def pooled(parts: Sequence[Films]) -> Films:
         empty.astype(int) if member is None else member,
         join("probabilities"),
         join("predicted"),
+        join("order"),
     )
 
 
@@ -66,7 +69,8 @@ class Column:
     def __init__(self, films: Films, patients: int) -> None:
         self.films = films
         self.is_valid = not np.isnan(films.scores).any()
-        self.ranking = Ranking(films.scores, films.positive, films.member, patients) if self.is_valid else None
+        order = films.scores if films.order is None else films.order
+        self.ranking = Ranking(order, films.positive, films.member, patients) if self.is_valid else None
         self.sums = _sums(films, patients)
 
     @property

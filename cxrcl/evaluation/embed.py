@@ -10,6 +10,16 @@ from torch import Tensor
 from cxrcl.types import Batch, EmbedsText, EvalData, Gathers
 
 
+def share(runtime: Gathers, count: int, batch_size: int) -> range:
+    """Positions of this process among `count`: whole batches, contiguous, disjoint, covering.
+
+    A matrix product rounds a row differently in batches of different sizes. So that figures are the same for any number
+    of processes, each film is encoded in the same batch, whoever encodes it.
+    """
+    batches = runtime.shard(-(-count // batch_size))
+    return range(batches.start * batch_size, min(batches.stop * batch_size, count))
+
+
 def over_images(
     data: EvalData, splits: Sequence[str], runtime: Gathers, compute: Callable[[Batch], Tensor], batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
@@ -20,7 +30,7 @@ def over_images(
     rows, labels = [], []
     for split in splits:
         parts, known = [], []
-        for batch in data.batches(split, runtime.shard(data.size(split)), batch_size):
+        for batch in data.batches(split, share(runtime, data.size(split), batch_size), batch_size):
             parts.append(compute(batch).float())
             known.append(batch.labels)
         rows.append(runtime.gather_rows(_stack(parts, compute, data, split, batch_size, runtime)).cpu())

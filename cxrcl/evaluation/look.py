@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from cxrcl.evaluation.embed import embed_texts
-from cxrcl.types import EmbedsImages, EmbedsText, EncodesImages, EvalData, Features, Gathers
+from cxrcl.evaluation.embed import embed_texts, share
+from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, EvalData, Features, Gathers
 
 
 class Ask(NamedTuple):
@@ -89,19 +89,22 @@ class Look:
         encoder, runtime = cast(EncodesImages, self.model), self.runtime
         wanted = {ask.name: ask.compute for ask in self._asks if split in ask.splits}
 
-        def compute(images: Tensor) -> dict[str, Tensor]:
-            features = encoder.encode_images(images)
+        def compute(batch: Batch) -> dict[str, Tensor]:
+            if batch.seen is not None:
+                features = Features(*(part[:, 0] for part in batch.seen))
+            else:
+                assert batch.images is not None
+                features = encoder.encode_images(batch.images[:, 0])
             return {name: call(features).float() for name, call in wanted.items()}
 
         parts: list[Mapping[str, Tensor]] = []
-        for batch in self.data.batches(split, runtime.shard(self.data.size(split)), self.batch_size):
-            assert batch.images is not None
-            parts.append(compute(batch.images[:, 0]))
+        positions = share(runtime, self.data.size(split), self.batch_size)
+        for batch in self.data.batches(split, positions, self.batch_size):
+            parts.append(compute(batch))
         if not parts and self.data.size(split):
             # A process without a share still takes part in the gather: it needs the shape of a row.
-            images = next(iter(self.data.batches(split, range(1), 1))).images
-            assert images is not None
-            parts.append({name: rows[:0] for name, rows in compute(images[:, 0]).items()})
+            first = next(iter(self.data.batches(split, range(1), 1)))
+            parts.append({name: rows[:0] for name, rows in compute(first).items()})
         for name in wanted:
             rows = torch.cat([part[name] for part in parts])
             self._rows[name, split] = runtime.gather_rows(rows).cpu()

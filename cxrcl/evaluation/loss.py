@@ -47,7 +47,7 @@ class Loss(Evaluator):
                 continue
             for start in range(0, len(positions) - size + 1, size) if size else ():
                 mine = [positions[start + k] for k in runtime.shard(size)]
-                for batch in self.data.batches(split, mine, len(mine), objective.num_texts, objective.num_views):
+                for batch in look.data.batches(split, mine, len(mine), objective.num_texts, objective.num_views):
                     losses.append(objective(batch).loss.detach().float())
                     # A batch counts by the samples that the loss can use.
                     shares.append(objective.learns_from(batch.labels).float().mean().to(losses[-1].device))

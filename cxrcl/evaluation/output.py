@@ -112,17 +112,18 @@ def _lines(facts: Mapping[str, Any]) -> str:
 
 
 def predictions(page: Page) -> pd.DataFrame | None:
-    """None where no label was scored. Evaluators that scored other films than `page.films` are left out."""
-    if page.films is None:
+    """None where no label was scored. Checkpoints that scored other films than the first are left out."""
+    films = page.checkpoints[0].films if page.checkpoints else None
+    if films is None:
         return None
-    columns: dict[str, Any] = {"image": page.films.images, "split": page.films.splits}
-    for name, found in page.series().items():
-        if len(found.scores) != len(page.films.images):
-            continue
-        for k, label in enumerate(found.labels):
-            columns[f"{name}/{label}/score"] = found.scores[:, k]
-            if found.probabilities is not None:
-                columns[f"{name}/{label}/probability"] = found.probabilities[:, k]
+    columns: dict[str, Any] = {"image": films.images, "split": films.splits}
+    for one in page.checkpoints:
+        for evaluator, found in one.scores.items() if one.films == films else ():
+            name = page.of(one.name, evaluator)
+            for k, label in enumerate(found.labels):
+                columns[f"{name}/{label}/score"] = found.scores[:, k]
+                if found.probabilities is not None:
+                    columns[f"{name}/{label}/probability"] = found.probabilities[:, k]
     return pd.DataFrame(columns) if len(columns) > 2 else None
 
 

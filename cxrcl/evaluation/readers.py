@@ -10,14 +10,17 @@ from torch import Tensor
 
 from cxrcl.evaluation.embed import embed_texts
 from cxrcl.evaluation.prompted import directions_of
-from cxrcl.types import Classifies, EmbedsImages, EmbedsText, ScalesSimilarity
+from cxrcl.types import Classifies, EmbedsImages, EmbedsText, Features, ScalesSimilarity
 
 
 class Reader(Protocol):
     rule: str
 
+    def of(self, features: Features) -> list[dict[str, float]]:
+        """What `encode_images` gives -> one {label: probability} an image."""
+
     def run(self, images: Tensor) -> list[dict[str, float]]:
-        """float32 [B, 3, S, S] -> one {label: probability} an image."""
+        """The same of images float32 [B, 3, S, S]."""
 
 
 def _named(labels: Sequence[str], probabilities: Tensor) -> list[dict[str, float]]:
@@ -30,8 +33,11 @@ class ClassifierReader:
     def __init__(self, model: Classifies, labels: Sequence[str]) -> None:
         self.model, self.labels = model, labels
 
+    def of(self, features: Features) -> list[dict[str, float]]:
+        return _named(self.labels, self.model.classify(features).sigmoid())
+
     def run(self, images: Tensor) -> list[dict[str, float]]:
-        return _named(self.labels, self.model.classify(self.model.encode_images(images)).sigmoid())
+        return self.of(self.model.encode_images(images))
 
 
 class ZeroShotReader:
@@ -59,8 +65,11 @@ class ZeroShotReader:
         self.directions = positive - negative
 
     def run(self, images: Tensor) -> list[dict[str, float]]:
+        return self.of(self.model.encode_images(images))
+
+    def of(self, features: Features) -> list[dict[str, float]]:
         # The softmax of two numbers is the sigmoid of their difference.
-        embedded = self.model.embed_images(self.model.encode_images(images))
+        embedded = self.model.embed_images(features)
         with torch.autocast("cpu", enabled=False):  # bf16 would make ties of near neighbours
             margin = embedded.float().cpu() @ self.directions.T
         return _named(self.labels, (self.scale * margin).sigmoid())

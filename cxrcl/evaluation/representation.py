@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cxrcl.evaluation.averages import off_diagonal_mean
 from cxrcl.evaluation.look import Ask, Evaluator, Look, embeddings
 from cxrcl.evaluation.projections import FEWEST, Method, Projection, check_method, project
 from cxrcl.evaluation.prompted import directions_of
@@ -63,7 +64,7 @@ class Space:
 
     def projections(self) -> list[Projection]:
         """By method and dimension. Computed here, and not in the evaluation: only a report needs them."""
-        if len(self.points) < FEWEST:
+        if len(self.points) < FEWEST or not np.isfinite(self.points).all():
             return []
         return [project(self.points, method, count, self.seed) for method in self.methods for count in self.dimensions]
 
@@ -197,15 +198,9 @@ class Representation(Evaluator):
         return Dump(self.dump, images, splits, self.data.labels, truth, films.astype(np.float32))
 
 
-def off_diagonal_mean(matrix: np.ndarray) -> float:
-    """(sum - trace) / (n (n - 1)) of a square matrix; with cosines the trace is n."""
-    count = len(matrix)
-    return float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))
-
-
 def _along(films: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
     """Places of both along the unit vector from the mean text to the mean film."""
-    if not len(films):
+    if not len(films) or not (np.isfinite(films).all() and np.isfinite(texts).all()):
         return {}
     line = films.mean(axis=0) - texts.mean(axis=0)
     line /= max(float(np.linalg.norm(line)), 1e-12)

@@ -126,10 +126,10 @@ class Retrieval(Evaluator):
         return figures | (self._precisions(look, images, texts) if self.classes else {})
 
     def _figures(self, way: str, found: Tensor, gallery: int) -> dict[str, float]:
-        figures = {f"{way}/r{k}": float((found <= k).float().mean()) for k in self.at}
+        figures = {f"{way}/r{k}": float((found <= k).double().mean()) for k in self.at}
         figures |= {f"{way}/chance_r{k}": self._chance(way, k) for k in self.at}
         figures[f"{way}/median_rank"] = float(found.double().quantile(0.5))
-        figures[f"{way}/mean_rank"] = float(found.float().mean())
+        figures[f"{way}/mean_rank"] = float(found.double().mean())
         return figures | {f"{way}/gallery": float(gallery)}
 
     def _precisions(self, look: Look, images: Tensor, texts: Tensor) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cxrcl.evaluation.columns import DECISIONS, METRICS
 from cxrcl.evaluation.report import aligned, number
@@ -28,10 +28,6 @@ def cell(score: Score) -> str:
     return text if score.low is None else f"{text} [{number(score.low)}, {number(score.high)}]"
 
 
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    return aligned([[text.replace("|", "\\|") for text in row] for row in rows])
-
-
 def main_table(report: ScoreReport, metric: str) -> str:
     """One row a label, then the averages; one column a model."""
     rows = [[TITLES[metric], "films", "positives", *(model.name for model in report.models)]]
@@ -42,7 +38,7 @@ def main_table(report: ScoreReport, metric: str) -> str:
         over = len(averages[0].over[metric])
         name = f"{averages[0].name} over {over} label{'' if over == 1 else 's'}"
         rows.append([name, "", "", *(cell(average.scores[metric]) for average in averages)])
-    return _table(rows)
+    return aligned(rows)
 
 
 def summary(report: ScoreReport) -> str:
@@ -76,7 +72,7 @@ def _differences(report: ScoreReport) -> str:
             label = one.label if one.kind == "label" else f"({one.label})"
             p_values = [number(p, 4) for p in (one.p, one.p_holm)]
             rows.append([one.model, label, TITLES[one.metric], cell(one.difference), *p_values])
-    return _table(rows)
+    return aligned(rows)
 
 
 def _of_model(model: ModelScores) -> list[str]:
@@ -99,7 +95,7 @@ def _by_label(labels: Sequence[LabelScores], metrics: Sequence[str], setting: st
     rows = [["label", setting, *(TITLES[metric] for metric in metrics)]]
     for label in labels:
         rows.append([label.label, number(getattr(label, setting), 4), *(cell(label.scores[m]) for m in metrics)])
-    return _table(rows)
+    return aligned(rows)
 
 
 def _averages(model: ModelScores) -> str:
@@ -107,7 +103,7 @@ def _averages(model: ModelScores) -> str:
     for metric in METRICS:
         cells = [f"{cell(a.scores[metric])} ({len(a.over[metric])})" for a in model.averages]
         rows.append([TITLES[metric], *cells])
-    return _table(rows) + "\n\nIn brackets: the number of labels."
+    return aligned(rows) + "\n\nIn brackets: the number of labels."
 
 
 def _confusion(labels: Sequence[LabelScores]) -> str:
@@ -116,7 +112,7 @@ def _confusion(labels: Sequence[LabelScores]) -> str:
     for label in labels:
         counts = label.confusion or {}
         rows.append([label.label, *(str(counts.get(name, "-")) for name in names)])
-    return _table(rows)
+    return aligned(rows)
 
 
 def _groups(groups: Sequence[GroupScores]) -> str:
@@ -126,7 +122,7 @@ def _groups(groups: Sequence[GroupScores]) -> str:
         macro = next(average for average in group.averages if average.name == "macro")
         figures = [f"{cell(macro.scores[metric])} ({len(macro.over[metric])})" for metric in metrics]
         rows.append([group.group, str(group.films), str(group.patients), *figures, cell(group.underdiagnosis)])
-    return _table(rows) + "\n\nIn brackets: the number of labels of the mean."
+    return aligned(rows) + "\n\nIn brackets: the number of labels of the mean."
 
 
 def _group_labels(model: ModelScores, column: str, groups: Sequence[GroupScores]) -> str:
@@ -140,7 +136,7 @@ def _group_labels(model: ModelScores, column: str, groups: Sequence[GroupScores]
     if mean := gaps.get("macro"):
         name = f"mean over the {len(mean.over)} labels that every group has"
         rows.append([name, *("" for _ in groups), *_gap_cells(mean)])
-    return _table(rows)
+    return aligned(rows)
 
 
 def _gap_cells(gap: Gap | None) -> list[str]:
@@ -156,4 +152,4 @@ def _missing(labels: Sequence[LabelScores]) -> str:
                 reasons.setdefault(score.reason or "", []).append(TITLES[metric])
         for reason, metrics in reasons.items():
             rows.append([label.label, "all" if len(metrics) == len(METRICS) else ", ".join(metrics), reason])
-    return _table(rows) if len(rows) > 1 else ""
+    return aligned(rows) if len(rows) > 1 else ""

@@ -27,7 +27,7 @@ RULES = {
     "brier": "mean squared error of the probabilities; mse is that of the scores as given",
     "frequency": f"head: above {HEAD:.0%} positives among the scored films; tail: below {TAIL:.0%}; medium: between",
     "comparisons": "paired bootstrap on the same resamples, two-sided; Holm's correction over the models and "
-    "labels of one metric, and over its models and averages",
+    "labels of one metric, and over its models and averages; controls are families of their own",
     "underdiagnosis": "share of films not labelled No Finding that are called No Finding",
 }
 
@@ -40,6 +40,7 @@ def score_models(
     groups: Mapping[str, Sequence[str]],
     facts: Mapping[str, Any],
     notes: Sequence[str] = (),
+    controls: Sequence[str] = (),
 ) -> ScoreReport:
     """Scores of each model, by group as well, and each model against the first.
 
@@ -47,6 +48,8 @@ def score_models(
         truth: [N, C] of 1, 0 and anything else for unknown; columns as the models' labels.
         groups: column -> the group of each film.
         facts: what the report says of its origin, added to what it counts itself.
+        controls: names of models whose comparisons are a family of their own: p-values of the others do not hang on
+            which controls stand beside them. The first model is none.
     """
     scored = {model.name: score_films(model, truth, patients, mean_over) for model in models}
     found = []
@@ -66,7 +69,11 @@ def score_models(
         if patients.resamples
         else "none",
     }
-    by_label = compare("label", {name: part.by_label for name, part in scored.items()})
-    comparisons = [*by_label, *compare("average", {name: part.by_average for name, part in scored.items()})]
+    first, *others = scored
+    comparisons = []
+    for family in ([n for n in others if n not in controls], [n for n in others if n in controls]):
+        parts_of = {name: scored[name] for name in (first, *family)}
+        comparisons += compare("label", {name: part.by_label for name, part in parts_of.items()})
+        comparisons += compare("average", {name: part.by_average for name, part in parts_of.items()})
     counted = {"films": len(truth), "patients": patients.count, "resamples": patients.resamples, "seed": patients.seed}
     return ScoreReport({**facts, **counted}, rules, list(notes), found, comparisons)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from cxrcl.evaluation.known import NO_FINDING
+from cxrcl.evaluation.known import labels_of_mean
 from cxrcl.evaluation.look import Evaluator, Look
 from cxrcl.evaluation.ranking import auroc
 from cxrcl.evaluation.scores import label_figures
@@ -23,12 +23,14 @@ class Scores:
         scores: float [N, C].
         truth: float [N, C] of 1, 0 and nan.
         probabilities: float [N, C], or None where scores have no such meaning.
+        mean_over: labels of averages; None takes all but `No Finding`.
     """
 
     labels: tuple[str, ...]
     scores: np.ndarray
     truth: np.ndarray
     probabilities: np.ndarray | None = None
+    mean_over: Sequence[str] | None = None
 
 
 class Scorer(Evaluator):
@@ -52,7 +54,7 @@ class Scorer(Evaluator):
         raise TypeError(f"{type(self).__name__} does not define score()")
 
     def run(self, look: Look) -> dict[str, float]:
-        found = self.score(look, self.splits)
+        found = replace(self.score(look, self.splits), mean_over=self.mean_over)
         look.leave("scores", found)
         if look.held_out:
             look.leave("held_out", self.score(look, look.held_out))
@@ -73,7 +75,7 @@ def mean_auroc(
     Args:
         scores, truth: [N, C].
     """
-    chosen = [k for k, name in enumerate(labels) if (name in mean_over if mean_over else name != NO_FINDING)]
-    found = [auroc(scores[:, k], truth[:, k]) for k in chosen]
+    chosen = labels_of_mean(labels, mean_over)
+    found = [auroc(scores[:, k], truth[:, k]) for k, name in enumerate(labels) if name in chosen]
     known = [value for value in found if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxrcl.evaluation.bootstrap import Patients
-from cxrcl.evaluation.known import NO_FINDING
+from cxrcl.evaluation.known import NO_FINDING, labels_of_mean
 from cxrcl.evaluation.scoring import ranked_only, score_films
 from cxrcl.types import EvalData
 
@@ -55,9 +55,8 @@ def label_figures(
     Args:
         scores, labels: [N, len(names)].
     """
-    chosen = [name for name in names if (name in mean_over if mean_over is not None else name != NO_FINDING)]
     patients = Patients([patient for split in splits for patient in data.column(split, "patient")], resamples)
-    scored = score_films(ranked_only("", names, scores), labels, patients, chosen)
+    scored = score_films(ranked_only("", names, scores), labels, patients, labels_of_mean(names, mean_over))
     macro = next(average for average in scored.averages if average.name == "macro")
     figures: dict[str, float] = {}
     for metric, prefix in (("auroc", ""), ("auprc", "auprc_")):

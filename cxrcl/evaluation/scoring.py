@@ -26,6 +26,7 @@ class Predicted:
         thresholds: float [C], of probabilities where there are any, else of scores; nan: none.
         threshold, calibration: the rules, in words.
         temperatures: float [C], nan: none.
+        order: float [N, C], what films are ranked by where `scores` are rounded probabilities; None: by `scores`.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Predicted:
     temperatures: np.ndarray
     threshold: str
     calibration: str
+    order: np.ndarray | None = None
 
     def columns(self, truth: np.ndarray, patients: Patients, rows: np.ndarray | None = None) -> list[Column]:
         """One for each label, of all films or of those where bool `rows` [N] is true."""
@@ -46,7 +48,8 @@ class Predicted:
             probabilities = None if self.probabilities is None else self.probabilities[chosen, k]
             decided = scores if probabilities is None else probabilities
             predicted = None if np.isnan(self.thresholds[k]) else decided >= self.thresholds[k]
-            films = Films(scores, truth[chosen, k] == 1, patients.member[chosen], probabilities, predicted)
+            order = None if self.order is None else self.order[chosen, k]
+            films = Films(scores, truth[chosen, k] == 1, patients.member[chosen], probabilities, predicted, order)
             found.append(Column(films, patients.count))
         return found
 

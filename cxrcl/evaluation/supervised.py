@@ -93,6 +93,8 @@ class Supervised(Scorer):
         known = (y == 0) | (y == 1)
         if len(np.unique(y[known])) < 2:
             return np.zeros(len(x_test))
+        if not (np.isfinite(x).all() and np.isfinite(x_test).all()):  # a model that has diverged
+            return np.full(len(x_test), np.nan)
         x, y = x[known], y[known]
         models = [self._learnt(penalty, x, y) for penalty in self.penalties]
         if held_out is not None:

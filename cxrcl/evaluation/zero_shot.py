@@ -64,6 +64,8 @@ class ZeroShot(Scorer):
         wanted = data.labels if labels is None else tuple(labels)
         self.labels = tuple(name for name in wanted if found.get(name, {}).get("neg"))
         lacking = [name for name in labels or () if name not in self.labels]
+        if not data.labels:
+            raise ValueError("the data have no labels")
         if lacking or not self.labels:
             raise ValueError(f"{file} has no positive and negative prompts for {', '.join(lacking or data.labels)}")
         check_names(mean_over, self.labels, "mean_over")
@@ -83,12 +85,14 @@ class ZeroShot(Scorer):
         return [ask for _, family in self.families.values() for ask in family.asks(model, device, self.splits)]
 
     def score(self, look: Look, splits: Sequence[str]) -> Scores:
+        from scipy.special import expit
+
         positive, negative = self._sides(look, splits, self.families[next(iter(self.families))])
         margin = positive - negative
         scale = cast(ScalesSimilarity, look.model).similarity_scale() if self.scaled else 1.0
         known = labels_against_normal(self.data, look.labels(splits).numpy(), self.against_normal)
         columns = [self.data.labels.index(name) for name in self.labels]
-        return Scores(self.labels, margin, known[:, columns], 1 / (1 + np.exp(-scale * margin)))
+        return Scores(self.labels, margin, known[:, columns], expit(scale * margin.astype(float)))
 
     def run(self, look: Look) -> dict[str, float]:
         figures = super().run(look)

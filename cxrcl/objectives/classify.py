@@ -35,6 +35,7 @@ class Classify(ImageTower):
     num_views: ClassVar[int] = 1
     num_texts: ClassVar[int] = 0
     per_sample: ClassVar[bool] = True
+    needs_pooled_only: ClassVar[bool] = True
 
     def __init__(
         self,

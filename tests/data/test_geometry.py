@@ -163,3 +163,10 @@ def test_equalise_is_that_of_opencv() -> None:
     expected = cv2.createCLAHE(3.0, (8, 8)).apply(film)
     np.testing.assert_array_equal(equalise(film, 3.0), expected)
     assert equalise(film, 1.0).std() < expected.std()
+
+
+@pytest.mark.parametrize(("height", "width"), [(17, 3000), (3000, 17)])
+def test_a_very_long_and_narrow_film_is_a_line_at_most(height: int, width: int) -> None:
+    seen = fitted(np.full((height, width), 200, np.uint8), "pad") > 0
+    assert seen.shape == (SIDE, SIDE)
+    assert min(seen.any(axis=1).sum(), seen.any(axis=0).sum()) <= 1

@@ -239,7 +239,8 @@ def test_select_by_view_and_filter(put: Put) -> None:
     ("views", "filters", "said"),
     [
         (["LL"], {}, "view 'LL' does not occur in the data: it has AP, PA"),
-        (None, {"sex": ["X"]}, "sex 'X' does not occur"),
+        (None, {"sex": ["X"]}, "sex 'X' does not occur in the data: it has F, M"),
+        (None, {"sex": ["F"], "patient": ["p9"]}, "patient 'p9' does not occur in the data"),
         (None, {"colour": ["red"]}, "data.filter.colour: no such column (known: image, patient"),
         (["AP"], {"sex": ["F"]}, "no image is left after filtering by view, sex"),
     ],
@@ -262,3 +263,18 @@ def test_images_of_a_study_with_other_labels_or_reports_are_refused(put: Put, ch
     other = manifest.load(put([row(0, **whole), row(1, **{**whole, **change}), row(2, **{**whole, "study": "t"})]))
     with pytest.raises(DataError, match=r"^1 studies have images with different labels or reports.*data\.unit=image$"):
         manifest.check_studies(other)
+
+
+# ------------------------------------------------------------------------------------------------ privacy
+
+
+def test_messages_hold_no_cell_that_may_name_a_person(put: Put, tmp_path: Path) -> None:
+    named = put([{**row(0), "called": "Jane Roe"}, {**row(1), "called": "John Doe"}])
+    said = fault(named)
+    assert "label 'called' is a text of 8 characters in 2 rows" in said and "Doe" not in said
+    with pytest.raises(DataError) as caught:
+        manifest.select(manifest.load(named, labels=()), None, {"patient": ["p99"]})
+    assert str(caught.value) == "patient 'p99' does not occur in the data"
+    (tmp_path / "manifest.csv").write_bytes(b"a.png,Doe,1,PA,train\n" * 2)
+    said = fault(tmp_path)
+    assert "the first line has to name the columns" in said and "Doe" not in said

@@ -28,6 +28,7 @@ def of(keys: list[Key], part: np.ndarray) -> list[Key]:
         (11, [5, 2, 2], [6, 3, 2]),
         (7, [3], [7]),
         (30, [1e-3, 1], [0, 30]),
+        (30, [1e308, 1e308], [15, 15]),
     ],
 )
 def test_shares_are_as_the_weights_and_sum_to_the_whole(total: int, weights: list[float], expected: list[int]) -> None:

@@ -201,9 +201,9 @@ def test_check_names_labels_without_sentences() -> None:
         PromptSampler(FILE).check(["Edema", "Scoliosis"])
     positives = {"Edema": {"pos": ["edema."]}}
     PromptSampler(positives).check(["Edema"])
-    with pytest.raises(ValueError, match="no `neg` sentences for Edema"):
+    with pytest.raises(ValueError, match=r"no `neg` sentences for Edema: .* set prompts.num_negatives=0"):
         PromptSampler(positives, num_negatives=1).check(["Edema"])
-    with pytest.raises(ValueError, match="no `unc` sentences for Edema"):
+    with pytest.raises(ValueError, match=r"no `unc` sentences for Edema: .* set prompts.uncertain=false"):
         PromptSampler(positives, uncertain=True).check(["Edema"])
 
 

@@ -17,7 +17,7 @@ import pytest
 from film_files import deep_colour, encoded, zipped
 from tiny import write_rows
 
-from cxrcl.data import bad_images, manifest, packing, store
+from cxrcl.data import bad_images, draft, manifest, packing, store
 from cxrcl.data.dataset import EvalSet, Sample, TrainSet, probe_images
 from cxrcl.data.films import Films
 from cxrcl.data.image_io import read_gray
@@ -261,7 +261,7 @@ def test_an_interruption_at_the_very_end_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing, failing, stop)
+        patch.setattr(draft, failing, stop)
         with pytest.raises(KeyboardInterrupt):
             pack(tiny_set, tmp_path / "torn", PX)
     again = pack(tiny_set, tmp_path / "torn", PX)
@@ -335,6 +335,37 @@ def test_too_little_space_is_said_before_films_are_packed(
     with pytest.raises(DataError, match=r"about 0\.0 GB are needed and 0\.0 GB are free"):
         pack(tiny_set, tmp_path / "store", PX)
     assert not (tmp_path / "store" / "manifest.csv").exists()
+
+
+def test_a_store_stays_when_there_is_no_space_for_another(
+    tiny_set: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(packed)
+    for free, px in ((0, 2 * PX), (len(before["films.u8"]) // 2, PX)):
+        usage = shutil._ntuple_diskusage(100, 100, free)  # type: ignore[attr-defined]
+        monkeypatch.setattr(packing.shutil, "disk_usage", lambda _, usage=usage: usage)
+        if px == PX:  # in the place of films of the same size
+            pack(tiny_set, packed, px, overwrite=True)
+        else:
+            with pytest.raises(DataError, match="are needed"):
+                pack(tiny_set, packed, px, overwrite=True)
+        assert content(packed) == before
+
+
+def test_a_store_that_was_finished_in_the_meantime_is_not_begun_again(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, out = packing._probe, tmp_path / "store"
+
+    def meanwhile(*arguments: Any) -> float:
+        monkeypatch.setattr(packing, "_probe", probe)
+        pack(tiny_set, out, PX)
+        return probe(*arguments)
+
+    monkeypatch.setattr(packing, "_probe", meanwhile)
+    with pytest.raises(DataError, match="another process has just packed into this folder: give the command again"):
+        pack(tiny_set, out, PX)
+    assert pack(tiny_set, out, PX).new == 0
 
 
 def test_two_packings_into_one_folder_are_refused(tiny_set: Path, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def checkpoint(name: str = "run") -> Checkpoint:
         examples={"retrieval": [example]},
         at_start={"space": ClassSimilarity(NAMES, np.array([[1, 0.9], [0.9, 1]]))},
         training=[{"step": k, "train/loss": 4.0 - k / 10, "zero_shot/mean_auroc": k / 10} for k in range(5)],
+        films=Films([f"{k}.png" for k in range(COUNT)], ["test"] * COUNT),
     )
 
 
@@ -103,7 +104,6 @@ def page() -> Page:
         checkpoints=[checkpoint()],
         scores={"zero_shot": report("run", "shuffled films")},
         controls=["shuffled films"],
-        films=Films([f"{k}.png" for k in range(COUNT)], ["test"] * COUNT),
         config="splits: [test]",
         command="python evaluate.py",
     )

@@ -8,6 +8,7 @@ from score_data import LABELS, awkward
 
 from cxrcl.evaluation.bootstrap import Patients, interval
 from cxrcl.evaluation.comparing import compare, holm, two_sided_p
+from cxrcl.evaluation.score_models import score_models
 from cxrcl.evaluation.scoring import ranked_only, score_films
 
 
@@ -76,3 +77,19 @@ def test_a_difference_without_an_interval_is_not_tested_and_in_no_family() -> No
     tested = [one for one in found.values() if one.p is not None]
     assert [one.label for one in tested] == ["No Finding", "Edema"]
     assert [one.p_holm for one in tested] == holm([one.p for one in tested])
+
+
+def test_controls_leave_the_corrected_p_values_of_models_as_they_are() -> None:
+    scores, truth, ids = awkward()
+    models = [
+        ranked_only(name, LABELS, scores + noise * np.random.default_rng(k).normal(size=scores.shape))
+        for k, (name, noise) in enumerate([("one", 0.0), ("two", 0.2), ("shuffled", 2.0), ("view", 3.0)])
+    ]
+    patients = Patients(ids, 40)
+
+    def corrected(count: int, controls: tuple[str, ...]) -> dict[tuple[str, str, str], float | None]:
+        report = score_models(models[:count], truth, patients, LABELS[1:], {}, {}, controls=controls)
+        return {(c.kind, c.label, c.metric): c.p_holm for c in report.comparisons if c.model == "two"}
+
+    alone = corrected(2, ())
+    assert corrected(4, ("shuffled", "view")) == alone != corrected(4, ())

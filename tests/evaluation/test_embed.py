@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
-from cxrcl.evaluation.embed import embed_texts, over_images
+from cxrcl.distributed import Runtime
+from cxrcl.evaluation.embed import embed_texts, over_images, share
 
 
 def test_rows_come_in_the_order_of_the_splits_whatever_the_batch_size(data: Any, alone: Any) -> None:
@@ -29,3 +31,10 @@ def test_texts_come_back_in_their_own_order(known: Any, alone: Any) -> None:
     expected = torch.stack([known.text(text) for text in texts])
     for batch_size in (1, 2, 128):
         assert torch.allclose(embed_texts(known, texts, alone.device, batch_size), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "world"), [(0, 2), (1, 2), (7, 2), (9, 2), (9, 3), (3, 8)])
+def test_processes_share_whole_batches(count: int, world: int) -> None:
+    shares = [share(Runtime(rank, world, torch.device("cpu")), count, 2) for rank in range(world)]
+    assert [k for part in shares for k in part] == list(range(count))
+    assert all(part.start % 2 == 0 for part in shares if part)

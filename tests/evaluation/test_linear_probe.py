@@ -11,7 +11,7 @@ import torch
 from helpers import FixedData, TinyImages, TinyTexts, figures_of
 from torch import Tensor, nn
 
-from cxrcl import assemble, config, types
+from cxrcl import config, evaluators, types
 from cxrcl.cli import compose
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.linear_probe import LinearProbe
@@ -234,7 +234,7 @@ def objectives() -> dict[str, Objective]:
 
 def evaluation(data: FixedData, model: Any, alone: Any) -> Evaluation:
     nodes = compose("evaluate", ["checkpoint=none", "evals=[linear_probe]"])["evals"]
-    return assemble.build_evaluators(nodes, data, model, 16, config.OWN_PACKAGES, ["*"], alone)
+    return evaluators.build_evaluators(nodes, data, model, 16, config.OWN_PACKAGES, ["*"], alone)
 
 
 @pytest.mark.parametrize("name", objectives())

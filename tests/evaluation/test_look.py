@@ -10,7 +10,7 @@ import torch
 from helpers import FixedData
 from torch import Tensor
 
-from cxrcl import assemble, config
+from cxrcl import config, evaluators
 from cxrcl.evaluation.look import Ask, Evaluation, Evaluator, Look, embeddings, pooled
 from cxrcl.evaluation.retrieval import Retrieval
 from cxrcl.evaluation.zero_shot import ZeroShot
@@ -147,5 +147,5 @@ def test_the_batch_size_of_the_application_reaches_the_batches(
     counted.read = []
     node = {"_target_": f"cxrcl.evaluation.{target}", "splits": ["valid"], **options}
     model: Any = Logits() if target.startswith("classification") else known
-    assemble.build_evaluators({"e": node}, counted, model, 3, config.OWN_PACKAGES, ["e"], alone)(model, alone)
+    evaluators.build_evaluators({"e": node}, counted, model, 3, config.OWN_PACKAGES, ["e"], alone)(model, alone)
     assert sorted(counted.read) == ([1, 3, 3] if target.startswith("pixel_ridge") else [1, 3])

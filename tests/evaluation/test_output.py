@@ -69,15 +69,18 @@ def test_markdown_shows_controls_once_and_one_last_line(folder: Path) -> None:
 def test_predictions_are_the_scores_of_every_film(page: Page, folder: Path) -> None:
     table = pd.read_csv(folder / "predictions.csv")
     scores, _, _ = page_data.arrays()
-    assert table["image"].tolist() == page.films.images and set(table["split"]) == {"test"}
+    assert table["image"].tolist() == page.checkpoints[0].films.images and set(table["split"]) == {"test"}
     assert np.allclose(table["zero_shot/Edema/score"], scores[:, 1], rtol=1e-12)
     assert np.allclose(table[f"zero_shot/{page_data.MARKUP}/probability"], scores[:, 2], rtol=1e-12)
     assert len(table.columns) == 2 + 2 * 5 and not [name for name in table if "patient" in name]
 
 
 def test_scores_of_other_films_are_no_predictions(page: Page) -> None:
-    fewer = replace(page, films=replace(page.films, images=["a.png"], splits=["test"]))
-    assert output.predictions(fewer) is None and output.predictions(replace(page, films=None)) is None
+    one = page.checkpoints[0]
+    other = replace(one, name="other", films=replace(one.films, images=[f"b{k}.png" for k in range(150)]))
+    table = output.predictions(replace(page, checkpoints=[one, other]))
+    assert "run / zero_shot/Edema/score" in table and not any(name.startswith("other") for name in table)
+    assert output.predictions(replace(page, checkpoints=[replace(one, films=None)])) is None
 
 
 def test_embeddings_stand_beside_their_films(folder: Path) -> None:

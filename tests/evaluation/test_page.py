@@ -219,6 +219,13 @@ def test_several_checkpoints_are_named(page: Page) -> None:
     ]
 
 
+def test_a_note_of_all_evaluators_stands_there_once(page: Page) -> None:
+    report = page.scores["zero_shot"]
+    other = replace(report, notes=["a note", "another"])
+    shown = Parsed(render(replace(page, scores={"zero_shot": report, "pair": other}))).text
+    assert shown.count("a note") == 1 and "pair: another" in shown and "pair: a note" not in shown
+
+
 def test_models_on_other_films_say_so(page: Page) -> None:
     report = page_data.report("run")
     model = report.models[0]

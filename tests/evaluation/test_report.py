@@ -66,6 +66,10 @@ def test_what_fits_no_table_is_listed() -> None:
     assert cells(report.other_figures(RESULTS))[2:] == [["loss/total", "2.3457"]]
 
 
+def test_a_bar_in_a_name_is_no_column() -> None:
+    assert report.aligned([["label"], ["a|b"]]).splitlines()[-1] == "| a\\|b  |"
+
+
 def test_lines_of_a_table_have_equal_length() -> None:
     for part in report.tables(RESULTS).split("\n\n"):
         assert len({len(line) for line in part.splitlines()}) == 1

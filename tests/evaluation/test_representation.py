@@ -11,9 +11,10 @@ import torch
 from helpers import FixedData, figures_of
 from torch.nn import functional as F
 
+from cxrcl.evaluation.averages import off_diagonal_mean
 from cxrcl.evaluation.look import Evaluation
 from cxrcl.evaluation.projections import project
-from cxrcl.evaluation.representation import Representation, Space, off_diagonal_mean
+from cxrcl.evaluation.representation import Representation, Space
 
 LABELS = ("Atelectasis", "Edema", "Fracture")
 FILES = {

@@ -104,6 +104,9 @@ class Said:
     def exists(self, row: int) -> bool:
         return bool(self.texts[row])
 
+    def has_report(self, row: int) -> bool:
+        return False
+
     def make(self, row: int, rng: Any) -> str:
         assert rng is None
         self.looked_at.append(row)

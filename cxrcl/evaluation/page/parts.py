@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cxrcl.evaluation.examples import Example
-from cxrcl.evaluation.representation import Space
 from cxrcl.evaluation.score_report import ModelScores, ScoreReport
-from cxrcl.evaluation.scorer import Scores
+
+if TYPE_CHECKING:  # a page of scores alone needs no torch
+    from cxrcl.evaluation.examples import Example
+    from cxrcl.evaluation.representation import Space
+    from cxrcl.evaluation.scorer import Scores
 
 Figures = Mapping[str, float]
 EXAMPLES = 6  # of retrieval
@@ -32,6 +34,14 @@ class ClassConfusion(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Films:
+    """The films that were scored, [N]: names as they stand in the manifest, and splits."""
+
+    images: Sequence[str]
+    splits: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What one checkpoint gave.
 
@@ -41,6 +51,7 @@ class Checkpoint:
         scores, confusions, spaces, examples: by evaluator, of those that give any.
         at_start: evaluator -> class similarity of the weights that training began with.
         training: lines of metrics.jsonl, `step` among their keys.
+        films: of `scores`.
     """
 
     name: str
@@ -52,6 +63,7 @@ class Checkpoint:
     examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     at_start: Mapping[str, ClassSimilarity] = field(default_factory=dict)
     training: Sequence[Mapping[str, float | None]] = ()
+    films: Films | None = None
 
 
 def from_look(
@@ -80,14 +92,6 @@ def from_look(
 
 
 @dataclass(frozen=True)
-class Films:
-    """The films that were scored, [N]: names as they stand in the manifest, and splits."""
-
-    images: Sequence[str]
-    splits: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Page:
     """Attributes:
     facts: what was scored and how; values are texts, numbers, or {text: text}. Keys that end with ` rule` are rules.
@@ -95,7 +99,6 @@ class Page:
     scores: evaluator -> label scores of all models; they share films, labels and truth. The models of an evaluator
         are named as the checkpoints.
     controls: names of models, and of evaluators, that are there to compare with: random weights, shuffled films.
-    films: of `Checkpoint.scores`.
     config: as text; command: what was typed.
     """
 
@@ -105,7 +108,6 @@ class Page:
     checkpoints: Sequence[Checkpoint] = ()
     scores: Mapping[str, ScoreReport] = field(default_factory=dict)
     controls: Sequence[str] = ()
-    films: Films | None = None
     config: str = ""
     command: str = ""
 
@@ -139,10 +141,8 @@ class Page:
         return [self._called(evaluator, model) for model in models if model.name not in self.controls]
 
     def controls_of(self, evaluator: str) -> list[ModelScores]:
-        """Controls among its models, then evaluators that are controls: these look at no model, the first will do."""
-        own = [model for model in self.scores[evaluator].models if model.name in self.controls]
-        others = [name for name in self.scores if name in self.controls and name != evaluator]
-        return [*own, *(replace(self.scores[name].models[0], name=name) for name in others)]
+        """Controls among its models."""
+        return [model for model in self.scores[evaluator].models if model.name in self.controls]
 
     def _called(self, evaluator: str, model: ModelScores) -> ModelScores:
         return replace(model, name=self.of(model.name, evaluator))

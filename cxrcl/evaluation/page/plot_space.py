@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxrcl.evaluation.averages import off_diagonal_mean
 from cxrcl.evaluation.page.html import Html
 from cxrcl.evaluation.page.parts import ClassSimilarity
 from cxrcl.evaluation.page.pictures import CLASSES, INK, SERIES, SOFT, picture
 from cxrcl.evaluation.projections import Projection
-from cxrcl.evaluation.representation import Space, off_diagonal_mean
+
+if TYPE_CHECKING:
+    from cxrcl.evaluation.representation import Space
 
 DOTS = 2000  # points above which a picture is made of pixels
 

@@ -35,8 +35,11 @@ def _facts(page: Page) -> dict[str, Any]:
 
 
 def _notes(page: Page) -> list[str]:
-    own = [f"{name}: {note}" for name, report in page.scores.items() if name for note in report.notes]
-    return [*page.notes, *own]
+    """Those of the page, and those of evaluators: named, unless all of them say so."""
+    several = [report.notes for name, report in page.scores.items() if name]
+    shared = [note for note in several[0] if all(note in notes for notes in several)] if several[1:] else []
+    named = [f"{name}: {n}" for name, report in page.scores.items() if name for n in report.notes if n not in shared]
+    return [*page.notes, *shared, *named]
 
 
 def _rules(page: Page) -> dict[str, str]:

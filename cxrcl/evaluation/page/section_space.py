@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from cxrcl.evaluation.examples import Example
 from cxrcl.evaluation.page import plot_space
 from cxrcl.evaluation.page.html import Html, join, shown, table, tag, void
 from cxrcl.evaluation.page.parts import ClassSimilarity, Figures, Page
 from cxrcl.evaluation.page.pictures import data_uri
+
+if TYPE_CHECKING:
+    from cxrcl.evaluation.examples import Example
 
 WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 

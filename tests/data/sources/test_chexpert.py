@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from downloads import write_films
 from folders_of import column, load, write_csv
 
 from cxrcl.data.labels import CHEXPERT
@@ -38,24 +39,21 @@ VALID = [film("valid/patient64541/study1/view1_frontal.jpg", "PA", Cardiomegaly=
 LABELS_OF_TEST = ("Edema", *(name for name in CHEXPERT if name != "Edema"))  # another order than in train.csv
 
 
+def build(folder: Path, train: list[dict[str, str]]) -> Path:
+    """`folder` lies above CheXpert-v1.0-small."""
+    write_csv(folder / NAME / "train.csv", train)
+    write_csv(folder / NAME / "valid.csv", VALID)
+    write_films(folder, [row["Path"] for row in train + VALID])
+    return folder
+
+
 @pytest.fixture
 def download(tmp_path: Path) -> Path:
-    """The folder above CheXpert-v1.0-small."""
-    folder = tmp_path / "download" / NAME
-    write_csv(folder / "train.csv", TRAIN)
-    write_csv(folder / "valid.csv", VALID)
-    for row in TRAIN + VALID:
-        path = folder.parent / row["Path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder.parent
+    return build(tmp_path / "download", TRAIN)
 
 
 def add_test_films(download: Path, *names: str) -> None:
-    for name in names:
-        path = download / NAME / "test" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    write_films(download / NAME / "test", names)
 
 
 def test_columns_splits_and_labels(download: Path, tmp_path: Path) -> None:

@@ -32,13 +32,16 @@ def only(name: str, first: int, count: int) -> list[Row]:
 POOL = [row for k, name in enumerate(LABELS) for row in only(name, 100 * (k + 1), 5)]
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    folder = tmp_path / "CheXpert-v1.0"
+def build(folder: Path) -> Path:
     (folder / "train").mkdir(parents=True)
     write_csv(folder / "train.csv", POOL)
     write_csv(folder / "valid.csv", [{**film(1), "Path": "CheXpert-v1.0/valid/patient64541/study1/view1_frontal.jpg"}])
     return folder
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "CheXpert-v1.0")
 
 
 def draw(download: Path, rows: list[Row], per_class: int = 3, seed: int = 0) -> Prepared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,16 @@ def write(path: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
+def build(folder: Path, labels: list[dict[str, str]] | None = None, texts: list[dict[str, str]] | None = None) -> Path:
+    (folder / "images").mkdir(parents=True)
+    write(folder / "labels.csv", labels or films())
+    write(folder / "reports.csv", texts or reports())
+    return folder
+
+
 @pytest.fixture
 def download(tmp_path: Path) -> Callable[..., Path]:
-    def make(labels: list[dict[str, str]] | None = None, texts: list[dict[str, str]] | None = None) -> Path:
-        folder = tmp_path / "download"
-        (folder / "images").mkdir(parents=True)
-        write(folder / "labels.csv", labels or films())
-        write(folder / "reports.csv", texts or reports())
-        return folder
-
-    return make
+    return partial(build, tmp_path / "download")
 
 
 def load(prepared: Prepared, folder: Path) -> manifest.Manifest:

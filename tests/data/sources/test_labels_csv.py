@@ -19,6 +19,7 @@ a/1.png,1.0,0,33,001,e1,PA,train
 4,0,1,71,9,e4,PA,test
 5.png,0,1,71,9,e5,PA,test
 """
+FILMS = ("a/1.png", "b/1.png", "c/2.jpg", "c/d/3.png", "c/4.jpeg", "c/1.2.840.png", "other/6.png")
 
 
 def put(folder: Path, table: str, *films: str) -> Path:
@@ -38,8 +39,7 @@ def load(prepared: Prepared, folder: Path) -> manifest.Manifest:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    films = ("a/1.png", "b/1.png", "c/2.jpg", "c/d/3.png", "c/4.jpeg", "c/1.2.840.png", "other/6.png")
-    return put(tmp_path / "set", TABLE, *films)
+    return put(tmp_path / "set", TABLE, *FILMS)
 
 
 def test_films_are_found_by_path_name_and_stem(source: Path, tmp_path: Path) -> None:

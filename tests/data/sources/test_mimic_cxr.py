@@ -40,10 +40,8 @@ def labels(**edema: str) -> list[Row]:
     return [{"subject_id": SUBJECT[s[1:]], "study_id": s[1:], **blank, "Edema": value} for s, value in edema.items()]
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
+def build(folder: Path) -> Path:
     """Without reports. Metadata stand in another order than the split, and one study has no labels."""
-    folder = tmp_path / "2.1.0"
     split = [{"dicom_id": d, "study_id": s, "subject_id": p, "split": part} for d, p, s, part, _ in FILMS]
     write_csv(folder / "mimic-cxr-2.0.0-split.csv.gz", split)
     metadata = [{"dicom_id": d, "subject_id": p, "study_id": s, "ViewPosition": v} for d, p, s, _, v in FILMS[::-1]]
@@ -56,6 +54,11 @@ def download(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return folder
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "2.1.0")
 
 
 def report_file(folder: Path, study: str) -> Path:

@@ -32,9 +32,7 @@ def entries(films: list[tuple[str, ...]] = FILMS, header: str = HEADER) -> str:
     return header + "".join(lines)
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    source = tmp_path / "nih"
+def build(source: Path) -> Path:
     write(source / "Data_Entry_2017.csv", entries())
     # The lists are in another order than the table.
     names = [film[0] for film in FILMS]
@@ -46,6 +44,11 @@ def download(tmp_path: Path) -> Path:
     write_films(source / "images_001" / "images", [names[0], names[1], names[4]])
     write_zip(source / "images_002.zip", [f"images/{name}" for name in (names[2], names[3], names[5])])
     return source
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "nih")
 
 
 def test_a_film(download: Path) -> None:

@@ -57,13 +57,16 @@ KAGGLE = (
 )
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    source = tmp_path / "openi"
+def build(source: Path) -> Path:
     for name, text in REPORTS.items():
         write(source / "NLMCXR_reports" / "ecgen-radiology" / name, text)
     write_films(source / "NLMCXR_png", [f"{name}.png" for name in FILMS])
     return source
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "openi")
 
 
 @pytest.fixture

@@ -60,14 +60,17 @@ def save(source: Path, rows: list[dict[str, str]], packed: bool = False) -> None
         (source / NAME).write_bytes(content)
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    source = tmp_path / "padchest"
+def build(source: Path) -> Path:
     save(source, ROWS)
     write_films(source / "0", ["a.png", "b.png", "c.png", BAD])
     write_zip(source / "1.zip", ["d.png", "e.png", "f.png", "g.png", "h.png", "i.png"])
     write_zip(source / "54.zip", ["54/l.png", "54/k.png"])
     return source
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "padchest")
 
 
 def test_a_film(download: Path, tmp_path: Path) -> None:

@@ -25,9 +25,7 @@ def boxes(patient: str) -> str:
     return f"{patient},,,,,0\n"
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    source = tmp_path / "rsna"
+def build(source: Path) -> Path:
     order = list(reversed(IDS))  # the split must not depend on the order of rows
     write(source / "stage_2_train_labels.csv", LABELS + "".join(map(boxes, order)))
     kinds = {
@@ -37,6 +35,11 @@ def download(tmp_path: Path) -> Path:
     write_films(source / "stage_2_train_images", [f"{name}.dcm" for name in IDS])
     write_films(source / "stage_2_test_images", ["unlabelled.dcm"])
     return source
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "rsna")
 
 
 def test_a_patient_counts_once(download: Path, tmp_path: Path) -> None:

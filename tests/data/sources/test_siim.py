@@ -18,13 +18,16 @@ RLE = (
 )
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    source = tmp_path / "siim"
+def build(source: Path) -> Path:
     write(source / "train-rle.csv", HEADER + RLE)
     write_films(source / "dicom-images-train", [f"1.9.{k}/1.8.{k}/{name}.dcm" for k, name in enumerate(NAMES)])
     write_films(source / "dicom-images-test", ["1.9.99/1.8.99/1.2.99.dcm"])
     return source
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "siim")
 
 
 def gloria(folder: Path, **files: list[str]) -> None:

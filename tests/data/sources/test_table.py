@@ -90,14 +90,18 @@ def test_one_cell_that_is_no_file_name_makes_them_texts(tmp_path: Path) -> None:
         read(source, text_in="files")
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Path:
+def build(folder: Path) -> Path:
     """Every column there can be, ids with zeros in front, a film twice."""
     lines = ["id,film,report,person,exam,pos,fold,Edema,COVID,age"]
     for k in range(20):
         split = ("training", "val", "test")[max(0, k - 17)]
         lines.append(f"{k},{k}.png,Text {k}.,00{k // 2 if k < 18 else k},e{k},{'PA' if k else ''},{split},{k % 2}.0,,3")
-    return put(tmp_path / "set", "\n".join([*lines, lines[-1]]) + "\n")
+    return put(folder, "\n".join([*lines, lines[-1]]) + "\n")
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    return build(tmp_path / "set")
 
 
 def test_every_column_has_its_option(full: Path, tmp_path: Path) -> None:

@@ -26,14 +26,17 @@ READINGS = [
 ]
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    source = tmp_path / "vindr-cxr" / "1.0.0"
+def build(source: Path) -> Path:
     write(source / "annotations" / "image_labels_train.csv", TRAIN + "\n".join(READINGS) + "\n")
     write(source / "annotations" / "image_labels_test.csv", TEST + "dd,0,1,0,1,0\nee,0,0,0,0,1\n")
     write_films(source / "train", ["aa.dicom", "bb.dicom", "cc.dicom"])
     write_films(source / "test", ["dd.dicom", "ee.dicom"])
     return source
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return build(tmp_path / "vindr-cxr" / "1.0.0")
 
 
 def test_a_film(download: Path, tmp_path: Path) -> None:

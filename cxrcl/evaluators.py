@@ -1,0 +1,83 @@
+"""Evaluators of a run: those that suit its model and data, and the one whose figure chooses the best checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cxrcl import config
+from cxrcl.data import prompts as prompt_files
+from cxrcl.data.splits import Splits
+from cxrcl.distributed import Runtime
+from cxrcl.errors import ConfigError
+from cxrcl.evaluation.look import Evaluation, Evaluator
+from cxrcl.evaluation.loss import Loss
+from cxrcl.trainer import Plan
+from cxrcl.types import Objective
+
+Packages = Sequence[str]
+GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
+
+
+def build_evaluators(
+    nodes: Mapping[str, Any],
+    splits: Splits,
+    model: Objective,
+    batch_size: int,
+    packages: Packages,
+    asked: Collection[str],
+    runtime: Runtime,
+) -> Evaluation:
+    """Evaluators that suit the model and the data. One that does not is an error if `asked` names it ("*": all)."""
+    given = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompt_files.for_labels, batch_size), strict=True))
+    made: dict[str, Evaluator] = {}
+    for name, node in nodes.items():
+        if node is None:
+            continue
+        where = f"evals.{name}"
+        cls: Any = config.locate(node, Evaluator, where, packages)
+        lacking = [need.__name__ for need in cls.needs if not isinstance(model.evaluated(), need)]
+        make = config.bind(node, Evaluator, where, given, packages)
+        try:
+            if lacking:
+                raise ValueError(f"{type(model.evaluated()).__name__} does not meet {', '.join(lacking)}")
+            evaluator = make()
+            evaluator.asks(model.evaluated(), runtime.device)  # refuses what this model cannot answer
+            made[name] = evaluator
+        except ValueError as error:
+            if name in asked or "*" in asked:
+                raise ConfigError(f"{where}: {error}") from None
+            if runtime.is_main:
+                print(f"{where} is left out: {error}", flush=True)
+    return Evaluation(made, splits, batch_size)
+
+
+def with_selector(plan: Plan, cfg: config.Trainer, evaluators: Mapping[str, Evaluator], objective: Objective) -> Plan:
+    """What chooses the best checkpoint: trainer.select, else the first evaluator's own figure.
+
+    The loss of an objective whose loss does not rank models chooses only when it is named. `trainer.patience` waits for
+    the same figure.
+    """
+    if cfg.select is None:
+        ranking = {k: e for k, e in evaluators.items() if objective.loss_selects or not isinstance(e, Loss)}
+        if not ranking or plan.evaluate_every is None:
+            if cfg.patience is not None:
+                raise ConfigError(
+                    f"trainer.patience={cfg.patience}: no figure is measured that could stop getting better; set "
+                    "trainer.evaluate_every_epochs=1 with evals=[...] that rank models and splits that the data has"
+                )
+            return plan
+        name, evaluator = next(iter(ranking.items()))
+        figure = f"{name}/{evaluator.selects}"
+    else:
+        figure, name = cfg.select, cfg.select.split("/")[0]
+        if name not in evaluators:
+            raise ConfigError(f"trainer.select={figure}: no evaluator {name}{config.nearest(name, evaluators)}")
+        evaluator = evaluators[name]
+        if figure != f"{name}/{evaluator.selects}" and cfg.select_mode is None:
+            raise ConfigError(f"trainer.select={figure}: say with trainer.select_mode=max|min which way is better")
+        if plan.evaluate_every is None:
+            raise ConfigError(f"trainer.select={figure}: nothing is evaluated; set trainer.evaluate_every_epochs=1")
+    higher = evaluator.higher_is_better if cfg.select_mode is None else cfg.select_mode == "max"
+    return replace(plan, select=figure, higher_is_better=higher, patience=cfg.patience)

@@ -1,0 +1,125 @@
+"""Which heat-maps go with the questions that were asked of a film, and where they lie on it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from cxrcl import heatmaps
+from cxrcl.data.geometry import Crop, place_on_film
+from cxrcl.models.patch_selection import TopKPatches
+from cxrcl.objectives.gloria import Gloria
+from cxrcl.questions import Asked, ClassifierQuestions, ZeroShotQuestions
+
+SHOWN = 5  # labels of a film that get a map where none were named: the most probable
+MARGIN = "margin (positive minus negative cosine)"
+
+
+class Map(NamedTuple):
+    title: str
+    cells: np.ndarray  # float32 [h, w], a grid over the model's square
+    kind: str
+
+
+class Box(NamedTuple):
+    corners: tuple[float, float, float, float]  # x0, y0, x1, y1 as fractions of the film, cut at its border
+    score: float
+
+
+class Explanation(NamedTuple):
+    """Of one film."""
+
+    maps: list[Map]
+    chosen: list[int]  # cells of the first map that the encoder chose, the best first; of encoders that do not: none
+
+
+class Explainer:
+    """Maps of phrases where there are some, and of labels where they were named or there are no phrases."""
+
+    def __init__(self, model: nn.Module, questions: ClassifierQuestions | ZeroShotQuestions, asked: Asked) -> None:
+        self.model, self.questions = model, questions
+        self.phrases = list(getattr(questions, "phrases", ()))
+        self.with_labels = asked.labels is not None or not self.phrases
+        self.shown = None if asked.labels is not None else SHOWN
+
+    def explain(self, images: Tensor, entries: list[dict[str, Any]]) -> list[Explanation]:
+        """Of films float32 [B, 3, S, S] and the answers that belong to them."""
+        maps: list[list[Map]] = [[] for _ in entries]
+        chosen: list[list[int]] = [[] for _ in entries]
+        encoder = getattr(self.model, "image_encoder", None)
+        if isinstance(encoder, TopKPatches):
+            found = heatmaps.patches(encoder, images)
+            for film, cells in enumerate(found.scores.numpy()):
+                maps[film].append(Map("score of each patch", cells, heatmaps.PATCHES))
+                chosen[film] = found.chosen[film].tolist()
+        if self.phrases:
+            self._phrases(images, entries, maps)
+        if self.with_labels:
+            self._labels(images, entries, maps)
+        return [Explanation(*row) for row in zip(maps, chosen, strict=True)]
+
+    def _phrases(self, images: Tensor, entries: list[dict[str, Any]], maps: list[list[Map]]) -> None:
+        if isinstance(self.model, Gloria):
+            for phrase in self.phrases:
+                grids, words = heatmaps.attention(self.model, images, phrase)
+                for film, cells in enumerate(grids.numpy()):
+                    cosine = f"{phrase} (cosine {entries[film]['phrases'][phrase]:.2f})"
+                    for title, map_ in zip([cosine, *words], cells, strict=True):
+                        maps[film].append(Map(title, map_, heatmaps.ATTENTION))
+            return
+        assert isinstance(self.questions, ZeroShotQuestions)
+        places = self.questions.places.to(images.device)
+        grids_, kind = heatmaps.explain(self.model, heatmaps.cosines(self.model, places, "cosine"), images)
+        for film, cells in enumerate(grids_.numpy()):
+            for phrase, map_ in zip(self.phrases, cells, strict=True):
+                title = f"{phrase} (cosine {entries[film]['phrases'][phrase]:.2f})"
+                maps[film].append(Map(title, map_, kind))
+
+    def _labels(self, images: Tensor, entries: list[dict[str, Any]], maps: list[list[Map]]) -> None:
+        grids, kind = heatmaps.explain(self.model, label_scores(self.model, self.questions, images), images)
+        for film, cells in enumerate(grids.numpy()):
+            probabilities = entries[film]["probabilities"]
+            ranked = sorted(self.questions.labels, key=lambda name: -probabilities[name])
+            for name in ranked[: self.shown] if self.shown else self.questions.labels:
+                title = f"{name}  {probabilities[name]:.2f}"
+                maps[film].append(Map(title, cells[self.questions.labels.index(name)], kind))
+
+
+def label_scores(model: Any, questions: ClassifierQuestions | ZeroShotQuestions, images: Tensor) -> heatmaps.Scores:
+    """What maps of labels explain."""
+    if isinstance(questions, ClassifierQuestions):
+        return heatmaps.logits(model, questions.columns)
+    return heatmaps.cosines(model, questions.directions.to(images.device), MARGIN)
+
+
+def peak(cells: np.ndarray, crop: Crop, width: int, height: int) -> tuple[float, float]:
+    """The centre of the largest cell that is centred on the film, (x, y) as fractions of the film.
+
+    Where no cell is (a narrow strip between black borders), that of the largest, moved to the film's border.
+    """
+    rows, columns = cells.shape
+    places = []
+    for place in np.argsort(-cells, axis=None, kind="stable").tolist():
+        row, column = divmod(place, columns)
+        x, y = place_on_film(crop, ((column + 0.5) / columns, (row + 0.5) / rows))
+        places.append((x / width, y / height))
+    inside = [place for place in places if min(place) >= 0 and max(place) <= 1]
+    x, y = (inside or places)[0]
+    return min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
+
+
+def boxes(explanation: Explanation, crop: Crop, width: int, height: int) -> list[Box]:
+    """Chosen patches that lie on the film, at least in part: others are in the black border of fit=pad."""
+    found = []
+    for place in explanation.chosen:
+        scores = explanation.maps[0].cells
+        rows, columns = scores.shape
+        row, column = divmod(place, columns)
+        x0, y0 = place_on_film(crop, (column / columns, row / rows))
+        x1, y1 = place_on_film(crop, ((column + 1) / columns, (row + 1) / rows))
+        corners = (max(x0, 0) / width, max(y0, 0) / height, min(x1, width) / width, min(y1, height) / height)
+        if corners[0] < corners[2] and corners[1] < corners[3]:
+            found.append(Box(corners, float(scores[row, column])))
+    return found

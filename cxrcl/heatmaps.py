@@ -1,0 +1,268 @@
+"""Where on the model's square a score comes from: one value for each cell of a grid over it.
+
+Four kinds, each where it is sound:
+
+- Shares: where pooled features are the mean of the local ones and what follows is linear, a score is the mean of one
+  term for each cell, exactly (class activation mapping, Zhou et al. 2016, with a direction between texts as the class).
+- Grad-CAM (Selvaraju et al. 2017) elsewhere: sum over channels of the last map of features, each weighed by its mean
+  gradient, negative sums set to zero. It is a picture of the slope at the film, not a decomposition of the score.
+- Attention of a word over regions, of models that compare the two (GLoRIA, Huang et al. 2021).
+- Scores of patches, of encoders that choose by them (`cxrcl.models.patch_selection`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cxrcl.errors import ConfigError
+from cxrcl.models.heads import Linear
+from cxrcl.models.patch_selection import TopKPatches, best_patches
+from cxrcl.objectives.gloria import Gloria
+from cxrcl.types import Features, ImageEncoder, Text
+
+ATTENTION = "attention of the words over image regions (GLoRIA)"
+PATCHES = "the scores by which the encoder chooses patches"
+AT_A_TIME = 4  # films whose activations are kept for gradients
+
+
+class Scores(NamedTuple):
+    """L numbers for each film that maps explain, as functions of its features.
+
+    Attributes:
+        of: features of B films -> [B, L], differentiable.
+        shares: features -> [B, N, L] whose mean over cells is `of`, were the pooled features the mean of the local
+            ones; None where the model is not linear behind its pooled features.
+        what: the score in words.
+    """
+
+    of: Callable[[Features], Tensor]
+    shares: Callable[[Features], Tensor] | None
+    what: str
+
+
+def cosines(model: Any, directions: Tensor, what: str = "margin") -> Scores:
+    """Scalar products of films' unit vectors with directions [L, D] of the shared space."""
+
+    def of(features: Features) -> Tensor:
+        return model.embed_images(features) @ directions.T
+
+    def shares(features: Features) -> Tensor:
+        projected = model.image_head(features.local)
+        length = model.image_head(features.pooled).norm(dim=-1)
+        return projected @ directions.T / length[:, None, None]
+
+    return Scores(of, shares if isinstance(getattr(model, "image_head", None), Linear) else None, what)
+
+
+def logits(model: Any, columns: Sequence[int]) -> Scores:
+    """Some logits of a classifier."""
+
+    def of(features: Features) -> Tensor:
+        return model.classify(features)[:, list(columns)]
+
+    def shares(features: Features) -> Tensor:
+        cells = features.local.flatten(0, 1)
+        return of(Features(cells, cells[:, None])).unflatten(0, features.local.shape[:2])
+
+    linear = isinstance(getattr(model, "classifier", None), nn.Linear)
+    return Scores(of, shares if linear else None, "logit")
+
+
+def explain(model: Any, scores: Scores, images: Tensor) -> tuple[Tensor, str]:
+    """Maps float32 [B, L, h, w] of images float32 [B, 3, S, S], and what kind they are of; in full precision."""
+    parts, kind = [], ""
+    for few in images.split(AT_A_TIME):
+        with torch.no_grad(), _full_precision(few):
+            features = model.encode_images(few)
+            exact = scores.shares is not None and is_mean_of_cells(features)
+            if exact and scores.shares is not None:
+                kind = f"each cell's term of the {scores.what}, which is their mean (exact)"
+                parts.append(_as_grid(scores.shares(features).transpose(1, 2)))
+                continue
+        grids, layer = grad_cam(model, scores, few)
+        kind = f"Grad-CAM of the {scores.what} at {layer}"
+        parts.append(grids)
+    return torch.cat(parts).float().cpu(), kind
+
+
+def is_mean_of_cells(features: Features) -> bool:
+    """Whether pooled features are the mean of the local ones, as found for these very films."""
+    pooled, local = features
+    if local.shape[1] < 2 or pooled.shape[1] != local.shape[2]:
+        return False
+    mean = local.mean(dim=1)
+    return bool((pooled - mean).abs().max() <= 1e-4 * mean.abs().max())
+
+
+def grad_cam(model: Any, scores: Scores, images: Tensor) -> tuple[Tensor, str]:
+    """Maps [B, L, h, w], and the name of the layer they are made at: the last one whose cells the scores depend on.
+
+    In a transformer that reads the class token this is the block before the last.
+
+    Raises:
+        ConfigError: the encoder has no such layer.
+    """
+    encoder = getattr(model, "image_encoder", None)
+    if not isinstance(encoder, ImageEncoder):
+        raise ConfigError(f"{type(model).__name__}: its heat-maps need an attribute image_encoder, an ImageEncoder")
+    with torch.enable_grad(), _full_precision(images), _outputs(encoder) as seen:
+        # A frozen tower has a graph of activations all the same.
+        features = model.encode_images(images.detach().clone().requires_grad_())
+        found = scores.of(features)
+        for name, output in _of_layers(encoder, seen):
+            read = _reader_of_cells(output, len(images), features.local.shape[1])
+            if read is None or not output.requires_grad:
+                continue
+            slopes = _gradients(found, output)
+            if slopes is None or not read(slopes[0]).abs().sum():
+                continue
+            cells = read(output.detach())
+            weights = torch.stack([read(slope).mean(dim=1) for slope in slopes], dim=1)  # [B, L, C]
+            return _as_grid((weights @ cells.transpose(1, 2)).relu()), name
+    raise ConfigError(
+        f"{type(encoder).__name__}: no layer has a square grid of features that the score depends on; "
+        "no heat-map can be made of it"
+    )
+
+
+def words_of(phrase: str, count: int) -> list[str]:
+    """Names of the words that a tokenizer counts in a phrase, split at blanks and punctuation as BERT does."""
+    words = re.findall(r"\w+|[^\w\s]", phrase)
+    return words if len(words) == count else [f"word {k + 1}" for k in range(count)]
+
+
+def attention(model: Gloria, images: Tensor, phrase: str) -> tuple[Tensor, list[str]]:
+    """Maps [B, 1 + W, h, w] of a phrase: the mean of its words, then each of its W words; and the words.
+
+    Each map has a sum of one. The mean leaves out the piece that opens every text.
+
+    Raises:
+        ConfigError: the phrase has no words.
+    """
+    tokens = model.tokenizer([phrase])
+    count = max(tokens.words[0]) + 1
+    if count < 1:
+        raise ConfigError(f"phrase {phrase!r}: no words")
+    text = Text(*(torch.tensor(part, device=images.device).expand(AT_A_TIME, 1, -1) for part in tokens))
+    parts = []
+    for few in images.split(AT_A_TIME):
+        with _full_precision(few):
+            found = model.attention(few, Text(*(part[: len(few)] for part in text)))
+        parts.append(found[:, 1 : 1 + count])
+    by_word = torch.cat(parts)
+    grids = _as_grid(torch.cat([by_word.mean(dim=1, keepdim=True), by_word], dim=1))
+    return grids.float().cpu(), words_of(phrase, count)
+
+
+class Patches(NamedTuple):
+    scores: Tensor  # float32 [B, h, w], what patches are chosen by
+    chosen: Tensor  # int64 [B, K], places in the grid row by row, the best first
+
+
+def patches(encoder: TopKPatches, images: Tensor) -> Patches:
+    """Scores of all patches, and which ones make the pooled features."""
+    with torch.no_grad(), _full_precision(images):
+        scores = encoder.scores(images)
+    count = encoder.num_patches or scores.shape[1]
+    return Patches(_as_grid(scores[:, None])[:, 0].cpu(), best_patches(scores, count).cpu())
+
+
+# ---------------------------------------------------------------------------------------------------- inside
+
+
+def _full_precision(images: Tensor) -> Any:
+    return torch.autocast(images.device.type, enabled=False)
+
+
+def _as_grid(cells: Tensor) -> Tensor:
+    """[B, L, N] -> [B, L, h, w]. The model's input is a square, and so is the grid over it."""
+    side = math.isqrt(cells.shape[2])
+    if side * side != cells.shape[2]:
+        raise ConfigError(f"{cells.shape[2]} local features: expected a square number, the cells of a grid")
+    return cells.unflatten(2, (side, side))
+
+
+@contextmanager
+def _outputs(encoder: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+    """Inside, what modules give is noted, in the order in which they finish."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple | list) and output else output
+            if isinstance(first, Tensor):
+                seen.append((name, first))
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in encoder.named_modules() if name]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _of_layers(encoder: ImageEncoder, seen: Sequence[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Outputs of whole stages and blocks, the last first.
+
+    Within a block a map is not yet what the next one sees (a query is none at all). Only where a block is not called
+    as such, in a traced graph, its parts stand for it.
+    """
+    called = {name for name, _ in seen}
+    whole = _largest_in_one_layer(encoder)
+    for name, output in reversed(seen):
+        above = [other for other in whole if name.startswith(f"{other}.")]
+        if name in whole or (above and above[0] not in called):
+            yield name, output
+
+
+def _largest_in_one_layer(encoder: ImageEncoder) -> list[str]:
+    """Names of the largest modules that do not reach over the border of two layers."""
+    layer_of: dict[str, int] = {}
+    parameters = [name for name, _ in encoder.named_parameters()]
+    for number, names in enumerate(encoder.layer_names()):
+        for name in names:
+            layer_of |= {p: number for p in parameters if p == name or p.startswith(f"{name}.")}
+    found: list[str] = []
+    for name, _ in encoder.named_modules():
+        inside = {layer_of[p] for p in parameters if p.startswith(f"{name}.")}
+        if name and len(inside) <= 1 and not any(name.startswith(f"{other}.") for other in found):
+            found.append(name)
+    return found
+
+
+def _reader_of_cells(output: Tensor, size: int, cells: int) -> Callable[[Tensor], Tensor] | None:
+    """How a layer's output becomes [B, N, C]; None for one that is no square grid, or of one cell.
+
+    Maps are [B, C, h, h] or [B, h, h, C]; tokens [B, prefix + N, C], where N is the number of local features and
+    class and register tokens lead.
+    """
+    shape = output.shape
+    if shape[0] != size:
+        return None
+    if output.ndim == 4 and shape[2] == shape[3] > 1:
+        return lambda value: value.flatten(2).transpose(1, 2)
+    if output.ndim == 4 and shape[1] == shape[2] > 1:
+        return lambda value: value.flatten(1, 2)
+    if output.ndim == 3 and 0 <= shape[1] - cells <= 16 and math.isqrt(cells) ** 2 == cells > 1:
+        return lambda value: value[:, value.shape[1] - cells :]
+    return None
+
+
+def _gradients(scores: Tensor, output: Tensor) -> list[Tensor] | None:
+    """Of each column of scores [B, L], as films do not know of each other; None where they do not depend on it."""
+    found = []
+    for column in scores.unbind(1):
+        (slope,) = torch.autograd.grad(column.sum(), output, retain_graph=True, allow_unused=True)
+        if slope is None:
+            return None
+        found.append(slope)
+    return found

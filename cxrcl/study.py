@@ -1,0 +1,280 @@
+"""Several trainings in one command: starts of the encoder x parts of the training data x draws of a part x seeds.
+
+Each cell of the grid is a training, of which held-out films choose the checkpoint, and one evaluation of that
+checkpoint on the test split. What is finished is read from its folder; a cell that fails is written down and tried
+again the next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cxrcl import checkpoint, study_report
+from cxrcl.config import Study, differences
+from cxrcl.errors import ConfigError
+from cxrcl.study_report import Record
+
+Figures = Mapping[str, Mapping[str, float]]
+RANDOM, IMAGENET = "random", "imagenet"
+
+
+class Trained(Protocol):
+    """What a training tells (see `cxrcl.app.Trained`)."""
+
+    @property
+    def checkpoint(self) -> Path: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    start: str
+    fraction: float
+    draw: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.start}_{100 * self.fraction:g}percent_draw{self.draw}_seed{self.seed}"
+
+
+def cells(study: Study, starts: Sequence[str]) -> Iterator[Cell]:
+    """All films are the same ones in every draw: the whole training split has one draw."""
+    for start, fraction in itertools.product(starts, study.fractions):
+        for draw, seed in itertools.product(study.draws[:1] if fraction == 1 else study.draws, study.seeds):
+            yield Cell(start, fraction, draw, seed)
+
+
+def run(
+    values: Mapping[str, Any],
+    study: Study,
+    folder: Path,
+    train: Callable[[dict[str, Any]], Trained],
+    evaluate: Callable[[dict[str, Any]], Figures],
+    say: Callable[[str], None],
+) -> bool:
+    """The whole grid; False when a training was asked to stop.
+
+    Args:
+        values: the composed config of a training, as plain containers.
+        folder: takes a folder for each cell, and study.md, study.csv, results.json and study.png after each of them.
+        train, evaluate: the commands: settings -> what a training tells, and figures by evaluator.
+
+    Raises:
+        ConfigError: a mistake that concerns all cells, before any of them is begun; or no cell could be finished.
+    """
+    _check(values, study)
+    starts, left_out = _starts(values, study)
+    if not starts:
+        raise ConfigError(f"study.inits: {', '.join(left_out)} are null, so that nothing is left to compare")
+    for name in left_out:
+        say(f"study.inits.{name}: null, left out")
+    grid, records = list(cells(study, list(starts))), dict[str, Record]()
+    for number, cell in enumerate(grid, start=1):
+        settings = settings_of(values, study, cell, starts[cell.start], folder / cell.name)
+        record = _finished(folder / cell.name, settings, starts[cell.start].digest)
+        if record is None:
+            say(f"cell {number} of {len(grid)}: {cell.name}")
+            record = _run_cell(cell, settings, starts[cell.start].digest, study, train, evaluate)
+            if record is None:
+                say("the study was stopped: the same command goes on from there")
+                return False
+            _write(folder / cell.name / "cell.json", record.stored)
+            say(f"{cell.name}: {f'failed: {record.error}' if record.error else f'{study.figure} {record.value:.4f}'}")
+        records[cell.name] = record
+        study_report.write(folder, study, list(records.values()), len(grid), left_out)
+    errors = [record.error for record in records.values() if record.error]
+    if len(errors) == len(grid):
+        raise ConfigError(f"no cell of the study could be finished; the first said: {errors[0]}")
+    return True
+
+
+# ------------------------------------------------------------------------------------------------ where cells start
+
+
+@dataclass(frozen=True)
+class Start:
+    """What differs between the starts of an encoder."""
+
+    image_encoder: Mapping[str, Any] | None
+    init_from: str | None
+    digest: str  # of the file: another file of the same name makes another cell
+
+
+def _starts(values: Mapping[str, Any], study: Study) -> tuple[dict[str, Start], list[str]]:
+    """Starts by name, and the names of those that are left out.
+
+    Raises:
+        ConfigError: a file that is not there, or no architecture for an encoder that does not start from a checkpoint.
+    """
+    named = values.get("image_encoder")
+    files = {name: file for name, file in study.inits.items() if file is not None and name != RANDOM}
+    absent = [f"{name}: {file}" for name, file in files.items() if file != "hub" and not _path(file).is_file()]
+    if absent:
+        raise ConfigError(f"study.inits.{'; study.inits.'.join(absent)}: no such file; null leaves a start out")
+    checkpoints = [file for name, file in files.items() if name != IMAGENET]
+    if named is None and checkpoints:  # the same architecture for all starts
+        named = checkpoint.load(_path(checkpoints[0]))["config"]["model"].get("image_encoder")
+    starts: dict[str, Start] = {}
+    for name, file in study.inits.items():
+        if name in (RANDOM, IMAGENET) and (name == RANDOM or file is not None):
+            if named is None:
+                raise ConfigError(f"study.inits.{name}: of which architecture? choose it with image_encoder=<name>")
+            weights = {} if file is None else {"pretrained": True} if file == "hub" else {"weights": file}
+            starts[name] = Start({**named, **weights}, None, _digest(file))
+        elif file is not None:
+            starts[name] = Start(values.get("image_encoder"), file, _digest(file))
+    return starts, [name for name in study.inits if name not in starts]
+
+
+def _path(file: str) -> Path:
+    return Path(file).expanduser()
+
+
+def _digest(file: str | None) -> str:
+    if file is None or file == "hub":
+        return ""
+    with _path(file).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def settings_of(values: Mapping[str, Any], study: Study, cell: Cell, start: Start, folder: Path) -> dict[str, Any]:
+    """The config of a cell's training. Features are cached, if at all, where the encoder is frozen."""
+    data = {**values["data"], "fraction": cell.fraction, "fraction_seed": cell.draw}
+    return {
+        **values,
+        "study": None,
+        "name": cell.name,
+        "run_dir": str(folder),
+        "seed": cell.seed,
+        "image_encoder": start.image_encoder,
+        "init_from": start.init_from,
+        "data": {**data, "cache_features": bool(data.get("cache_features")) and study.probe},
+        "objective": {**values["objective"], "freeze_encoder": study.probe},
+    }
+
+
+# --------------------------------------------------------------------------------------------------- one cell
+
+
+def _run_cell(
+    cell: Cell,
+    settings: dict[str, Any],
+    digest: str,
+    study: Study,
+    train: Callable[[dict[str, Any]], Trained],
+    evaluate: Callable[[dict[str, Any]], Figures],
+) -> Record | None:
+    """What came of it; None when the training was asked to stop."""
+    facts = {"start": cell.start, "fraction": cell.fraction, "draw": cell.draw, "seed": cell.seed}
+    stored: dict[str, Any] = {**facts, "digest": digest, "settings": settings}
+    try:
+        trained = train(settings)
+        if not trained.finished:
+            return None
+        figures = evaluate(evaluation_of(settings, trained.checkpoint))
+        value = _value(figures, study.figure)
+    except Exception as error:  # whatever it is, the other cells are not lost
+        line = " ".join(str(error).split()) or type(error).__name__
+        return Record({**stored, "error": line})
+    told = {"checkpoint": str(trained.checkpoint), "steps": trained.steps, "seconds": round(trained.seconds, 1)}
+    return Record({**stored, "value": value, "figures": {k: dict(v) for k, v in figures.items()}, **told})
+
+
+def evaluation_of(settings: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The config of the evaluation: the evaluators that chose the checkpoint, on the test split."""
+    evals = {
+        name: {**node, "splits": ["test"]} if "splits" in node else node
+        for name, node in settings["evals"].items()
+        if node is not None
+    }
+    keys = ("num_workers", "skip_bad_images")
+    return {
+        **{key: settings[key] for key in ("device", "timeout_minutes") if key in settings},
+        "checkpoint": str(file),
+        "splits": ["test"],
+        "data": {key: settings["data"][key] for key in keys if key in settings["data"]},
+        "evals": evals,
+        "batch_size": settings["trainer"]["batch_size"],
+        "random_weights": False,
+        "groups": [],
+        "resamples": 0,
+    }
+
+
+def _value(figures: Figures, name: str) -> float:
+    evaluator, figure = name.split("/", 1)
+    found = figures.get(evaluator, {})
+    if figure not in found:
+        raise ConfigError(f"study.figure={name}: not measured; there is {', '.join(f'{evaluator}/{k}' for k in found)}")
+    return float(found[figure])
+
+
+def _finished(folder: Path, settings: Mapping[str, Any], digest: str) -> Record | None:
+    """The record of an earlier command, if this cell was finished by it.
+
+    Raises:
+        ConfigError: it was another cell: other settings, or other weights to start from.
+    """
+    file = folder / "cell.json"
+    if not file.is_file():
+        return None
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    if "error" in stored:
+        return None
+    changed = differences(stored["settings"], json.loads(json.dumps(settings)))
+    changed = [key for key in changed if key not in ("data.num_workers", "device", "timeout_minutes", "run_dir")]
+    changed += ["the file of init weights"] if stored["digest"] != digest else []
+    if changed:
+        raise ConfigError(
+            f"{folder} was run with other settings ({', '.join(changed[:8])}): use the same ones to go on with the "
+            "study, or another run_dir"
+        )
+    return Record(stored)
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    """A file that is there is whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(file)
+
+
+def _check(values: Mapping[str, Any], study: Study) -> None:
+    """Raises ConfigError for what would spoil every cell, in silence or with the same message."""
+    if "freeze_encoder" not in values["objective"]:
+        raise ConfigError("study: trains a classifier; set objective=classify, or start it with python finetune.py")
+    if "test" in values["splits"]:
+        raise ConfigError(
+            "splits: the test split scores the checkpoints of a study and cannot choose them; set [valid]"
+        )
+    trainer = values["trainer"]
+    if trainer["evaluate_every_epochs"] is None and trainer["evaluate_every_steps"] is None:
+        raise ConfigError("study: no figure would choose a checkpoint; set trainer.evaluate_every_epochs=1")
+    if study.figure.count("/") < 1 or (values.get("evals") or {}).get(study.figure.split("/")[0]) is None:
+        raise ConfigError(f"study.figure={study.figure}: expected <evaluator>/<figure> of an evaluator in evals")
+    if study.inits.get(RANDOM) is not None:
+        raise ConfigError(f"study.inits.random={study.inits[RANDOM]}: starts from no file; give it another name")
+    strange = [name for name in study.inits if not re.fullmatch(r"[\w-]+", name)]
+    if strange:
+        raise ConfigError(f"study.inits: {', '.join(strange)}: names are made of letters, digits, _ and -")
+    for what in ("fractions", "seeds", "draws"):
+        given: list[Any] = getattr(study, what)
+        if not given or len(set(given)) < len(given):
+            raise ConfigError(f"study.{what}={given}: expected one value or more, each once")
