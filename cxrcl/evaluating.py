@@ -26,8 +26,7 @@ from cxrcl.evaluation.look import Evaluation
 from cxrcl.evaluation.operating import operate
 from cxrcl.evaluation.page.parts import Checkpoint, ClassSimilarity, Films, Page, from_look
 from cxrcl.evaluation.score_models import score_models
-from cxrcl.evaluation.score_report import ScoreReport
-from cxrcl.evaluation.scorer import Scores
+from cxrcl.evaluation.score_report import ScoreReport, Scores
 from cxrcl.evaluation.scoring import Predicted, ranked_only
 from cxrcl.evaluation.thresholds import Rule, parse
 from cxrcl.trainer import Precision

@@ -20,7 +20,7 @@ from cxrcl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from cxrcl.evaluation.score_files import Table
-    from cxrcl.evaluation.score_report import ScoreReport
+    from cxrcl.evaluation.score_report import ScoreReport, Scores
     from cxrcl.evaluation.thresholds import Rule
 
 RESULTS, REPORT, PAGE = "results.json", "report.md", "report.html"
@@ -68,23 +68,24 @@ def main() -> None:
     from cxrcl.evaluation.page import of_scores, render
     from cxrcl.evaluation.score_report import plain
 
-    report = build(given)
+    report, scores = build(given)
     given.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     targets[0].write_text(text, encoding="utf-8")
     targets[1].write_text(score_markdown.markdown(report), encoding="utf-8")
-    targets[2].write_text(render(of_scores(report)), encoding="utf-8")
+    targets[2].write_text(render(of_scores(report, scores)), encoding="utf-8")
     print(score_markdown.summary(report), end="\n\n")
     print(f"written: {', '.join(map(str, targets))}")
 
 
-def build(given: argparse.Namespace) -> ScoreReport:
-    """Read the files and score them."""
+def build(given: argparse.Namespace) -> tuple[ScoreReport, dict[str, Scores]]:
+    """Read the files and score them; the report, and what curves are drawn of by model."""
     from cxrcl.evaluation import score_files, subgroups
     from cxrcl.evaluation.bootstrap import Patients
     from cxrcl.evaluation.known import labels_of_mean
     from cxrcl.evaluation.operating import operate
     from cxrcl.evaluation.score_models import score_models
+    from cxrcl.evaluation.score_report import Scores
 
     rule = _rule(given)
     predictions = [score_files.read(file, given.id_column) for file in given.predictions]
@@ -117,7 +118,9 @@ def build(given: argparse.Namespace) -> ScoreReport:
         "split": ", ".join(given.split) if given.split else "all rows",
     }
     resampled = Patients(patients, given.resamples, given.seed)
-    return score_models(models, score_files.truth(labels, names), resampled, mean_over, groups, facts, [*notes, *note])
+    truth = score_files.truth(labels, names)
+    report = score_models(models, truth, resampled, mean_over, groups, facts, [*notes, *note])
+    return report, {one.name: Scores(one.labels, one.scores, truth, one.probabilities) for one in models}
 
 
 def _rule(given: argparse.Namespace) -> Rule | None:

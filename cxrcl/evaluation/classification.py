@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from cxrcl.evaluation.look import Ask, Look
-from cxrcl.evaluation.scorer import Scorer, Scores
+from cxrcl.evaluation.score_report import Scores
+from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores import check_names
 from cxrcl.types import Classifies, EvalData
 

@@ -7,9 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N films for C labels; the higher, the more likely.
+
+    Attributes:
+        scores: float [N, C].
+        truth: float [N, C] of 1, 0 and nan.
+        probabilities: float [N, C], or None where scores have no such meaning.
+        mean_over: labels of averages; None takes all but `No Finding`.
+    """
+
+    labels: tuple[str, ...]
+    scores: np.ndarray
+    truth: np.ndarray
+    probabilities: np.ndarray | None = None
+    mean_over: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,26 +11,9 @@ import numpy as np
 from cxrcl.evaluation.known import labels_of_mean
 from cxrcl.evaluation.look import Evaluator, Look
 from cxrcl.evaluation.ranking import auroc
+from cxrcl.evaluation.score_report import Scores
 from cxrcl.evaluation.scores import label_figures
 from cxrcl.types import EvalData
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of N films for C labels; the higher, the more likely.
-
-    Attributes:
-        scores: float [N, C].
-        truth: float [N, C] of 1, 0 and nan.
-        probabilities: float [N, C], or None where scores have no such meaning.
-        mean_over: labels of averages; None takes all but `No Finding`.
-    """
-
-    labels: tuple[str, ...]
-    scores: np.ndarray
-    truth: np.ndarray
-    probabilities: np.ndarray | None = None
-    mean_over: Sequence[str] | None = None
 
 
 class Scorer(Evaluator):

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cxrcl.evaluation.look import Look
 from cxrcl.evaluation.ranking import auroc
-from cxrcl.evaluation.scorer import Scorer, Scores
+from cxrcl.evaluation.score_report import Scores
+from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores import NO_FINDING, check_names, labels_against_normal
 from cxrcl.types import EvalData
 

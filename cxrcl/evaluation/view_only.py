@@ -9,7 +9,8 @@ import numpy as np
 
 from cxrcl.evaluation.known import known
 from cxrcl.evaluation.look import Look
-from cxrcl.evaluation.scorer import Scorer, Scores
+from cxrcl.evaluation.score_report import Scores
+from cxrcl.evaluation.scorer import Scorer
 from cxrcl.types import EvalData
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from cxrcl.evaluation.look import Ask, Look
 from cxrcl.evaluation.prompted import By, Over, Prompted
-from cxrcl.evaluation.scorer import Scorer, Scores, mean_auroc
+from cxrcl.evaluation.score_report import Scores
+from cxrcl.evaluation.scorer import Scorer, mean_auroc
 from cxrcl.evaluation.scores import NO_FINDING, check_names, labels_against_normal
 from cxrcl.types import EmbedsImages, EmbedsText, EvalData, MatchesWords, ScalesSimilarity
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from cxrcl.evaluation.look import Ask, Evaluator, Look
 from cxrcl.evaluation.prompted import By, Over, Prompted
-from cxrcl.evaluation.scorer import Scores
+from cxrcl.evaluation.score_report import Scores
 from cxrcl.evaluation.scores import check_names
 from cxrcl.types import EmbedsImages, EmbedsText, EvalData, MatchesWords
 

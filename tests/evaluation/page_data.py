@@ -13,8 +13,7 @@ from cxrcl.evaluation.page import Checkpoint, ClassSimilarity, Films, Page
 from cxrcl.evaluation.page.parts import ClassConfusion
 from cxrcl.evaluation.representation import Dump, Space
 from cxrcl.evaluation.score_models import score_models
-from cxrcl.evaluation.score_report import ScoreReport
-from cxrcl.evaluation.scorer import Scores
+from cxrcl.evaluation.score_report import ScoreReport, Scores
 from cxrcl.evaluation.thresholds import Rule
 
 COUNT = 150

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cxrcl.evaluation.score_report import ModelScores, ScoreReport
+from cxrcl.evaluation.score_report import ModelScores, ScoreReport, Scores
 
 if TYPE_CHECKING:  # a page of scores alone needs no torch
     from cxrcl.evaluation.examples import Example
     from cxrcl.evaluation.representation import Space
-    from cxrcl.evaluation.scorer import Scores
 
 Figures = Mapping[str, float]
 EXAMPLES = 6  # of retrieval
@@ -148,6 +147,7 @@ class Page:
         return replace(model, name=self.of(model.name, evaluator))
 
 
-def of_scores(report: ScoreReport, title: str = "Scores") -> Page:
-    """A page for predictions of any origin."""
-    return Page(title=title, facts=report.facts, notes=report.notes, scores={"": report})
+def of_scores(report: ScoreReport, scores: Mapping[str, Scores] | None = None, title: str = "Scores") -> Page:
+    """A page for predictions of any origin; curves are drawn of `scores`, by model."""
+    models = [Checkpoint(name=name, scores={"": found}) for name, found in (scores or {}).items()]
+    return Page(title=title, facts=report.facts, notes=report.notes, scores={"": report}, checkpoints=models)
