@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import NoReturn
 
 import benchmarks
 
-from cxrcl.cli import guarded
-from cxrcl.errors import ConfigError
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every mistake of a user."""
-        raise ConfigError(message)
+from cxrcl.cli import Parser, guarded
 
 
 def subcommands() -> dict[str, ModuleType]:

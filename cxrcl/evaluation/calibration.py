@@ -21,17 +21,6 @@ def bin_of(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probabilities)
 
 
-def bin_errors(probabilities: np.ndarray, positive: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """[N, bins] of p - y in the film's bin and 0 elsewhere.
-
-    The expected calibration error (Guo et al. 2017, equation 3, for the probability of the label itself) is the sum
-    over bins of |column sum| / N, so weighted sums over films give it for any resample.
-    """
-    errors = np.zeros((len(probabilities), bins))
-    errors[np.arange(len(probabilities)), bin_of(probabilities, bins)] = probabilities - positive
-    return errors
-
-
 def reliability(probabilities: np.ndarray, positive: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
     """The reliability curve: what the films of each bin were said to be, and what they were; no empty bins."""
     place, edges = bin_of(probabilities, bins), np.linspace(0, 1, bins + 1)

@@ -56,6 +56,7 @@ class Look:
         self._asks = list(asks)
         self._rows: dict[tuple[str, str], Tensor] = {}
         self._texts: dict[str, Tensor] = {}
+        self._made: dict[Evaluator, Any] = {}
 
     def rows(self, name: str, splits: Sequence[str]) -> Tensor:
         """float32 [N, ...] on the CPU: what the ask of this name computes of all films of the splits, in their order.
@@ -75,6 +76,12 @@ class Look:
             found = embed_texts(cast(EmbedsText, self.model), new, self.runtime.device)
             self._texts |= dict(zip(new, found, strict=True))
         return torch.stack([self._texts[sentence] for sentence in sentences])
+
+    def once(self, who: Evaluator, compute: Callable[[], Any]) -> Any:
+        """What an evaluator makes of the weights, such as a fitted model, made the first time that it is asked for."""
+        if who not in self._made:
+            self._made[who] = compute()
+        return self._made[who]
 
     def leave(self, name: str, value: Any) -> None:
         """Keep something for a report."""

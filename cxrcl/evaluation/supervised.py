@@ -15,6 +15,8 @@ from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores import NO_FINDING, check_names, labels_against_normal
 from cxrcl.types import EvalData
 
+Model = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] -> scores [N]
+
 
 class Supervised(Scorer):
     """AUROC of one linear model a label, trained on `train`; of several penalties the best on held-out films is taken.
@@ -74,28 +76,31 @@ class Supervised(Scorer):
         raise TypeError(f"{type(self).__name__} does not define estimator()")
 
     def score(self, look: Look, splits: Sequence[str]) -> Scores:
-        x_train, y_train = self._read([self.train], look)
-        x_test, y_test = self._read(splits, look)
-        chooser = self._read([self.choose_on], look) if self.choose_on else None
-        scores = np.zeros((len(x_test), len(self.labels)))
+        models = look.once(self, lambda: self._learn(look))  # scored splits and held-out ones ask for the same
+        x, y = self._read(splits, look)
         columns = [self.data.labels.index(name) for name in self.labels]
-        for k, column in enumerate(columns):
-            held_out = None if chooser is None else (chooser[0], chooser[1][:, column])
-            scores[:, k] = self._predict(x_train, y_train[:, column], held_out, x_test)
-        return Scores(self.labels, scores, y_test[:, columns])
+        return Scores(self.labels, np.stack([model(x) for model in models], axis=1), y[:, columns])
+
+    def _learn(self, look: Look) -> list[Model]:
+        """One for each label."""
+        x, y = self._read([self.train], look)
+        chooser = self._read([self.choose_on], look) if self.choose_on else None
+        columns = [self.data.labels.index(name) for name in self.labels]
+        return [
+            self._chosen(x, y[:, column], None if chooser is None else (chooser[0], chooser[1][:, column]))
+            for column in columns
+        ]
 
     def _read(self, splits: Sequence[str], look: Look) -> tuple[np.ndarray, np.ndarray]:
         rows, labels = self.vectors(look, splits)
         return rows.numpy(), labels_against_normal(self.data, labels.numpy(), self.against_normal)
 
-    def _predict(
-        self, x: np.ndarray, y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None, x_test: np.ndarray
-    ) -> np.ndarray:
+    def _chosen(self, x: np.ndarray, y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None) -> Model:
         known = (y == 0) | (y == 1)
         if len(np.unique(y[known])) < 2:
-            return np.zeros(len(x_test))
-        if not (np.isfinite(x).all() and np.isfinite(x_test).all()):  # a model that has diverged
-            return np.full(len(x_test), np.nan)
+            return lambda films: np.zeros(len(films))
+        if not np.isfinite(x).all():  # a model that has diverged
+            return lambda films: np.full(len(films), np.nan)
         x, y = x[known], y[known]
         models = [self._learnt(penalty, x, y) for penalty in self.penalties]
         if held_out is not None:
@@ -103,7 +108,8 @@ class Supervised(Scorer):
         else:
             patients = np.asarray(self.data.column(self.train, "patient"))[known]
             quality = [auroc(self._by_folds(penalty, x, y, patients), y) for penalty in self.penalties]
-        return models[int(np.argmax(np.nan_to_num(quality)))](x_test)
+        best = models[int(np.argmax(np.nan_to_num(quality)))]
+        return lambda films: best(films) if np.isfinite(films).all() else np.full(len(films), np.nan)
 
     def _by_folds(self, penalty: float, x: np.ndarray, y: np.ndarray, patients: np.ndarray) -> np.ndarray:
         """Scores of each film by a model that has not seen its patient; 0 where that one would know one class only."""

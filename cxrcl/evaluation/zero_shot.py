@@ -97,7 +97,7 @@ class ZeroShot(Scorer):
 
     def run(self, look: Look) -> dict[str, float]:
         figures = super().run(look)
-        truth = self.score(look, self.splits).truth
+        truth = look.left["scores"].truth
         means: list[float] = []
         for name, family in self.families.items():
             chosen = [self.labels.index(label) for label in family[0]]

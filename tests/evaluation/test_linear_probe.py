@@ -178,7 +178,7 @@ def test_the_batch_size_is_that_of_the_passes(planted: FixedData, alone: Any) ->
             return super().encode_images(images)
 
     run(planted, alone, Counting(), batch_size=50)
-    assert seen == [50, 50, 50, 10, 50, 50, 50, 30]
+    assert seen == [50, 50, 50, 10, 50, 30, 50, 50]  # train, valid, test
 
 
 def test_each_setting_changes_the_figures(planted: FixedData, alone: Any) -> None:
@@ -251,3 +251,17 @@ def test_every_objective_with_an_image_tower_is_probed(planted: FixedData, alone
 def test_a_model_that_encodes_no_images_is_refused(planted: FixedData, alone: Any) -> None:
     with pytest.raises(ConfigError, match="does not meet EncodesImages"):
         evaluation(planted, Objective(), alone)
+
+
+def test_held_out_films_are_scored_by_the_models_of_the_scored_ones(
+    planted: FixedData, alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+    learnt = LinearProbe._learnt
+    monkeypatch.setattr(LinearProbe, "_learnt", lambda *given: fits.append(given[1]) or learnt(*given))
+    evaluation = Evaluation({"it": LinearProbe(planted, penalties=(1.0, 10.0))}, planted, 64)
+    figures = evaluation(Features(), alone)
+    once = len(fits)
+    evaluation.held_out = ("valid",)
+    assert evaluation(Features(), alone)["it"]["mean_auroc"] == figures["it"]["mean_auroc"]
+    assert len(fits) == 2 * once and len(evaluation.left["it"]["held_out"].scores) == 80
