@@ -53,7 +53,9 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
     sheet = folder / "contact_sheet.png"
     contact_sheet(films, sheet)
     example, truth = _example(films)
-    read = reading.predict(trained.checkpoint, [example])
+    with reading.opened(trained.checkpoint) as restored:
+        read = reading.Reading(restored)
+        entries = list(read.of([example]))
 
     checkpoint, image = shlex.quote(str(trained.checkpoint)), shlex.quote(str(example))
     shown = "\n".join(
@@ -64,7 +66,7 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
             "",
             report.retrieval_table(scored.results),
             "",
-            as_tables(read.images, read.rule),
+            as_tables(entries, read.rule),
             f"  what is drawn there: {truth}",
             "",
             f"report        {written}",

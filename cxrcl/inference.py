@@ -89,32 +89,29 @@ def main() -> None:
     images = find_images(given.image)
     prepare_output(given.out, given.overwrite)
 
+    from tqdm import tqdm
+
     from cxrcl import reading
     from cxrcl.questions import Asked
 
-    read = reading.predict(
-        given.checkpoint,
-        images,
-        Asked(
-            labels=None if given.labels is None else [name.strip() for name in given.labels.split(",")],
-            prompts=given.prompts,
-            sentences=given.sentences,
-            phrases=given.phrase,
-        ),
-        device=given.device,
-        batch_size=given.batch_size,
-        packages=(*OWN_PACKAGES, *given.allow_package),
-        pictures=given.out / PICTURES if given.heatmap else None,
-        progress=True,
+    asked = Asked(
+        labels=None if given.labels is None else [name.strip() for name in given.labels.split(",")],
+        prompts=given.prompts,
+        sentences=given.sentences,
+        phrases=given.phrase,
     )
-    content = {"rule": read.rule, "note": RESEARCH_ONLY, "checkpoint": str(given.checkpoint), "images": read.images}
+    with reading.opened(given.checkpoint, given.device, (*OWN_PACKAGES, *given.allow_package)) as restored:
+        read = reading.Reading(restored, asked, given.out / PICTURES if given.heatmap else None)
+        found = read.of(images, given.batch_size)
+        entries = list(tqdm(found, total=len(images), unit="film", leave=False, disable=None))
+    content = {"rule": read.rule, "note": RESEARCH_ONLY, "checkpoint": str(given.checkpoint), "images": entries}
     text = json.dumps(content, indent=1, ensure_ascii=False)
     if given.out is not None:
         (given.out / RESULTS).write_text(text + "\n", encoding="utf-8")
-    print(text if given.json else as_tables(read.images, read.rule))
+    print(text if given.json else as_tables(entries, read.rule))
     if given.out is not None and not given.json:
         print(f"written: {given.out / RESULTS}{f' and pictures in {given.out / PICTURES}' if given.heatmap else ''}")
-    failed = [entry for entry in read.images if "error" in entry]
+    failed = [entry for entry in entries if "error" in entry]
     if failed:
         print(f"{len(failed)} of {len(images)} images could not be read:", file=sys.stderr)
         for entry in failed[:MOST_FAULTS]:

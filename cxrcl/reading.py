@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cxrcl import assemble, checkpoint, config, distributed, restoring
 from cxrcl.data import image_io
@@ -123,69 +122,64 @@ def _grey(film: Film, smallest_side_px: int | None, films: Films) -> np.ndarray:
     raise ImageError(f"expected a path, a 2-D array of numbers or a PIL image, found {type(film).__name__}")
 
 
-# ------------------------------------------------------------------------------------------------ inference.py
+# ------------------------------------------------------------------------------------------------ films, one by one
 
 
-@dataclass(frozen=True)
-class Read:
-    """What a model reads on each image, and the rule behind its probabilities.
-
-    Attributes:
-        images: {image, probabilities: {label: float}} of each file, or {image, error}; of models that read texts also
-            sentences: [{text, cosine}], the best matches first; with phrases their cosines, and with pictures what
-            was drawn: heatmap: {picture, maps: [{title, kind, peak}]}, patches: [{box, score}].
-    """
-
-    images: list[dict[str, Any]]
-    rule: str
-
-
-def predict(
-    path: Path,
-    images: Sequence[Path],
-    asked: Asked = ALL,
-    device: str = "auto",
-    batch_size: int = 32,
-    packages: Packages = config.OWN_PACKAGES,
-    pictures: Path | None = None,
-    progress: bool = False,
-) -> Read:
-    """Read image files. One that cannot be read becomes an entry with the reason.
+class Reading:
+    """What is asked of films, of one model.
 
     Args:
         pictures: a folder for a picture of each film with its heat-maps; PNG files in it are removed.
-        progress: a bar on a terminal.
+
+    Attributes:
+        rule: behind the probabilities.
 
     Raises:
-        UserError: a checkpoint that cannot be used, or a question that it cannot answer.
+        ConfigError: a question that the model cannot answer.
+    """
+
+    def __init__(self, restored: Restored, asked: Asked = ALL, pictures: Path | None = None) -> None:
+        self._restored, self._model = restored, cast(Any, restored.model)
+        with restored.ready():
+            self._questions = questions(restored.model, restored.stored, asked, restored.device)
+        self.rule: str = self._questions.reader.rule
+        self._gallery = None
+        if pictures is not None:
+            from cxrcl.gallery import Gallery  # matplotlib takes a second
+
+            self._gallery = Gallery(self._model, restored.transform, self._questions, asked, pictures)
+
+    def of(self, images: Sequence[Path], batch_size: int = 32) -> Iterator[dict[str, Any]]:
+        """An entry for each file, in order, as it is read.
+
+        {image, probabilities: {label: float}}, or {image, error} where it cannot be read. Models that read texts also
+        give sentences: [{text, cosine}], the best matches first; with phrases their cosines; with pictures what was
+        drawn: heatmap: {picture, maps: [{title, kind, peak}]}, patches: [{box, score}].
+        """
+        for image, row in zip(images, self._restored.each(images, batch_size, self._answers), strict=True):
+            entry: dict[str, Any] = {"image": str(image)}
+            if isinstance(row, ImageError):
+                entry["error"] = str(row)
+            else:
+                entry |= row[0]
+                if self._gallery is not None:
+                    entry |= self._gallery.draw(image, row[1])
+            yield entry
+
+    def _answers(self, films: Tensor) -> list[tuple[dict[str, Any], Any]]:
+        """Of float32 [B, 3, S, S]."""
+        with self._restored.ready():
+            entries = self._questions.answers(self._model.encode_images(films))
+            drawn = [None] * len(entries) if self._gallery is None else self._gallery.explain(films, entries)
+        return list(zip(entries, drawn, strict=True))
+
+
+@contextmanager
+def opened(path: Path, device: str = "auto", packages: Packages = config.OWN_PACKAGES) -> Iterator[Restored]:
+    """A checkpoint in this process, threads and signals set as in training.
+
+    Raises:
+        UserError: a checkpoint, or a device, that cannot be used.
     """
     with distributed.start(device) as runtime:
-        restored = restore(path, runtime.device, packages=packages)
-        with restored.ready():
-            questions_ = questions(restored.model, restored.stored, asked, restored.device)
-            model: Any = restored.model
-            gallery = None
-            if pictures is not None:
-                from cxrcl.gallery import Gallery  # matplotlib takes a second
-
-                gallery = Gallery(model, restored.transform, questions_, asked, pictures)
-
-            def compute(films: Tensor) -> list[tuple[dict[str, Any], Any]]:
-                entries = questions_.answers(model.encode_images(films))
-                drawn = [None] * len(entries) if gallery is None else gallery.explain(films, entries)
-                return list(zip(entries, drawn, strict=True))
-
-            found = restored.each(images, batch_size, compute)
-            if progress:
-                found = iter(tqdm(found, total=len(images), unit="film", leave=False, disable=None))
-            entries: list[dict[str, Any]] = []
-            for image, row in zip(images, found, strict=True):
-                entry: dict[str, Any] = {"image": str(image)}
-                if isinstance(row, ImageError):
-                    entry["error"] = str(row)
-                else:
-                    entry |= row[0]
-                    if gallery is not None:
-                        entry |= gallery.draw(image, row[1])
-                entries.append(entry)
-        return Read(entries, questions_.reader.rule)
+        yield restore(path, runtime.device, packages=packages)
