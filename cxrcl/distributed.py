@@ -198,6 +198,15 @@ class Runtime:
             return convert_sync_batchnorm(module)
         return module
 
+    def seed(self, number: int) -> None:
+        """Seed the generators of this process and its device.
+
+        torch.manual_seed also asks each kind of device that is not there, which takes as long as the step of a probe.
+        """
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
+
     @contextmanager
     def averaged_statistics(self, module: nn.Module) -> Iterator[None]:
         """Inside, running statistics of BatchNorm are the mean over processes; afterwards each has its own again."""

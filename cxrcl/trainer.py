@@ -170,6 +170,7 @@ class Trainer:
     def fit(self, batches: Iterator[Batch]) -> bool:
         """Train on host batches (`accumulate` of them a step) until `complete`; False when asked to stop before."""
         plan = self.plan
+        self.objective.train()  # not in each step: it walks all modules, which takes longer than the step of a probe
         self.tracker.begin(self.done, plan.total_steps, plan.batch_size * plan.accumulate)
         with _StopRequest().installed() as request:
             while not self.complete:
@@ -209,9 +210,8 @@ class Trainer:
         return every is not None and (self.done % every == 0 or self.done == self.plan.total_steps)
 
     def _step(self, batches: list[Batch]) -> dict[str, Tensor]:
-        self.objective.train()
         # Dropout is a function of (seed, step, rank): resuming needs no generator state.
-        torch.manual_seed(hash((self.plan.seed, self.done, self.runtime.rank)) & 0x7FFF_FFFF_FFFF)
+        self.runtime.seed(hash((self.plan.seed, self.done, self.runtime.rank)) & 0x7FFF_FFFF_FFFF)
         factor = self.schedule.factor(self.done)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
