@@ -20,8 +20,8 @@ from helpers import (
     settings,
     write_manifest,
 )
+from lines import PLAN, Overflows, Scores, forever, trainer
 from test_freezing import Three
-from test_trainer import PLAN, Overflows, Scores, forever, trainer
 from torch import Tensor, nn
 
 from cxrcl import app, checkpoint, config, restoring

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import PACKAGES, TinyTexts, batch_of, equal_everywhere, settings, two_towers, write_manifest
-from test_trainer import trainer
+from lines import trainer
 from torch import Tensor, nn
 
 from cxrcl import app, assemble, checkpoint, config

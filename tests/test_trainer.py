@@ -1,174 +1,29 @@
-"""The loop: what it applies, saves, logs and refuses, and that a stopped run goes on exactly."""
+"""The loop: what it applies, saves, logs and refuses."""
 
 from __future__ import annotations
 
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
-from helpers import PACKAGES, FixedData, StopsRun, TinyImages, batch_of, equal_everywhere, settings, write_manifest
-from torch import Tensor, nn
+from helpers import TinyImages, batch_of, equal_everywhere
+from lines import Line, Overflows, forever, line_batch, trainer, weights
+from torch import Tensor
 
-from cxrcl import app, assemble, checkpoint, config, evaluators
-from cxrcl.distributed import Runtime
+from cxrcl import assemble, config
 from cxrcl.errors import ConfigError
-from cxrcl.evaluation.loss import Loss
 from cxrcl.models.heads import Linear
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.optim import Constant, Cosine, Plateau, Schedule
-from cxrcl.tracking import Tracker
-from cxrcl.trainer import NonFinite, Plan, Precision, Trainer, _StopRequest, evaluate
-from cxrcl.types import Batch, Features, Objective, StepOutput
-
-ALONE = Runtime(0, 1, torch.device("cpu"))
-
-
-class Line(Objective):
-    """Least squares on known features; labels hold the wanted value."""
-
-    per_sample: ClassVar[bool] = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 1)
-        with torch.no_grad():
-            self.layer.weight.copy_(torch.tensor([[0.5, -0.25, 1.0, 0.125]]))
-            self.layer.bias.zero_()
-        self.after: list[int] = []
-
-    def embed(self, batch: Batch) -> dict[str, Tensor]:
-        assert batch.seen is not None
-        return {"value": self.layer(batch.seen.pooled)}
-
-    def targets(self, batch: Batch) -> dict[str, Tensor]:
-        return {"wanted": batch.labels}
-
-    def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        loss = ((embeddings["value"].float() - targets["wanted"]) ** 2).mean()
-        return StepOutput(loss, {"loss": loss.detach()}, {})
-
-    def after_step(self, output: StepOutput, step: int, total: int) -> None:
-        self.after.append(step)
-
-
-class Overflows(Line):
-    """The loss is finite at every step, the gradient at step `at` is not."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at = at
-
-    def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        output = super().loss(embeddings, targets)
-        now = targets["wanted"][0, 0].item() == self.at
-        # sqrt(0) is 0 and its slope is infinite.
-        return output._replace(loss=output.loss + torch.sqrt(0 * self.layer.bias.float()).sum()) if now else output
-
-
-def line_batch(step: int, count: int = 6) -> Batch:
-    features = torch.randn(count, 4, generator=torch.Generator().manual_seed(step))
-    labels = torch.full((count, 1), float(step))
-    return Batch(None, None, None, labels, torch.arange(count) + 100 * step, Features(features, features))
-
-
-def forever(make: Callable[[int], Batch] = line_batch) -> Iterator[Batch]:
-    step = 0
-    while True:
-        yield make(step)
-        step += 1
-
-
-class Kept:
-    """A store that remembers."""
-
-    def __init__(self) -> None:
-        self.saved: list[tuple[int, float | None]] = []
-        self.state: Any = None
-
-    def save(self, state: Mapping[str, Any], score: float | None) -> None:
-        self.saved.append((state["progress"]["step"], score))
-        self.state = state
-
-
-class Recorded(Tracker):
-    def __init__(self) -> None:
-        self.values: dict[int, dict[str, float]] = {}
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-    def figures(self, step: int, values: Mapping[str, float], show: str | None = None) -> None:
-        self.values.setdefault(step, {}).update(values)
-
-
-class Scores:
-    """An evaluator that gives the numbers it was told."""
-
-    selects = "value"
-    higher_is_better = True
-
-    def __init__(self, *numbers: float) -> None:
-        self.numbers = iter(numbers)
-        self.modes: list[tuple[bool, bool]] = []
-
-    def run(self, model: nn.Module, runtime: Any) -> dict[str, float]:
-        self.modes.append((model.training, torch.is_grad_enabled()))
-        return {"value": next(self.numbers)}
-
-
-PLAN = Plan(
-    total_steps=5,
-    steps_per_epoch=5,
-    batch_size=6,
-    evaluate_every=None,
-    save_every=None,
-    log_every=1,
-    accumulate=1,
-    clip_norm=None,
-    select=None,
-    higher_is_better=True,
-    seed=0,
-)
-
-
-def trainer(
-    model: Objective | None = None,
-    schedule: Schedule | None = None,
-    precision: str = "fp32",
-    evaluators: Mapping[str, Any] | None = None,
-    lr: float = 0.01,
-    **plan: Any,
-) -> Trainer:
-    model = model or Line()
-    made = replace(PLAN, **plan)
-    return Trainer(
-        model,
-        torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr),
-        schedule or Constant(made.total_steps),
-        made,
-        Precision(precision, torch.device("cpu")),
-        ALONE,
-        Recorded(),
-        Kept(),
-        lambda batch: batch,
-        lambda model, runtime: {name: each.run(model, runtime) for name, each in (evaluators or {}).items()},
-        {"config": {"name": "test"}},
-    )
-
-
-def weights(loop: Trainer) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in loop.objective.state_dict().items()}
-
+from cxrcl.optim import Cosine
+from cxrcl.trainer import NonFinite, Plan, Trainer, _StopRequest
+from cxrcl.types import Batch, Objective
 
 # ----------------------------------------------------------------------------------------------- plain steps
 
@@ -276,118 +131,6 @@ def test_a_single_image_at_a_time_through_batchnorm_is_refused(name: str) -> Non
     planned(NORMS[name](), 8, None, 4)
 
 
-# ----------------------------------------------------------------------------------- evaluations and checkpoints
-
-
-def test_evaluations_and_saves_happen_at_the_asked_steps() -> None:
-    scores = Scores(1, 2, 3)
-    loop = trainer(
-        evaluators={"e": scores}, total_steps=7, evaluate_every=3, save_every=2, select="e/value", higher_is_better=True
-    )
-    assert loop.fit(forever())
-    assert loop.store.saved == [(2, None), (3, 1), (4, None), (6, 2), (7, 3)]
-    assert loop.tracker.values[6]["e/value"] == 2
-
-
-def test_without_a_selecting_figure_evaluations_save_nothing() -> None:
-    loop = trainer(evaluators={"e": Scores(1, 2, 3)}, evaluate_every=2)
-    loop.fit(forever())
-    assert loop.store.saved == [(5, None)]
-
-
-def test_a_figure_that_should_be_small_is_saved_with_its_sign_turned() -> None:
-    loop = trainer(evaluators={"e": Scores(3.0, 1.0)}, evaluate_every=3, select="e/value", higher_is_better=False)
-    loop.fit(forever())
-    assert loop.store.saved == [(3, -3.0), (5, -1.0)]
-
-
-def test_selecting_by_a_figure_that_does_not_exist_is_an_error() -> None:
-    loop = trainer(evaluators={"e": Scores(3.0)}, evaluate_every=1, select="e/other")
-    with pytest.raises(
-        ConfigError, match=r"trainer.select=e/other: no evaluator gives this figure \(they give e/value"
-    ):
-        loop.fit(forever())
-
-
-def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode() -> None:
-    scores, model = Scores(1, 2), Line()
-    for mode in (True, False):
-        model.train(mode)
-        evaluate(model, lambda *given: {"e": scores.run(*given)}, ALONE, Precision("fp32", torch.device("cpu")))
-        assert model.training == mode
-    assert scores.modes == [(False, False)] * 2
-
-
-def test_plateau_waits_on_the_selecting_figure_and_its_state_is_saved() -> None:
-    def loop() -> Trainer:
-        schedule = Plateau(9, decay=0.5, patience=0)
-        scores = Scores(1, 5, 4, 3, 6, 6)
-        return trainer(schedule=schedule, evaluators={"e": scores}, total_steps=6, evaluate_every=1, select="e/value")
-
-    first = loop()
-    first.fit(forever())
-    rates = [first.tracker.values[step]["train/learning_rate"] for step in range(1, 7)]
-    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.0025, 0.0025])
-    second = loop()
-    second.restore(first.store.state)
-    assert second.schedule.state_dict() == {"current": 0.125, "best": 6, "waited": 0}
-    assert second.schedule.factor(6) == 0.125
-
-
-class _Figure(Scores):
-    higher_is_better = False
-
-
-def test_the_selecting_figure_is_the_first_evaluators_unless_named() -> None:
-    def chosen(**values: Any) -> tuple[str | None, bool]:
-        plan = evaluators.with_selector(
-            replace(PLAN, evaluate_every=1), config.Trainer(**values), {"a": Scores(), "b": _Figure()}, Line()
-        )
-        return plan.select, plan.higher_is_better
-
-    assert chosen() == ("a/value", True)
-    assert chosen(select="b/value") == ("b/value", False)
-    assert chosen(select="b/other", select_mode="min") == ("b/other", False)
-    with pytest.raises(ConfigError, match=r"trainer.select_mode=max\|min"):
-        chosen(select="b/other")
-    assert chosen(select="b/other", select_mode="max") == ("b/other", True)
-    assert chosen(select_mode="min") == ("a/value", False)
-    with pytest.raises(ConfigError, match=r"trainer.select=aa/x: no evaluator aa \(did you mean `a`"):
-        chosen(select="aa/x")
-
-
-def test_selecting_without_evaluations_is_an_error() -> None:
-    for select, mode in (("a/value", None), ("a/other", "min")):
-        values = config.Trainer(select=select, select_mode=mode)
-        with pytest.raises(ConfigError, match=f"trainer.select={select}: nothing is evaluated; set trainer.evaluate_e"):
-            evaluators.with_selector(PLAN, values, {"a": Scores()}, Line())
-    assert evaluators.with_selector(PLAN, config.Trainer(), {"a": Scores()}, Line()).select is None
-
-
-class _RisingLoss(Line):
-    loss_selects: ClassVar[bool] = False
-
-
-@pytest.mark.parametrize(
-    ("objective", "select", "chosen"),
-    [
-        (Line, None, ("loss/total", False)),
-        (_RisingLoss, None, ("a/value", True)),
-        (_RisingLoss, "loss/total", ("loss/total", False)),
-    ],
-)
-def test_a_loss_that_tells_nothing_of_the_model_selects_only_when_it_is_named(
-    objective: type[Objective], select: str | None, chosen: tuple[str, bool]
-) -> None:
-    data: Any = FixedData((), {"valid": (torch.zeros(2, 3, 16, 16), torch.zeros(2, 0), ["", ""], ["", ""])})
-    loss, plan = Loss(data, batch_size=2), replace(PLAN, evaluate_every=1)
-    found = evaluators.with_selector(plan, config.Trainer(select=select), {"loss": loss, "a": Scores()}, objective())
-    assert (found.select, found.higher_is_better) == chosen
-    if select is None:
-        alone = evaluators.with_selector(plan, config.Trainer(), {"loss": loss}, objective()).select
-        assert alone == ("loss/total" if objective.loss_selects else None)
-
-
 # ------------------------------------------------------------------------------------------------- not a number
 
 
@@ -485,72 +228,3 @@ def test_the_second_interrupt_stops_at_once() -> None:
     assert request.asked
     with pytest.raises(KeyboardInterrupt):
         request(signal.SIGINT, None)
-
-
-# -------------------------------------------------------------------------------------------------------- resuming
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_manifest(tmp_path_factory.mktemp("data") / "set", studies=40, size=40)
-
-
-HARD = (  # all that draws random numbers: augmentation, sentences, dropout, BatchNorm's batches
-    "data.reports.sentences=2",
-    "transform.blur_probability=0.5",
-    "text_encoder.dropout=0.2",
-    "schedule=cosine",
-    "trainer.warmup_steps=3",
-    "trainer.max_steps=20",
-    "trainer.evaluate_every_steps=5",
-    "trainer.batch_size=8",
-)
-
-
-def run(
-    data: Path, folder: Path, stop_at: int | None = None, workers: int = 0, extra: tuple[str, ...] = ()
-) -> app.Trained:
-    values = settings(data, folder, *HARD, *extra)
-    values["data"]["num_workers"] = workers
-    values["evals"] = {"stops": {"_target_": "helpers.StopsRun"}}
-    StopsRun.at = stop_at
-    return app.train(values, packages=PACKAGES)
-
-
-@pytest.fixture(scope="module")
-def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    done = run(data, tmp_path_factory.mktemp("unbroken"))
-    assert done.finished and done.steps == 20
-    return checkpoint.load(done.folder / "checkpoints" / "last.pt")
-
-
-def test_a_stopped_run_goes_on_to_exactly_the_same_weights(
-    data: Path, tmp_path: Path, unbroken: dict[str, Any]
-) -> None:
-    # 28 studies in batches of 8 are 3 steps an epoch: step 10 lies inside the fourth.
-    first = run(data, tmp_path, stop_at=2)
-    assert not first.finished and first.steps == 10
-    half = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
-    assert not equal_everywhere(half["model"], unbroken["model"])
-    second = run(data, tmp_path, workers=2)
-    assert second.finished and second.steps == 20
-    last = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
-    assert equal_everywhere(last["model"], unbroken["model"])
-    assert equal_everywhere(last["optimizer"], unbroken["optimizer"])
-    assert last["optimizer"]["state"] and any("running_mean" in key for key in last["model"])
-    # The same command on a finished run changes nothing.
-    again = run(data, tmp_path)
-    assert again.finished and again.steps == 20
-    assert equal_everywhere(checkpoint.load(tmp_path / "checkpoints" / "last.pt"), last)
-
-
-def test_the_seed_decides(data: Path, tmp_path: Path, unbroken: dict[str, Any]) -> None:
-    run(data, tmp_path, extra=("seed=1",))
-    other = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
-    assert not equal_everywhere(other["model"], unbroken["model"])
-
-
-def test_other_settings_in_the_same_folder_are_refused(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path, stop_at=1)
-    with pytest.raises(ConfigError, match=r"other settings \(seed\)"):
-        run(data, tmp_path, extra=("seed=1",))
