@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation.embed import embed_texts
 from cxrcl.evaluation.readers import ClassifierReader, Reader, ZeroShotReader
 from cxrcl.objectives.gloria import Gloria
-from cxrcl.questions import sentences_of
+from cxrcl.questions import has_words, sentences_of
 from cxrcl.reading import Film, Restored
 from cxrcl.types import Classifies, EmbedsImages, EmbedsText, EncodesImages, ScalesSimilarity
 
@@ -59,7 +59,7 @@ def load(
     """A trained model, ready to read films and texts. No other file is read and no network is used.
 
     Args:
-        checkpoint: a .pt file written by train.py or finetune.py.
+        checkpoint: a .pt file written by train.py or finetune.py, or an exported folder (scripts/export.py).
         device: auto (CUDA where present), cpu, cuda or cuda:N.
         batch_size: films, or texts, that go through the model at a time.
         precision: None computes as in training; `fp32` is exact; `auto`, `bf16` and `fp16` as in `trainer.precision`.
@@ -106,7 +106,8 @@ class Model:
         self.labels: tuple[str, ...] = ()
         self.rule: str | None = None
         if "classify" in self._can:
-            self.labels, self.rule = tuple(restored.stored["labels"]), ClassifierReader.rule
+            self.labels = tuple(restored.stored["labels"])
+            self.rule = ClassifierReader(cast(Classifies, self._model), self.labels).rule
         elif "zero_shot" in self._can:
             self.labels, self.rule = tuple(sentences_of(restored.stored)[1]), ZeroShotReader.rule
 
@@ -174,7 +175,7 @@ class Model:
     def heatmap(self, images: Iterable[Film], label: str | None = None, phrase: str | None = None) -> list[np.ndarray]:
         """Where a label's score, or a phrase, comes from: float32 [H, W] for each film, of the film's own size.
 
-        Of a label: the margin between its positive and negative prompts, or the classifier's logit. Of a phrase: its
+        Of a label: the margin between its positive and negative prompts, or the classifier's log-odds. Of a phrase: its
         cosine, or for GLoRIA the mean attention of its words. Which kind of map is sound for the model is told by
         `cxrcl.heatmaps`. nan where the model sees nothing of the film.
 
@@ -198,6 +199,8 @@ class Model:
             raise ConfigError("heatmap: expected a label or a phrase, such as label='Edema'")
         if phrase is not None:
             model: Any = self._able("zero_shot")
+            if not has_words(phrase):
+                raise ConfigError(f"heatmap: phrase={phrase!r}: expected words, such as 'left pleural effusion'")
             if isinstance(model, Gloria):
                 return lambda films: heatmaps.attention(model, films, phrase)[0][:, 0].numpy()
             directions = torch.from_numpy(self.embed_texts([phrase]))

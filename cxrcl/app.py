@@ -175,7 +175,7 @@ def train(
             else earlier["initial"],
         }
         folder = runtime.main_decides(lambda: run.choose_folder(cfg.run_dir, cfg.name))
-        if runtime.is_main and mixture.fractions_of(sources, cfg.data.fraction):
+        if runtime.is_main and (cfg.data.split_lists or mixture.fractions_of(sources, cfg.data.fraction)):
             write_index(folder / "training_films.csv", training, data, cfg.splits if evals else ())
         store = run.RunStore(folder, trainer.keep_best, earlier["best"] if earlier else ())
         tracker: Tracker = FileTracker(folder, trainer.log_every) if runtime.is_main else Tracker()
@@ -335,7 +335,7 @@ def _rebuildable(data: dict[str, Any], prompts: PromptSampler | Mapping[str, Pro
     def absolute(node: Mapping[str, Any] | None) -> dict[str, Any] | None:
         if node is None:
             return None
-        folders = {key: node[key] for key in ("root", "store") if isinstance(node.get(key), str)}
+        folders = {key: node[key] for key in ("root", "store", "split_lists") if isinstance(node.get(key), str)}
         return {**node, **{key: str(Path(folder).expanduser().absolute()) for key, folder in folders.items()}}
 
     sources = {name: absolute(node) for name, node in data["sources"].items()}

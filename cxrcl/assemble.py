@@ -32,7 +32,7 @@ from cxrcl.errors import ConfigError, DataError, UserError
 from cxrcl.evaluation.embed import embed_texts
 from cxrcl.evaluation.prompted import directions_of
 from cxrcl.freezing import Which, freeze
-from cxrcl.mixture import build_sources, fractions_of
+from cxrcl.mixture import as_listed, build_sources, fractions_of
 from cxrcl.optim import Schedule, parameter_groups
 from cxrcl.trainer import Plan
 from cxrcl.types import Batch, EmbedsText, Encoder, ImageEncoder, Objective, TextEncoder, Tokenizer
@@ -46,28 +46,33 @@ GIVEN_TO_OBJECTIVES = ("image_encoder", "text_encoder", "labels", "training_labe
 
 
 def load_data(cfg: config.Data, runtime: Runtime, packages: Packages) -> Manifest:
-    parts, sources = {}, build_sources(cfg, packages)
+    parts, roots, sources = {}, [], build_sources(cfg, packages)
     for name, source in sources.items():
         try:
             root = runtime.main_decides(source.prepare)
         except (ValueError, OSError) as error:
             hint = "" if isinstance(error, UserError) else "; name the folder of the data with data.root=DIR"
             raise DataError(f"data.sources.{name}: {error}{hint}") from None
+        roots.append(root)
         outside = cfg.allow_outside_root or source.store is not None  # films of a store lie in it, whatever their names
-        parts[name] = manifests.load(root, cfg.labels, outside, cfg.check_patients)
+        parts[name] = manifests.load(root, cfg.labels, outside, cfg.check_patients and cfg.split_lists is None)
         if source.store is not None:
             parts[name] = packed.attach(parts[name], root, source.store)
-    data = manifests.select(manifests.merge(parts), cfg.views, cfg.filter)
-    data = keep_fractions(data, fractions_of(sources, cfg.fraction), cfg.fraction_seed)
+    data, fractions = manifests.merge(parts), fractions_of(sources, cfg.fraction)
+    if cfg.split_lists is not None:
+        data, said = as_listed(data, cfg, cfg.split_lists, list(sources), fractions)
+        fractions = {}
+        if runtime.is_main:
+            print(said, flush=True)
+    data = keep_fractions(manifests.select(data, cfg.views, cfg.filter), fractions, cfg.fraction_seed)
     if cfg.labels is not None:
         absent = [name for name in cfg.labels if name not in data.labels]
         twice = [name for k, name in enumerate(cfg.labels) if name in cfg.labels[:k]]
         if twice:
             raise ConfigError(f"data.labels: {twice[0]} stands twice: name each label once")
         if absent:
-            raise DataError(
-                f"data.labels: no such column: {', '.join(absent)}; label columns: {', '.join(data.labels)}"
-            )
+            known = dict.fromkeys(name for root in roots for name in manifests.label_columns(root))
+            raise DataError(f"data.labels: no such column: {', '.join(absent)}; label columns: {', '.join(known)}")
         data = data.with_labels(cfg.labels)
     try:
         values = apply_policy(data.values, data.labels, cfg.label_policy)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cxrcl import exported
 from cxrcl.errors import CheckpointError
 from cxrcl.load_report import LoadReport, compare
 
@@ -44,8 +45,6 @@ def _verify(path: Path) -> None:
     """Every byte against the archive's checksums."""
     if not path.exists():
         raise CheckpointError(f"{path}: checkpoint not found")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: expected a checkpoint file, found a folder")
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
@@ -62,11 +61,13 @@ def _verify(path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU.
+    """Read a checkpoint, or the folder of an exported model (see `cxrcl.exported`), to the CPU.
 
     Raises:
         CheckpointError: missing, truncated, damaged, of a newer schema, or holding more than tensors and plain values.
     """
+    if path.is_dir():
+        return exported.read(path)
     _verify(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

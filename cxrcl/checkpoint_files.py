@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cxrcl import exported
 from cxrcl.errors import ConfigError
 
 
 def find_checkpoints(named: str | Sequence[str]) -> list[Path]:
-    """Checkpoint files: each a file, a run's folder, a folder of runs, or a pattern such as `outputs/*/best.pt`.
+    """Checkpoints: each a file, an exported model, a run's folder, a folder of runs, or a pattern of such names.
 
     Of a run's folder the best checkpoint is taken, or the last one where nothing was selected.
 
@@ -22,10 +23,13 @@ def find_checkpoints(named: str | Sequence[str]) -> list[Path]:
         if path.is_dir():
             runs = sorted({folder.parent for folder in path.rglob("checkpoints") if folder.is_dir()})
             files = [file for run in runs for file in [_of_run(run)] if file is not None]
+            if not files and exported.looks_exported(path):
+                files = [path]
             if not files:
                 raise ConfigError(f"checkpoint={name}: no checkpoints/best.pt or last.pt below this folder")
         elif any(mark in name for mark in "*?[") and not path.exists():
-            files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            fitting = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+            files = sorted(file for file in fitting if file.is_file() or exported.looks_exported(file))
             if not files:
                 raise ConfigError(f"checkpoint={name}: no file fits this pattern")
         else:
@@ -40,16 +44,20 @@ def _of_run(folder: Path) -> Path | None:
 
 
 def beside(named: str | Sequence[str], splits: Sequence[str]) -> Path:
-    """Where a report goes by default: into the run's folder, or into `outputs` for several checkpoints."""
+    """Where a report goes by default: into the run's folder, beside an exported model; of several into `outputs`."""
     files, name = find_checkpoints(named), "evaluate_" + "_".join(splits)
-    return files[0].parent.parent / name if len(files) == 1 else Path("outputs") / name
+    if len(files) > 1:
+        return Path("outputs") / name
+    if files[0].is_dir():  # an exported model is given away: a report, which names films, has no place in it
+        return files[0].with_name(f"{files[0].name}_{name}")
+    return files[0].parent.parent / name
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
     """What tells each file from the others: the parts of its path that they do not all share."""
-    parts = [file.with_suffix("").parts for file in files]
+    parts = [(file if file.is_dir() else file.with_suffix("")).parts for file in files]
     if len(files) == 1:
-        return ["/".join(part for part in parts[0][-3:] if part != "checkpoints")]
+        return ["/".join(part for part in parts[0][-1 if files[0].is_dir() else -3 :] if part != "checkpoints")]
     shared = 0
     while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
         shared += 1

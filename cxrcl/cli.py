@@ -40,7 +40,7 @@ def train() -> None:
 
 
 def finetune() -> None:
-    guarded(lambda: _hydra("finetune", _train))
+    guarded(lambda: _hydra("finetune", _finetune))
 
 
 def evaluate() -> None:
@@ -173,6 +173,13 @@ def _hydra(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, .
         raise ConfigError(_hydra_line(name, error, sys.argv[1:])) from None
     if failures:
         raise failures[0]
+
+
+def _finetune(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
+    from cxrcl import study
+
+    study.check_unseen(values)
+    _train(values, overrides, packages)
 
 
 def _train(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:

@@ -71,6 +71,7 @@ class Data(_Section):
     filter: dict[str, list[str]] = {}
     fraction: float = Field(1.0, gt=0, le=1, description="of the training patients of each source that names none")
     fraction_seed: int = Field(0, ge=0, description="which patients those are; smaller fractions are inside larger")
+    split_lists: str | None = Field(None, description="a folder of lists of films, in place of the column split")
     label_policy: Policy | dict[str, Policy] = "ignore"
     unit: Literal["study", "image"] = "study"
     text: Literal["auto", "report", "prompts"] = "auto"
@@ -143,12 +144,15 @@ class Trainer(_Section):
 class Study(_Section):
     """Trainings of one command: see `cxrcl.study`."""
 
-    inits: dict[str, str | None] = Field(min_length=1, description="start of the encoder -> its file; null: left out")
+    inits: dict[str, bool | str | None] = Field(
+        min_length=1, description="start of the encoder -> its file; null: left out; random: true or false"
+    )
     fractions: list[Annotated[float, Field(gt=0, le=1)]]
     seeds: list[Annotated[int, Field(ge=0)]]
     draws: list[Annotated[int, Field(ge=0)]]
     probe: bool = Field(True, description="train the last layer only")
     figure: str = "classification/mean_auroc"
+    keep: Literal["all", "best", "none"] = Field("best", description="checkpoints of a cell that was scored")
 
 
 class Train(_Section):
@@ -184,9 +188,11 @@ class EvaluateData(_Section):
     filter: dict[str, list[str]] | None = None
     fraction: float | None = Field(None, gt=0, le=1)
     fraction_seed: int | None = Field(None, ge=0)
+    split_lists: str | None = None
     labels: list[str] | None = None
     label_policy: Policy | dict[str, Policy] | None = None
     num_workers: int = Field(2, ge=0)
+    check_patients: bool | None = None
     allow_outside_root: bool | None = None
     skip_bad_images: bool | None = None
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrcl import assemble, checkpoint, config, evaluators, mixture, restoring
+from cxrcl import assemble, config, evaluators, mixture, restoring
 from cxrcl.data import exposure
 from cxrcl.data.loader import Feed
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.splits import Splits
 from cxrcl.data.texts import Texts
+from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation import subgroups
@@ -74,13 +75,18 @@ def check(
     random_weights: bool,
 ) -> list[Checked]:
     """Score one checkpoint, and the same architecture with random weights where that is asked for."""
-    state = checkpoint.load(file)
+    state, model, transform = restoring.restore(file, packages, runtime.device)
     stored = state["config"]
-    model = restoring.restore_model(state, packages, runtime.device)
+    if "exported" in state and cfg.data.root is None and cfg.data.store is None and not cfg.data.sources:
+        trained_on = ", ".join(state.get("exposure", {}).get("sources", ())) or "films of unknown source"
+        raise ConfigError(
+            f"checkpoint={file}: an exported model does not say where data lie: set data.root=DIR, or data=<name> "
+            f"(it was trained on {trained_on})"
+        )
     data_cfg = config.parse(overlaid(stored["data"], cfg.data), config.Data)
     feed = Feed(data_cfg.num_workers)
     try:
-        data, splits, left_out = _splits(model, stored, data_cfg, cfg.splits, feed, runtime, packages)
+        data, splits, left_out = _splits(model, transform, stored, data_cfg, cfg.splits, feed, runtime, packages)
         evaluation = evaluators.build_evaluators(cfg.evals, splits, model, cfg.batch_size, packages, asked, runtime)
         if not evaluation.evaluators:
             raise ConfigError(
@@ -141,13 +147,16 @@ def _at_start(state: Mapping[str, Any], left: Mapping[str, Mapping[str, Any]]) -
 
 
 def _training(file: Path) -> list[dict[str, float | None]]:
-    """The log of the run that a checkpoint lies in; nothing where it was moved away from there."""
+    """The log of the run that a checkpoint lies in; nothing where it was moved away from there, or exported."""
     log = file.absolute().parent.parent / "metrics.jsonl"
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    if file.is_dir() or not log.is_file():
+        return []
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def _splits(
     model: Objective,
+    transform: RadiographTransform,
     stored: Mapping[str, Any],
     data_cfg: config.Data,
     names: Sequence[str],
@@ -168,7 +177,6 @@ def _splits(
     left_out: Mapping[int, str] = {}
     if data_cfg.skip_bad_images:
         data, left_out = assemble.without_unreadable(data, names, feed, runtime, films)
-    transform = assemble.build_transform(stored["transform"], model, packages)
     reports = assemble.report_sampler(data_cfg.reports)
     node = {**stored["prompts"], "file": stored["prompt_sentences"]}
     prompts = mixture.prompts_of(node, mixture.build_sources(data_cfg, packages), packages)
@@ -193,7 +201,7 @@ def overlaid(stored: Mapping[str, Any], given: config.EvaluateData) -> dict[str,
     if given.root is not None or given.store is not None or given.sources:
         # Other data: filters of the training data mean nothing there.
         sources = mixture.with_known_sentences(given.sources, stored["sources"])
-        values = {"filter": {}, "views": None, "fraction": 1.0, **values}
+        values = {"filter": {}, "views": None, "fraction": 1.0, "split_lists": None, **values}
         values |= {"sources": sources, "root": given.root, "store": given.store}
     return {**stored, **values}
 

@@ -66,7 +66,8 @@ class Explainer:
                 grids, words = heatmaps.attention(self.model, images, phrase)
                 for film, cells in enumerate(grids.numpy()):
                     cosine = f"{phrase} (cosine {entries[film]['phrases'][phrase]:.2f})"
-                    for title, map_ in zip([cosine, *words], cells, strict=True):
+                    titles = [cosine, *words] if len(words) > 1 else [cosine]  # of one word, the mean is its map
+                    for title, map_ in zip(titles, cells):
                         maps[film].append(Map(title, map_, heatmaps.ATTENTION))
             return
         assert isinstance(self.questions, ZeroShotQuestions)

@@ -78,7 +78,10 @@ def encode_once(
     objective.eval()
     rows: list[Tensor] = []
     bad: list[bool] = []
-    with _bar(len(mine), runtime) as bar, precision.autocast():
+    live = runtime.is_main and sys.stderr.isatty()
+    if runtime.is_main and not live:  # a line where nobody looks at a bar
+        print(f"{len(paths)} films go through the frozen encoder once", flush=True)
+    with _bar(len(mine), live) as bar, precision.autocast():
         # A process without a share encodes a film, too: the gather needs the width of a row.
         for host in batches_of_films(paths, mine or range(1), batch_size, transform, films, feed):
             assert host.bad is not None
@@ -92,11 +95,7 @@ def encode_once(
     return {path: row for path, row, flag in zip(paths, pooled, unread, strict=True) if not flag}
 
 
-def _bar(count: int, runtime: Runtime) -> Any:
-    """A progress bar in the main process where somebody looks, a line elsewhere."""
+def _bar(count: int, live: bool) -> Any:
     from tqdm import tqdm
 
-    live = runtime.is_main and sys.stderr.isatty()
-    if runtime.is_main and not live:
-        print(f"{count} films go through the frozen encoder once", flush=True)
     return tqdm(total=count, unit="film", desc="features", dynamic_ncols=True, leave=False, disable=not live)

@@ -15,15 +15,20 @@ from cxrcl.data.transforms import RadiographTransform
 from cxrcl.explaining import Explainer, Explanation, boxes, peak
 from cxrcl.inference import RESEARCH_ONLY
 from cxrcl.questions import Asked, ClassifierQuestions, ZeroShotQuestions
+from cxrcl.results import shown
 
+SCALES = (
+    "Each map has a scale of its own, from its smallest to its largest cell: something is bright in every map, "
+    "whether there is a finding or not."
+)
 LARGEST_PX = 512  # longer side of a film in its picture
-LONGEST_NAME = 80  # letters of a film's name in that of its picture: file systems end at 255 bytes
+LONGEST_NAME = 200  # bytes of a film's name in that of its picture: file systems end at 255
 
 
 class Gallery:
     """
     Args:
-        folder: made where it is not there; PNG files in it are removed.
+        folder: made where it is not there, for its owner alone to look into; pictures of the same names are replaced.
     """
 
     def __init__(
@@ -37,15 +42,17 @@ class Gallery:
         self._explainer = Explainer(model, questions, asked)
         self._transform, self._rule, self._folder = transform, questions.reader.rule, folder
         self._taken: set[str] = set()
-        folder.mkdir(parents=True, exist_ok=True)
-        for earlier in folder.glob("*.png"):  # pictures of other films must not stand beside new results
-            earlier.unlink()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def explain(self, images: Tensor, entries: list[dict[str, Any]]) -> list[Explanation]:
         return self._explainer.explain(images, entries)
 
     def draw(self, image: Path, explanation: Explanation) -> dict[str, Any]:
-        """Write the picture of a film; returns what its entry of results.json tells of it."""
+        """Write the picture of a film; returns what its entry of results.json tells of it.
+
+        Raises:
+            ImageError: the film, which was there, is so no longer.
+        """
         film = _small(FULL_SIZE.read(image))
         height, width = film.shape
         crop = self._transform.evaluation_crop(width, height)
@@ -54,9 +61,9 @@ class Gallery:
             f"{map_.kind}; {map_.cells.shape[0]} x {map_.cells.shape[1]} cells" for map_ in explanation.maps
         )
         rule = [f"{self._rule[0].upper()}{self._rule[1:]}."] if self._explainer.with_labels else []
-        notes = [*(f"Map: {kind}." for kind in kinds), *rule, RESEARCH_ONLY]
+        notes = [*(f"Map: {kind}." for kind in kinds), SCALES, *rule, RESEARCH_ONLY]
         path = self._folder / self._name(image)
-        heatmap_pictures.draw(path, film, crop, explanation.maps, chosen, image.name, notes)
+        heatmap_pictures.draw(path, film, crop, explanation.maps, chosen, shown(image.name), notes)
         maps = [
             {"title": map_.title, "kind": map_.kind, "peak": _rounded(peak(map_.cells, crop, width, height))}
             for map_ in explanation.maps
@@ -68,7 +75,7 @@ class Gallery:
 
     def _name(self, image: Path) -> str:
         """The film's own name; numbered where films of several folders share it."""
-        base = image.name[:LONGEST_NAME]
+        base = shown(image.name).encode()[:LONGEST_NAME].decode(errors="ignore")
         name, number = f"{base}.png", 1
         while name.casefold() in self._taken:
             number += 1

@@ -4,6 +4,7 @@ Four kinds, each where it is sound:
 
 - Shares: where pooled features are the mean of the local ones and what follows is linear, a score is the mean of one
   term for each cell, exactly (class activation mapping, Zhou et al. 2016, with a direction between texts as the class).
+  Whether it is so is found out, and not told by the model's name.
 - Grad-CAM (Selvaraju et al. 2017) elsewhere: sum over channels of the last map of features, each weighed by its mean
   gradient, negative sums set to zero. It is a picture of the slope at the film, not a decomposition of the score.
 - Attention of a word over regions, of models that compare the two (GLoRIA, Huang et al. 2021).
@@ -22,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.errors import ConfigError
-from cxrcl.models.heads import Linear
 from cxrcl.models.patch_selection import TopKPatches, best_patches
 from cxrcl.objectives.gloria import Gloria
 from cxrcl.types import Features, ImageEncoder, Text
@@ -37,13 +37,13 @@ class Scores(NamedTuple):
 
     Attributes:
         of: features of B films -> [B, L], differentiable.
-        shares: features -> [B, N, L] whose mean over cells is `of`, were the pooled features the mean of the local
-            ones; None where the model is not linear behind its pooled features.
+        shares: features -> [B, N, L] whose mean over cells is `of` where the pooled features are the mean of the local
+            ones and what follows is linear.
         what: the score in words.
     """
 
     of: Callable[[Features], Tensor]
-    shares: Callable[[Features], Tensor] | None
+    shares: Callable[[Features], Tensor]
     what: str
 
 
@@ -58,11 +58,11 @@ def cosines(model: Any, directions: Tensor, what: str = "margin") -> Scores:
         length = model.image_head(features.pooled).norm(dim=-1)
         return projected @ directions.T / length[:, None, None]
 
-    return Scores(of, shares if isinstance(getattr(model, "image_head", None), Linear) else None, what)
+    return Scores(of, shares, what)
 
 
 def logits(model: Any, columns: Sequence[int]) -> Scores:
-    """Some logits of a classifier."""
+    """Log-odds of some labels of a classifier; in `task=multi_class` those of a label against all the others."""
 
     def of(features: Features) -> Tensor:
         return model.classify(features)[:, list(columns)]
@@ -71,34 +71,36 @@ def logits(model: Any, columns: Sequence[int]) -> Scores:
         cells = features.local.flatten(0, 1)
         return of(Features(cells, cells[:, None])).unflatten(0, features.local.shape[:2])
 
-    linear = isinstance(getattr(model, "classifier", None), nn.Linear)
-    return Scores(of, shares if linear else None, "logit")
+    return Scores(of, shares, "log-odds")
 
 
 def explain(model: Any, scores: Scores, images: Tensor) -> tuple[Tensor, str]:
     """Maps float32 [B, L, h, w] of images float32 [B, 3, S, S], and what kind they are of; in full precision."""
-    parts, kind = [], ""
-    for few in images.split(AT_A_TIME):
-        with torch.no_grad(), _full_precision(few):
-            features = model.encode_images(few)
-            exact = scores.shares is not None and is_mean_of_cells(features)
-            if exact and scores.shares is not None:
-                kind = f"each cell's term of the {scores.what}, which is their mean (exact)"
-                parts.append(_as_grid(scores.shares(features).transpose(1, 2)))
-                continue
-        grids, layer = grad_cam(model, scores, few)
-        kind = f"Grad-CAM of the {scores.what} at {layer}"
-        parts.append(grids)
-    return torch.cat(parts).float().cpu(), kind
+    with torch.no_grad(), _full_precision(images):
+        if not has_shares(scores, model.encode_images(_noise(images))):
+            maps, layer = grad_cam(model, scores, images)
+            return maps.float().cpu(), f"Grad-CAM of the {scores.what} at {layer}"
+        shares = scores.shares(model.encode_images(images))
+    kind = f"each cell's term of the {scores.what}, which is their mean (exact)"
+    return _as_grid(shares.transpose(1, 2)).float().cpu(), kind
 
 
-def is_mean_of_cells(features: Features) -> bool:
-    """Whether pooled features are the mean of the local ones, as found for these very films."""
+def has_shares(scores: Scores, features: Features) -> bool:
+    """Whether scores are the mean of their shares: pooled features the mean of the local ones, and what follows linear.
+
+    The latter is tried on random cells: in those of a single film it might be as good as linear.
+    """
     pooled, local = features
-    if local.shape[1] < 2 or pooled.shape[1] != local.shape[2]:
+    if local.shape[1] < 2 or pooled.shape[1] != local.shape[2] or not _equal(pooled, local.mean(dim=1)):
         return False
-    mean = local.mean(dim=1)
-    return bool((pooled - mean).abs().max() <= 1e-4 * mean.abs().max())
+    cells = torch.randn(local.shape, generator=torch.Generator().manual_seed(0)).to(local)
+    made = Features(cells.mean(dim=1), cells)
+    return _equal(scores.of(made), scores.shares(made).mean(dim=1))
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """But for rounding."""
+    return bool((one - other).abs().max() <= 1e-4 * other.abs().max())
 
 
 def grad_cam(model: Any, scores: Scores, images: Tensor) -> tuple[Tensor, str]:
@@ -112,24 +114,45 @@ def grad_cam(model: Any, scores: Scores, images: Tensor) -> tuple[Tensor, str]:
     encoder = getattr(model, "image_encoder", None)
     if not isinstance(encoder, ImageEncoder):
         raise ConfigError(f"{type(model).__name__}: its heat-maps need an attribute image_encoder, an ImageEncoder")
-    with torch.enable_grad(), _full_precision(images), _outputs(encoder) as seen:
-        # A frozen tower has a graph of activations all the same.
-        features = model.encode_images(images.detach().clone().requires_grad_())
-        found = scores.of(features)
-        for name, output in _of_layers(encoder, seen):
-            read = _reader_of_cells(output, len(images), features.local.shape[1])
-            if read is None or not output.requires_grad:
-                continue
-            slopes = _gradients(found, output)
-            if slopes is None or not read(slopes[0]).abs().sum():
-                continue
-            cells = read(output.detach())
+    parts = []
+    with torch.enable_grad(), _full_precision(images):
+        name = _last_layer_with_a_grid(model, scores, encoder, _noise(images))
+        for few in images.split(AT_A_TIME):
+            found, seen, count = _followed(model, scores, encoder, few)
+            output = dict(seen)[name]
+            read, slopes = _reader_of_cells(output, len(few), count), _gradients(found, output)
+            assert read is not None and slopes is not None
             weights = torch.stack([read(slope).mean(dim=1) for slope in slopes], dim=1)  # [B, L, C]
-            return _as_grid((weights @ cells.transpose(1, 2)).relu()), name
+            parts.append(_as_grid((weights @ read(output.detach()).transpose(1, 2)).relu()))
+    return torch.cat(parts), name
+
+
+def _last_layer_with_a_grid(model: Any, scores: Scores, encoder: ImageEncoder, images: Tensor) -> str:
+    found, seen, count = _followed(model, scores, encoder, images)
+    for name, output in _of_layers(encoder, seen):
+        read = _reader_of_cells(output, len(images), count)
+        slopes = _gradients(found, output) if read is not None and output.requires_grad else None
+        if read is not None and slopes is not None and any(read(slope).any() for slope in slopes):
+            return name
     raise ConfigError(
         f"{type(encoder).__name__}: no layer has a square grid of features that the score depends on; "
         "no heat-map can be made of it"
     )
+
+
+def _followed(
+    model: Any, scores: Scores, encoder: ImageEncoder, images: Tensor
+) -> tuple[Tensor, list[tuple[str, Tensor]], int]:
+    """Scores [B, L] with their graph, what each module gave on the way, and how many local features there are."""
+    with _outputs(encoder) as seen:
+        # A frozen tower has a graph of activations all the same.
+        features = model.encode_images(images.detach().clone().requires_grad_())
+        return scores.of(features), seen, features.local.shape[1]
+
+
+def _noise(like: Tensor) -> Tensor:
+    """One film by which the kind of map is found out: of a film that is black, all gradients may be zero."""
+    return torch.randn(1, *like.shape[1:], generator=torch.Generator().manual_seed(0)).to(like)
 
 
 def words_of(phrase: str, count: int) -> list[str]:

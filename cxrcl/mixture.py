@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cxrcl import config
 from cxrcl.config import build
-from cxrcl.data.manifest import Manifest
+from cxrcl.data.manifest import Manifest, check_patients
 from cxrcl.data.order import Mixture
 from cxrcl.data.prompts import PromptSampler
 from cxrcl.data.sources.base import Source
+from cxrcl.data.split_lists import apply_lists
 from cxrcl.errors import ConfigError
 
 Packages = Sequence[str]
@@ -51,6 +53,28 @@ def fractions_of(sources: Mapping[str, Source], fraction: float) -> dict[str, fl
     """By source, how much of its training patients is used: its own number, or `data.fraction`; none where all are."""
     own = {name: fraction if source.fraction is None else source.fraction for name, source in sources.items()}
     return {name: part for name, part in own.items() if part < 1}
+
+
+def as_listed(
+    data: Manifest, cfg: config.Data, folder: str, sources: Sequence[str], fractions: Mapping[str, float]
+) -> tuple[Manifest, str]:
+    """The films of published lists with the split of their list, and a line that counts them.
+
+    Args:
+        fractions: as `fractions_of` gives them.
+
+    Raises:
+        UserError: several sources or several draws, or lists that do not suit the manifest.
+    """
+    where = f"data.split_lists={folder}"
+    if len(sources) > 1:
+        raise ConfigError(f"{where}: lists the films of one source, but data has {', '.join(sources)}: choose one")
+    if cfg.fraction_seed:
+        raise ConfigError(f"data.fraction_seed={cfg.fraction_seed}: {where} holds a single draw; set it to 0")
+    data, said = apply_lists(data, Path(folder).expanduser(), fractions.get(sources[0], 1.0))
+    if cfg.check_patients:
+        check_patients(data.rows, where)
+    return data, said
 
 
 def prompts_of(

@@ -53,6 +53,11 @@ def sentences_of(stored: Mapping[str, Any]) -> tuple[Prompts, list[str]]:
     return sentences, labels or list(shipped)
 
 
+def has_words(phrase: str) -> bool:
+    """A model has a place for '...' too, but it means nothing."""
+    return any(map(str.isalnum, phrase))
+
+
 class Questions:
     """Questions to one model, their texts encoded once.
 
@@ -97,7 +102,7 @@ class ZeroShotQuestions(Questions):
     def __init__(self, model: Any, stored: Mapping[str, Any], asked: Asked, device: torch.device) -> None:
         sentences, self.labels = _prompts(stored, asked)
         own = None if asked.sentences is None else _lines(asked.sentences)
-        if blank := [phrase for phrase in asked.phrases if not phrase.strip()]:
+        if blank := [phrase for phrase in asked.phrases if not has_words(phrase)]:
             raise ConfigError(f"--phrase {blank[0]!r}: expected words, such as 'left pleural effusion'")
         self.reader = reader = ZeroShotReader(model, sentences, self.labels, device)
         self.directions = reader.directions

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cxrcl import assemble, checkpoint, config, distributed, restoring
+from cxrcl import assemble, config, distributed, restoring
 from cxrcl.data import image_io
 from cxrcl.data.films import FULL_SIZE, Films
 from cxrcl.data.image_io import ImageError
@@ -105,10 +105,8 @@ def restore(
         CheckpointError: a file that cannot be used.
         ConfigError: it names a class outside of `packages`.
     """
-    state = checkpoint.load(path.expanduser())
+    state, objective, transform = restoring.restore(path.expanduser(), packages, device)
     stored = state["config"]
-    objective = restoring.restore_model(state, packages, device)
-    transform = assemble.build_transform(stored["transform"], objective, packages)
     name = assemble.precision_name(precision or stored["precision"], device)
     return Restored(objective, stored, state["progress"]["step"], transform, Precision(name, device), device)
 
@@ -129,10 +127,11 @@ class Reading:
     """What is asked of films, of one model.
 
     Args:
-        pictures: a folder for a picture of each film with its heat-maps; PNG files in it are removed.
+        pictures: a folder for a picture of each film with its heat-maps.
 
     Attributes:
         rule: behind the probabilities.
+        labels: that have them.
 
     Raises:
         ConfigError: a question that the model cannot answer.
@@ -143,6 +142,7 @@ class Reading:
         with restored.ready():
             self._questions = questions(restored.model, restored.stored, asked, restored.device)
         self.rule: str = self._questions.reader.rule
+        self.labels: list[str] = self._questions.labels
         self._gallery = None
         if pictures is not None:
             from cxrcl.gallery import Gallery  # matplotlib takes a second
@@ -158,12 +158,13 @@ class Reading:
         """
         for image, row in zip(images, self._restored.each(images, batch_size, self._answers), strict=True):
             entry: dict[str, Any] = {"image": str(image)}
-            if isinstance(row, ImageError):
-                entry["error"] = str(row)
-            else:
-                entry |= row[0]
-                if self._gallery is not None:
-                    entry |= self._gallery.draw(image, row[1])
+            try:
+                if isinstance(row, ImageError):
+                    raise row
+                drawn = {} if self._gallery is None else self._gallery.draw(image, row[1])
+                entry |= {**row[0], **drawn}
+            except ImageError as error:
+                entry["error"] = str(error)
             yield entry
 
     def _answers(self, films: Tensor) -> list[tuple[dict[str, Any], Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cxrcl import checkpoint, config
-from cxrcl.assemble import build_model
+from cxrcl.assemble import build_model, build_transform
+from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError, ConfigError
 from cxrcl.types import Objective
@@ -20,6 +22,23 @@ Packages = Sequence[str]
 def usable_weights(state: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """The weights of a checkpoint for everything but going on with its training: their average where it has one."""
     return state["ema"] if "ema" in state else state["model"]
+
+
+def restore(
+    file: Path, packages: Packages = config.OWN_PACKAGES, device: torch.device | str = "cpu"
+) -> tuple[Mapping[str, Any], Objective, RadiographTransform]:
+    """What a checkpoint holds, its model with the weights, in evaluation mode, and its transform.
+
+    Raises:
+        CheckpointError: a file that cannot be used.
+        ConfigError: settings in it that this version, or `packages`, does not allow.
+    """
+    state = checkpoint.load(file)
+    try:
+        model = restore_model(state, packages, device)
+        return state, model, build_transform(state["config"]["transform"], model, packages)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def restore_model(

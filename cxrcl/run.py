@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrcl import checkpoint
+from cxrcl import checkpoint, exported
 from cxrcl.config import differences
 from cxrcl.errors import ConfigError
 
@@ -52,13 +52,18 @@ def earlier_state(run_dir: str | None, config: Mapping[str, Any], fingerprint: s
     """The state of the run that was begun in `run_dir`, or None.
 
     Raises:
-        ConfigError: another run (other settings, other data) stands there.
+        ConfigError: another run (other settings, other data) stands there, or an exported model.
         CheckpointError: its checkpoint cannot be read.
     """
     if run_dir is None:
         return None
     folder = Path(run_dir).expanduser()
     last = folder / "checkpoints" / "last.pt"
+    if exported.looks_exported(folder) or exported.looks_exported(last):
+        raise ConfigError(
+            f"run_dir={folder}: an exported model, which has no optimizer state to go on from: train on from its "
+            f"weights with init_from={folder} and another run_dir"
+        )
     if not last.exists():
         return None
     state = checkpoint.load(last)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def run(
     Args:
         values: the composed config of a training, as plain containers.
         folder: takes a folder for each cell, and study.md, study.csv, results.json and study.png after each of them.
+            Of the checkpoints of a cell that was scored, those remain that `study.keep` names.
         train, evaluate: the commands: settings -> what a training tells, and figures by evaluator.
 
     Raises:
@@ -81,9 +83,9 @@ def run(
     _check(values, study)
     starts, left_out = _starts(values, study)
     if not starts:
-        raise ConfigError(f"study.inits: {', '.join(left_out)} are null, so that nothing is left to compare")
+        raise ConfigError(f"study.inits: {', '.join(left_out)} are left out, so that nothing is left to compare")
     for name in left_out:
-        say(f"study.inits.{name}: null, left out")
+        say(f"study.inits.{name}: left out")
     grid, records = list(cells(study, list(starts))), dict[str, Record]()
     for number, cell in enumerate(grid, start=1):
         settings = settings_of(values, study, cell, starts[cell.start], folder / cell.name)
@@ -95,6 +97,8 @@ def run(
                 say("the study was stopped: the same command goes on from there")
                 return False
             _write(folder / cell.name / "cell.json", record.stored)
+            if record.error is None and study.keep != "all":
+                _tidy(folder / cell.name / "checkpoints", record.stored["checkpoint"])
             say(f"{cell.name}: {f'failed: {record.error}' if record.error else f'{study.figure} {record.value:.4f}'}")
         records[cell.name] = record
         study_report.write(folder, study, list(records.values()), len(grid), left_out)
@@ -123,7 +127,7 @@ def _starts(values: Mapping[str, Any], study: Study) -> tuple[dict[str, Start], 
         ConfigError: a file that is not there, or no architecture for an encoder that does not start from a checkpoint.
     """
     named = values.get("image_encoder")
-    files = {name: file for name, file in study.inits.items() if file is not None and name != RANDOM}
+    files = {name: file for name, file in study.inits.items() if isinstance(file, str)}
     absent = [f"{name}: {file}" for name, file in files.items() if file != "hub" and not _path(file).is_file()]
     if absent:
         raise ConfigError(f"study.inits.{'; study.inits.'.join(absent)}: no such file; null leaves a start out")
@@ -131,8 +135,9 @@ def _starts(values: Mapping[str, Any], study: Study) -> tuple[dict[str, Start], 
     if named is None and checkpoints:  # the same architecture for all starts
         named = checkpoint.load(_path(checkpoints[0]))["config"]["model"].get("image_encoder")
     starts: dict[str, Start] = {}
-    for name, file in study.inits.items():
-        if name in (RANDOM, IMAGENET) and (name == RANDOM or file is not None):
+    for name, asked in study.inits.items():
+        file = files.get(name)
+        if asked and name in (RANDOM, IMAGENET):
             if named is None:
                 raise ConfigError(f"study.inits.{name}: of which architecture? choose it with image_encoder=<name>")
             weights = {} if file is None else {"pretrained": True} if file == "hub" else {"weights": file}
@@ -192,7 +197,11 @@ def _run_cell(
     except Exception as error:  # whatever it is, the other cells are not lost
         line = " ".join(str(error).split()) or type(error).__name__
         return Record({**stored, "error": line})
-    told = {"checkpoint": str(trained.checkpoint), "steps": trained.steps, "seconds": round(trained.seconds, 1)}
+    told = {
+        "checkpoint": None if study.keep == "none" else str(trained.checkpoint),
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+    }
     return Record({**stored, "value": value, "figures": {k: dict(v) for k, v in figures.items()}, **told})
 
 
@@ -222,6 +231,10 @@ def _value(figures: Figures, name: str) -> float:
     found = figures.get(evaluator, {})
     if figure not in found:
         raise ConfigError(f"study.figure={name}: not measured; there is {', '.join(f'{evaluator}/{k}' for k in found)}")
+    if math.isnan(found[figure]):
+        raise ConfigError(
+            f"study.figure={name}: not a number; the films lack cases or others of every label that counts"
+        )
     return float(found[figure])
 
 
@@ -248,6 +261,13 @@ def _finished(folder: Path, settings: Mapping[str, Any], digest: str) -> Record 
     return Record(stored)
 
 
+def _tidy(folder: Path, kept: str | None) -> None:
+    """All checkpoints but one: a cell that was scored is not gone on with, and there are many cells."""
+    for file in folder.glob("*.pt"):
+        if kept is None or file.name != Path(kept).name:
+            file.unlink()
+
+
 def _write(file: Path, content: Mapping[str, Any]) -> None:
     """A file that is there is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -256,24 +276,38 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(file)
 
 
+def check_unseen(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a training would look at the test split."""
+    given = {"splits": values["splits"]}
+    for name, node in (values.get("evals") or {}).items():
+        given |= {f"evals.{name}.{key}": value for key, value in (node or {}).items()}
+    for where, value in given.items():
+        if value == "test" or (isinstance(value, list) and "test" in value):
+            raise ConfigError(
+                f"{where}={value}: the test split scores a finished checkpoint (evaluate.py) and cannot choose it; "
+                f"set {'[valid]' if isinstance(value, list) else 'valid'}"
+            )
+
+
 def _check(values: Mapping[str, Any], study: Study) -> None:
     """Raises ConfigError for what would spoil every cell, in silence or with the same message."""
+    check_unseen(values)
     if "freeze_encoder" not in values["objective"]:
         raise ConfigError("study: trains a classifier; set objective=classify, or start it with python finetune.py")
-    if "test" in values["splits"]:
-        raise ConfigError(
-            "splits: the test split scores the checkpoints of a study and cannot choose them; set [valid]"
-        )
     trainer = values["trainer"]
     if trainer["evaluate_every_epochs"] is None and trainer["evaluate_every_steps"] is None:
         raise ConfigError("study: no figure would choose a checkpoint; set trainer.evaluate_every_epochs=1")
     if study.figure.count("/") < 1 or (values.get("evals") or {}).get(study.figure.split("/")[0]) is None:
         raise ConfigError(f"study.figure={study.figure}: expected <evaluator>/<figure> of an evaluator in evals")
-    if study.inits.get(RANDOM) is not None:
+    if isinstance(study.inits.get(RANDOM), str):
         raise ConfigError(f"study.inits.random={study.inits[RANDOM]}: starts from no file; give it another name")
+    if no_file := [name for name, file in study.inits.items() if isinstance(file, bool) and name != RANDOM]:
+        raise ConfigError(f"study.inits.{no_file[0]}: expected a file, or null to leave it out")
     strange = [name for name in study.inits if not re.fullmatch(r"[\w-]+", name)]
     if strange:
         raise ConfigError(f"study.inits: {', '.join(strange)}: names are made of letters, digits, _ and -")
+    if values["data"].get("split_lists") and study.draws != [0]:
+        raise ConfigError(f"study.draws={study.draws}: data.split_lists hold a single draw; set study.draws=[0]")
     for what in ("fractions", "seeds", "draws"):
         given: list[Any] = getattr(study, what)
         if not given or len(set(given)) < len(given):

@@ -61,8 +61,8 @@ def grids(restored: reading.Restored, films: list[Any], kind: str) -> dict[str, 
     asked = questions(model, restored.stored, Asked(labels=list(PATHOLOGIES)), restored.device)
     scores = label_scores(model, asked, squares)
     if kind == "grad_cam":
-        parts = [heatmaps.grad_cam(model, scores, few) for few in squares.split(heatmaps.AT_A_TIME)]
-        maps, name = torch.cat([part.cpu() for part, _ in parts]), f"Grad-CAM at {parts[0][1]}"
+        maps, layer = heatmaps.grad_cam(model, scores, squares)
+        name = f"Grad-CAM at {layer}"
     else:
         maps, name = heatmaps.explain(model, scores, squares)
     print(f"map: {name}; {maps.shape[2]} x {maps.shape[3]} cells")

@@ -167,9 +167,11 @@ def next_command(written: Any, out: Path) -> str:
         return f"python evaluate.py checkpoint=CHECKPOINT {' '.join(words)} 'splits=[{','.join(splits)}]'"
     if splits["train"]["images with text"]:
         words.append("data.text=report")
-    elif labels and set(labels) <= set(CHEXPERT):
+    elif labels:
         words.append("data.text=prompts")
-    else:  # the prompts of the package do not speak of these labels
+        if not set(labels) <= set(CHEXPERT):  # of which the default file speaks; this one speaks of any label
+            words.append("prompts.file=evidence.json")
+    else:
         words.insert(0, "objective=simclr")
     return f"python train.py {' '.join(words)}"
 

@@ -356,6 +356,14 @@ def test_the_checkpoint_is_enough(trained: Path, films: list[Path], model: api.M
     assert near(alone.zero_shot(films), model.zero_shot(films))
 
 
+def test_a_setting_of_another_version_names_the_file(trained: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(trained)
+    state["config"]["transform"]["blur_px"] = 0.5
+    checkpoint.save(state, tmp_path / "old.pt")
+    with pytest.raises(ConfigError, match=r"old\.pt: transform\.blur_px=0\.5"):
+        cxrcl.load(tmp_path / "old.pt")
+
+
 def test_load_is_an_attribute_of_the_package() -> None:
     assert cxrcl.load is api.load and "load" in dir(cxrcl)
     with pytest.raises(AttributeError, match="module 'cxrcl' has no attribute 'laod'"):
@@ -415,6 +423,7 @@ def test_heat_maps_say_what_is_wrong(make: Make, model: api.Model, films: list[P
         ({}, "expected a label or a phrase"),
         ({"label": "Edema", "phrase": "edema"}, "expected a label or a phrase"),
         ({"label": "Edma"}, "did you mean `Edema`"),
+        ({"phrase": "..."}, "expected words"),
     ):
         with pytest.raises(ConfigError, match=said):
             model.heatmap(films, **arguments)

@@ -126,7 +126,7 @@ def test_mistakes_of_train(mistake: Callable[..., str], arguments: list[str], sa
         ("trainer.select=zero_shit/x", "trainer.select=zero_shit/x: no evaluator zero_shit"),
         ("init_from=absent.pt", "absent.pt: checkpoint not found"),
         ("data.views=[LL]", "view 'LL' does not occur in the data: it has Lateral, PA"),
-        ("data.labels=[Scoliosis]", "data.labels: no such column: Scoliosis"),
+        ("data.labels=[Scoliosis]", "no such column: Scoliosis; label columns: No Finding, Cardiomegaly, Edema"),
         ("data.label_policy={Scoliosis: ones}", "label_policy names labels that the data does not have: Scoliosis"),
         ("text_encoder.heads=3", "width=16 is not divisible by heads=3"),
         ("image_encoder.name=resnet999", "image_encoder: name=resnet999: timm has no such model"),
@@ -160,6 +160,8 @@ def test_a_patient_in_two_splits(
     [
         ("finetune", [], "init_from"),
         ("finetune", ["init_from=absent.pt"], "absent.pt: checkpoint not found"),
+        ("finetune", ["splits=[test]"], "splits=['test']: the test split scores a finished checkpoint (evaluate.py)"),
+        ("finetune", ["evals.classification.splits=[test]"], "evals.classification.splits=['test']: the test"),
         ("evaluate", [], "checkpoint: has to be set: checkpoint=..."),
         ("evaluate", ["checkpoint=absent.pt"], "absent.pt: checkpoint not found"),
         ("evaluate", ["checkpoint=absent.pt", "data=phantm"], "data=phantm: no such option (did you mean `phantom`?)"),

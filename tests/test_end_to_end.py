@@ -33,7 +33,7 @@ class Desk:
     def run(self, script: str, *arguments: str, status: int = 0, launcher: tuple[str, ...] = ()) -> str:
         command = [*(launcher or (sys.executable,)), str(ROOT / script), *arguments]
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -338,7 +338,7 @@ def test_a_run_that_is_told_to_end_goes_on_to_the_same_weights(desk: Desk) -> No
         if line.startswith("step 5/"):
             running.send_signal(signal.SIGTERM)
             break
-    rest = running.communicate(timeout=100)[0]
+    rest = running.communicate(timeout=300)[0]
     assert running.returncode == 130 and "stopped after step" in rest
     desk.run("train.py", *overrides, "run_dir='unterbrochen'")
     desk.run("train.py", *overrides, "run_dir='am Stück'")

@@ -202,7 +202,7 @@ def _encode(runtime: Runtime, folder: Path) -> dict[str, np.ndarray]:
     )
 
 
-def test_processes_share_the_films_and_all_know_them(tmp_path: Path) -> None:
+def test_processes_share_the_films_and_all_know_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = write_manifest(tmp_path / "data", studies=6)
     (data / "images" / "001_PA.png").write_text("no film")
     alone = _encode(Runtime(0, 1, torch.device("cpu")), tmp_path)
@@ -210,6 +210,7 @@ def test_processes_share_the_films_and_all_know_them(tmp_path: Path) -> None:
     for found in in_processes(2, _encode, tmp_path):
         assert found.keys() == alone.keys()
         assert all(np.allclose(found[path], alone[path], atol=1e-6) for path in alone)
+    assert capfd.readouterr().out.count("5 films go through the frozen encoder once") == 2  # one of the two says so
 
 
 # ---------------------------------------------------------------------------------------------- fractions
@@ -290,12 +291,41 @@ def test_a_lowered_batch_is_shared_by_processes_and_accumulated(
     assert assemble.lowered_batch_size(given, samples, runtime).batch_size == lowered
 
 
-@pytest.mark.parametrize("name", ["finetune_gloria", "finetune_cxr_clip", "finetune_mgca", "finetune_benchx"])
-def test_published_protocols_run(data: Path, tmp_path: Path, name: str) -> None:
+LOSS, AUROC = "loss/total", "classification/mean_auroc"
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen_by", "schedule"),
+    [
+        ("finetune_probe", AUROC, "Cosine"),
+        ("finetune_gloria", LOSS, "Plateau"),
+        ("finetune_cxr_clip", LOSS, "Cosine"),
+        ("finetune_mgca", LOSS, "Constant"),
+        ("finetune_benchx", AUROC, "Cosine"),
+    ],
+)
+def test_protocols_by_name_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, chosen_by: str, schedule: str
+) -> None:
     small = ("data.num_workers=0", "image_encoder=small_resnet", "image_encoder.name=test_resnet")
     more = ("image_encoder.size=32", "trainer.max_epochs=null", "trainer.max_steps=2", "trainer.warmup_steps=1")
-    values = compose("finetune", [f"experiment={name}", *small, *more, "trainer.warmup_epochs=null"])
+    ends = ("optimizer.lr=1e-30", "trainer.patience=1", "trainer.evaluate_every_steps=1")
+    given = [
+        f"experiment={name}",
+        *small,
+        *more,
+        *ends,
+        "trainer.warmup_epochs=null",
+        "trainer.evaluate_every_epochs=null",
+    ]
+    values = compose("finetune", given)
     values["data"]["root"], values["run_dir"], values["device"] = str(data), str(tmp_path / "run"), "cpu"
     assert app.train(values).finished
-    stored = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")["config"]["settings"]
-    assert stored["name"] == name and stored["objective"]["freeze_encoder"] == (name != "finetune_benchx")
+    assert f"stopped early after step 2: {chosen_by} was not better" in capsys.readouterr().out
+    stored = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
+    settings = stored["config"]["settings"]
+    assert settings["name"] == name and settings["schedule"]["_target_"] == f"cxrcl.optim.{schedule}"
+    assert settings["objective"]["freeze_encoder"] == (name != "finetune_benchx")
+    assert ("norm.weight" in stored["model"]) == (name == "finetune_benchx")
+    assert bool(stored["model"]["classifier.weight"].std() < 1e-4) == (name == "finetune_benchx")
+    assert settings["data"]["cache_features"] == (name == "finetune_probe")

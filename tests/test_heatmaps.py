@@ -59,12 +59,12 @@ def test_terms_of_a_cosine_are_those_of_the_projected_cells_and_their_mean_is_th
     assert torch.allclose(maps.mean(dim=(2, 3)), cosines, atol=1e-6)
 
 
-def test_terms_of_a_logit_have_the_logit_as_their_mean() -> None:
+def test_terms_of_log_odds_have_them_as_their_mean() -> None:
     model = classifier(TinyImages())
     maps, kind = heatmaps.explain(model, heatmaps.logits(model, [1]), films())
     with torch.no_grad():
         expected = model.classify(model.encode_images(films()))[:, 1:]
-    assert maps.shape == (3, 1, 4, 4) and "logit" in kind
+    assert maps.shape == (3, 1, 4, 4) and "exact" in kind
     assert torch.allclose(maps.mean(dim=(2, 3)), expected, atol=1e-6)
 
 
@@ -77,15 +77,23 @@ def test_a_term_belongs_to_its_cell(clip: Any) -> None:
     assert differs[:, 1, 2].all() and differs.sum() == 3
 
 
-@pytest.mark.parametrize("what", ["mlp head", "class token", "one cell"])
+@pytest.mark.parametrize("what", ["mlp head", "class token", "one cell", "one of several classes", "layer norm"])
 def test_terms_are_not_claimed_where_they_are_not_exact(what: str) -> None:
-    encoder = {"mlp head": TinyImages(), "class token": ConvStemViT(16, 8, 2, 2), "one cell": tiny("resnet", 32)}[what]
-    model = classifier(encoder)
+    encoder: ImageEncoder = TinyImages()
+    if what in ("class token", "one cell"):
+        encoder = ConvStemViT(16, 8, 2, 2) if what == "class token" else tiny("resnet", 32)
+    model: Any = classifier(encoder)
     scores = heatmaps.logits(model, [0])
     if what == "mlp head":
         model = two_towers(Clip, temperature=0.07, targets="identity", image_head=partial(MLP, out_dim=6)).eval()
         scores = heatmaps.cosines(model, directions())
-    assert heatmaps.explain(model, scores, films(side=encoder.spec.size))[1].startswith("Grad-CAM of the ")
+    if what == "one of several classes":
+        model = Classify(encoder, ("a", "b", "c"), task="multi_class").eval()
+        scores = heatmaps.logits(model, [0])
+    if what == "layer norm":
+        model.classifier = nn.Sequential(nn.LayerNorm(encoder.dim), model.classifier)
+    for images in (films(side=encoder.spec.size), torch.zeros(2, 3, encoder.spec.size, encoder.spec.size)):
+        assert heatmaps.explain(model, scores, images)[1].startswith("Grad-CAM of the ")
 
 
 # ---------------------------------------------------------------------------------------------------- Grad-CAM
@@ -112,7 +120,7 @@ def test_grad_cam_is_that_of_finite_differences_at_the_last_layer_with_a_grid(en
     model = classifier(encoder()).double().requires_grad_(False)  # frozen: gradients of films are enough
     side = model.image_encoder.spec.size
     images = films(2, side, torch.float64)
-    scores = heatmaps.Scores(lambda features: model.classifier(features.pooled), None, "logit")
+    scores = heatmaps.Scores(lambda features: model.classifier(features.pooled), lambda features: features.local, "")
     maps, found = heatmaps.grad_cam(model, scores, images)
     assert found == layer and maps.ndim == 4 and maps.shape[2] == maps.shape[3] > 1
     part = model.image_encoder.get_submodule(layer)

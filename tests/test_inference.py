@@ -86,7 +86,7 @@ def test_mistakes_are_one_line(read: Read, film: Path, trained: Path, tmp_path: 
         (["--checkpoint", trained, "--image", film, "--sentences", tmp_path], "cannot be read"),
         (["--checkpoint", trained, "--image", film, "--sentences", film], "not UTF-8 text"),
         (["--checkpoint", trained, "--image", film, "--sentences", tmp_path / "blank.txt"], "no sentence in it"),
-        (["--checkpoint", trained, "--image", film, "--phrase", " "], "--phrase ' ': expected words"),
+        (["--checkpoint", trained, "--image", film, "--phrase", "edema", "..."], "--phrase '...': expected words"),
     ):
         status, out, err = read(*arguments)
         assert status == 2 and out == "" and said in err
@@ -134,7 +134,9 @@ def test_results_are_written_and_kept(read: Read, trained: Path, film: Path, tmp
     out = tmp_path / "new" / "results"
     assert read("--checkpoint", trained, "--image", film, "--out", out)[0] == 0
     content = json.loads((out / "results.json").read_text())
-    assert set(content) == {"rule", "note", "checkpoint", "images"} and content["checkpoint"] == str(trained)
+    assert set(content) == {"rule", "note", "checkpoint", "complete", "images"} and content["checkpoint"] == str(
+        trained
+    )
     (entry,) = content["images"]
     assert entry["image"] == str(film) and list(entry["probabilities"]) == ["No Finding", "Cardiomegaly", "Edema"]
     assert all(0 < value < 1 for value in entry["probabilities"].values())
@@ -200,7 +202,7 @@ def test_a_classifier_reads_its_own_labels_and_no_prompts(
     out = tmp_path / "maps"
     status, _, err = read("--checkpoint", classifier, "--image", film, "--heatmap", "--out", out)
     (entry,) = json.loads((out / "results.json").read_text())["images"]
-    assert status == 0 and "logit" in entry["heatmap"]["maps"][0]["kind"] and "sentences" not in entry
+    assert status == 0 and "log-odds" in entry["heatmap"]["maps"][0]["kind"] and "sentences" not in entry
 
 
 def entry_of(read: Read, *arguments: object) -> dict[str, Any]:
@@ -286,7 +288,9 @@ def test_heat_maps_are_a_picture_of_each_film_and_an_entry(
     # Refused before any work, and nothing is lost.
     status, _, err = read(*command, "--heatmap")
     assert status == 2 and "add --overwrite" in err and err.count("\n") == 1
-    (out / "results.json").unlink()
+    assert "results.json exists" in err
+    for name in ("results.json", "predictions.csv"):
+        (out / name).unlink()
     assert "röntgen.png.png exists: add --overwrite" in read(*command)[2]
     status, _, err = read(*command, "--heatmap", "--overwrite", "--labels", "Edma")
     assert status == 2 and len(list((out / "heatmaps").iterdir())) == 2

@@ -242,9 +242,13 @@ def test_the_command_as_a_user_types_it(classes: Path, tmp_path: Path) -> None:
         ("image,text", "{0}.png,Text {0}.", [], ["data.text=report"]),
         ("image,text,p", "{0}.png,Text {0}.,s{1}", ["--study", "p"], ["data.unit=image", "data.text=report"]),
         ("image,Edema", "{0}.png,1", ["--text", "", "--labels", "Edema"], ["data.text=prompts"]),
-        ("image,Ward 3", "{0}.png,1", ["--text", "", "--labels", "Ward 3"], ["objective=simclr"]),
+        (
+            *("image,Ward 3", "{0}.png,1", ["--text", "", "--labels", "Ward 3"]),
+            ["data.text=prompts", "prompts.file=evidence.json"],
+        ),
+        ("image", "{0}.png", ["--text", "", "--labels", ""], ["objective=simclr"]),
     ],
-    ids=["reports", "mixed studies", "labels", "other labels"],
+    ids=["reports", "mixed studies", "labels", "other labels", "films alone"],
 )
 def test_the_next_command_suits_the_data(
     tmp_path: Path, run: Callable[..., Any], header: str, row: str, options: list[str], words: list[str]

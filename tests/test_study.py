@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ VALUES: dict[str, Any] = {
 
 
 def asked(**values: Any) -> config.Study:
-    given = {"inits": {"random": None}, "fractions": [0.1, 1.0], "seeds": [0, 1], "draws": [0, 1, 2]}
+    given = {"inits": {"random": True}, "fractions": [0.1, 1.0], "seeds": [0, 1], "draws": [0, 1, 2]}
     return config.Study(**{**given, **values})
 
 
@@ -61,7 +62,11 @@ class Commands:
         self.trained.append(settings)
         if self.fails(settings):
             raise RuntimeError("out of\nmemory")
-        return Done(Path(settings["run_dir"]) / "best.pt", finished=len(self.trained) - 1 != self.stops_at)
+        folder = Path(settings["run_dir"]) / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("best.pt", "last.pt"):
+            (folder / name).touch()
+        return Done(folder / "best.pt", finished=len(self.trained) - 1 != self.stops_at)
 
     def evaluate(self, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         self.evaluated.append(settings)
@@ -88,7 +93,7 @@ def test_every_cell_is_trained_and_scored_on_test_once(tmp_path: Path) -> None:
     assert len({s["run_dir"] for s in commands.trained}) == len(grid) == len(commands.evaluated)
     for trained, evaluated in zip(commands.trained, commands.evaluated, strict=True):
         assert trained["splits"] == ["valid"] and trained["study"] is None
-        assert evaluated["checkpoint"] == str(Path(trained["run_dir"]) / "best.pt")
+        assert evaluated["checkpoint"] == str(Path(trained["run_dir"]) / "checkpoints" / "best.pt")
         assert evaluated["splits"] == evaluated["evals"]["classification"]["splits"] == ["test"]
         assert set(evaluated["evals"]) == {"classification", "other"}
         config.parse(evaluated, config.Evaluate)
@@ -152,6 +157,29 @@ def test_a_failing_cell_is_written_down_and_tried_again(tmp_path: Path) -> None:
     assert "failed" not in (tmp_path / "study.md").read_text()
 
 
+@pytest.mark.parametrize(("keep", "left"), [("best", {"best.pt"}), ("all", {"best.pt", "last.pt"}), ("none", set())])
+def test_of_a_scored_cell_those_checkpoints_remain_that_are_asked_for(
+    tmp_path: Path, keep: Any, left: set[str]
+) -> None:
+    first = Commands(lambda settings: settings["seed"] == 2)
+    first.stops_at = 3
+    first.run(tmp_path, asked(fractions=[1.0], seeds=[0, 1, 2, 3], keep=keep))
+    found = [{f.name for f in (Path(s["run_dir"]) / "checkpoints").glob("*")} for s in first.trained]
+    # What has failed or was stopped is gone on with.
+    assert found == [left, left, set(), {"best.pt", "last.pt"}]
+    stored = [record.get("checkpoint") for record in results(tmp_path)["records"]]
+    assert [file is not None and Path(file).is_file() for file in stored] == [keep != "none"] * 2 + [False]
+    again = Commands()
+    assert again.run(tmp_path, asked(fractions=[1.0], seeds=[0, 1], keep="all")) and not again.trained
+
+
+def test_a_figure_that_is_not_a_number_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Commands, "evaluate", lambda self, settings: {"classification": {"mean_auroc": math.nan}})
+    with pytest.raises(ConfigError, match=r"the first said: study.figure=classification/mean_auroc: not a number"):
+        Commands().run(tmp_path, asked())
+    assert results(tmp_path)["summary"][0]["failed"] == 6 and "NaN" not in (tmp_path / "results.json").read_text()
+
+
 def test_when_every_cell_fails_the_reason_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no cell of the study could be finished; the first said: out of memory"):
         Commands(lambda settings: True).run(tmp_path, asked())
@@ -160,7 +188,7 @@ def test_when_every_cell_fails_the_reason_is_told(tmp_path: Path) -> None:
 def test_cells_of_other_settings_or_other_weights_are_not_taken(tmp_path: Path) -> None:
     start = tmp_path / "weights.pth"
     start.write_bytes(b"one")
-    given = asked(inits={"random": None, "imagenet": str(start)}, fractions=[1.0])
+    given = asked(inits={"random": True, "imagenet": str(start)}, fractions=[1.0])
     Commands().run(tmp_path / "run", given)
     other = {**VALUES, "data": {**VALUES["data"], "root": "there"}}
     with pytest.raises(ConfigError, match=r"was run with other settings \(data.root\): .* another run_dir"):
@@ -177,12 +205,12 @@ def test_starts_differ_in_their_weights_only(tmp_path: Path) -> None:
     for name in ("clip.pt", "in.pth"):
         (tmp_path / name).write_bytes(b"x")
     commands = Commands()
-    inits = {"random": None, "imagenet": str(tmp_path / "in.pth"), "clip": str(tmp_path / "clip.pt"), "moco": None}
+    inits = {"random": True, "imagenet": str(tmp_path / "in.pth"), "clip": str(tmp_path / "clip.pt"), "moco": None}
     commands.run(tmp_path / "run", asked(inits=inits, fractions=[1.0], seeds=[0]))
     encoders = [s["image_encoder"]["weights"] for s in commands.trained]
     assert encoders == [None, str(tmp_path / "in.pth"), None]
     assert [s["init_from"] for s in commands.trained] == [None, None, str(tmp_path / "clip.pt")]
-    assert "study.inits.moco: null, left out" in commands.said
+    assert "study.inits.moco: left out" in commands.said
     assert results(tmp_path / "run")["left_out"] == ["moco"]
     assert "Left out: moco." in (tmp_path / "run" / "study.md").read_text()
 
@@ -197,8 +225,9 @@ def test_weights_of_the_hub_are_asked_of_the_encoder(tmp_path: Path) -> None:
     ("given", "values", "said"),
     [
         ({"inits": {"clip": "nowhere.pt"}}, {}, "study.inits.clip: nowhere.pt: no such file"),
-        ({"inits": {"clip": None}}, {}, "study.inits: clip are null"),
-        ({"inits": {"a/b": None}}, {}, "names are made of letters"),
+        ({"inits": {"clip": None, "random": False}}, {}, "study.inits: clip, random are left out, so that nothing"),
+        ({"inits": {"clip": True}}, {}, "study.inits.clip: expected a file, or null"),
+        ({"inits": {"a/b": None, "random": True}}, {}, "names are made of letters"),
         ({"inits": {"random": "x.pt"}}, {}, "study.inits.random=x.pt: starts from no file"),
         ({"seeds": [1, 1]}, {}, r"study.seeds=\[1, 1\]: expected one value or more, each once"),
         ({"draws": []}, {}, r"study.draws=\[\]"),
@@ -206,7 +235,14 @@ def test_weights_of_the_hub_are_asked_of_the_encoder(tmp_path: Path) -> None:
         ({"figure": "loss/total"}, {}, "study.figure=loss/total: expected"),
         ({}, {"image_encoder": None}, "study.inits.random: of which architecture"),
         ({}, {"objective": {}}, "trains a classifier"),
-        ({}, {"splits": ["valid", "test"]}, "the test split scores the checkpoints"),
+        ({}, {"splits": ["valid", "test"]}, r"^splits=.*: the test split scores a finished checkpoint"),
+        ({}, {"evals": {"classification": {"splits": ["test"]}}}, r"^evals.classification.splits=.* cannot choose it"),
+        (
+            {},
+            {"evals": {"classification": {}, "other": {"choose_on": "test"}}},
+            "^evals.other.choose_on=test: .*; set valid",
+        ),
+        ({}, {"data": {"split_lists": "here"}}, r"^study.draws=\[0, 1, 2\]: data.split_lists hold a single draw"),
         ({}, {"trainer": {"evaluate_every_epochs": None, "evaluate_every_steps": None}}, "no figure would choose"),
     ],
 )

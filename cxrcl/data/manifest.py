@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrcl import csv_file
 from cxrcl.errors import DataError
 
 REQUIRED = ("image", "patient", "study", "view", "split")
@@ -80,20 +81,8 @@ class Manifest:
 
 
 def _read_table(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        hint = " (a folder with manifest.csv is expected; scripts/prepare.py makes one)"
-        raise DataError(f"{file}: not found{hint}")
-    try:
-        # Blank cells stay '' and ids stay strings: '007' is not 7 and an empty label is not 'nan'.
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{file}: the file is empty") from None
-    except pd.errors.ParserError as error:
-        raise DataError(f"{file}: not a readable CSV: {str(error).splitlines()[0]}") from None
-    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in (";", "\t", "|")):
-        raise DataError(f"{file}: one single column {table.columns[0]!r}: separate the columns by commas")
+    table = csv_file.read(file, hint="a folder with manifest.csv is expected; scripts/prepare.py makes one")
+    csv_file.refuse_repeated_columns(file)
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         if not set(REQUIRED) & set(table.columns):  # of a file without a header these are cells of a patient
@@ -194,6 +183,12 @@ def load(
     rows["path"] = _image_paths(root, rows["image"].tolist(), file, allow_outside_root)
     rows["part"] = ""
     return Manifest(rows, tuple(labels), values)
+
+
+def label_columns(root: Path) -> list[str]:
+    """Columns of `root`/manifest.csv that have no other meaning."""
+    header = pd.read_csv(root / FILE_NAME, nrows=0, encoding="utf-8-sig")
+    return [str(name) for name in header if name not in (*REQUIRED, *OPTIONAL)]
 
 
 _LEADS_OUT = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]|^[A-Za-z]:|\0")

@@ -53,7 +53,7 @@ def load(name: str) -> Prompts:
     path = find_file(name)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_duplicates)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

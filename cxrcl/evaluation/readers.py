@@ -28,10 +28,18 @@ def _named(labels: Sequence[str], probabilities: Tensor) -> list[dict[str, float
 
 
 class ClassifierReader:
-    rule = "probability = sigmoid of the classifier's logit; not calibrated"
+    """Of a model whose `classify` gives log-odds, so that their sigmoid is the probability in both of its tasks."""
 
     def __init__(self, model: Classifies, labels: Sequence[str]) -> None:
         self.model, self.labels = model, labels
+        # The sigmoid of the log-odds of one class against all others is the softmax.
+        multi_class = getattr(model, "multi_class", False)
+        how = (
+            f"softmax over the classifier's {len(labels)} labels"
+            if multi_class
+            else "sigmoid of the classifier's logit"
+        )
+        self.rule = f"probability = {how}; not calibrated"
 
     def of(self, features: Features) -> list[dict[str, float]]:
         return _named(self.labels, self.model.classify(features).sigmoid())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrcl import csv_file
 from cxrcl.errors import DataError
 
 # Columns that manifests use for other things.
@@ -45,28 +46,14 @@ def read(file: Path, id_column: str) -> Table:
     """Raises DataError: one line with what was found and expected."""
     if file.is_dir():
         file = file / "manifest.csv"
-    if not file.is_file():
-        raise DataError(f"{file}: not found")
-    content = file.read_bytes()
-    try:
-        # Ids stay strings: '007' is not 7.
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{file}: the file is empty") from None
-    except pd.errors.ParserError as error:
-        raise DataError(f"{file}: not a readable CSV: {str(error).splitlines()[0]}") from None
-    # pandas renames a second 'Edema' to 'Edema.1' without a word.
-    header = next(iter(pd.read_csv(file, header=None, nrows=1, dtype=str, encoding="utf-8-sig").to_numpy())).tolist()
-    if twice := sorted({str(name) for name in header if header.count(name) > 1}):
-        raise DataError(f"{file}: column {', '.join(twice)} stands there more than once")
+    rows = csv_file.read(file)
+    csv_file.refuse_repeated_columns(file)
     if id_column not in rows:
         found = ", ".join(map(str, rows.columns))
         raise DataError(f"{file}: no column {id_column} to match rows by; found: {found}. Name it with --id-column")
     if rows.empty:
         raise DataError(f"{file}: 0 rows")
-    table = Table(file, rows, id_column, hashlib.sha256(content).hexdigest())
+    table = Table(file, rows, id_column, hashlib.sha256(file.read_bytes()).hexdigest())
     _refuse(table, (table.ids.str.strip() == "").to_numpy(), f"{id_column} is blank", "every row needs one")
     _refuse(table, table.ids.duplicated().to_numpy(), f"{id_column} stands there again", "keep one row an image")
     return table

@@ -77,6 +77,9 @@ def _load_weights(model: Any, file: str) -> None:
         keys = model.load_state_dict(adapt(content, model) if adapt else content, strict=False)
     except (KeyError, IndexError) as error:  # the filter looks for tensors of its own
         raise ValueError(f"weights={file}: not the tensors of {type(model).__name__} ({error})") from error
+    except RuntimeError as error:  # a heading, and a line for each tensor of another shape
+        _, first, *more = str(error).splitlines()
+        raise ValueError(f"weights={file}: {1 + len(more)} tensors of another shape: {first.strip()}") from error
     classifier = model.pretrained_cfg.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     strange = [key for key in keys.unexpected_keys if not key.startswith(tuple(f"{name}." for name in names))]
@@ -151,6 +154,7 @@ class TimmEncoder(ImageEncoder):
         native = timm.get_pretrained_cfg(name)
         if native is not None and native.fixed_input_size and native.input_size[1:] != (size, size):
             extra = {"img_size": size, **extra}
+        self.model_args = extra
         try:
             model: Any = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=0, **extra)
             if weights is not None:

@@ -52,9 +52,10 @@ def combine_patches(local: Tensor, scores: Tensor, count: int, combine: Combine)
     added to that of g_k.
     """
     places = best_patches(scores, count)
-    attention = scores.softmax(dim=1).take_along_dim(places, dim=1)
+    attention = scores.softmax(dim=1).gather(1, places)
     lent = attention - attention.detach()  # zero, with a gradient
-    chosen, chosen_scores = local.take_along_dim(places[..., None], dim=1), scores.take_along_dim(places, dim=1)
+    chosen = local.gather(1, places[..., None].expand(-1, -1, local.shape[2]))
+    chosen_scores = scores.gather(1, places)
     if combine in ("weighted_mean", "soft"):
         weights = chosen_scores.softmax(dim=1).detach() + lent
     else:

@@ -26,7 +26,7 @@ def pool(hidden: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     if how == "cls":
         return hidden[:, 0]
     if how == "eos":
-        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), mask.sum(dim=1) - 1]
     weights = mask.to(hidden.dtype)[..., None]
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 

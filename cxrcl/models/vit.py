@@ -258,7 +258,7 @@ class ConvStemViT(ImageEncoder):
         if height % self.stride or width % self.stride:
             raise ValueError(f"images of {height} x {width} pixels: expected sides divisible by stride={self.stride}")
         cells = self.stem(images.contiguous(memory_format=torch.channels_last))
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), cells.flatten(2).transpose(1, 2)], dim=1)
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), cells.flatten(2).transpose(1, 2)], dim=1)
         tokens = self.encoder(tokens + resize_positions(self.positions, (cells.shape[2], cells.shape[3])))
         local = tokens[:, 1:]
         return Features(tokens[:, 0] if self.pooling == "cls" else local.mean(dim=1), local)

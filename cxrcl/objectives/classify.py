@@ -30,6 +30,9 @@ class Classify(ImageTower):
             given), or `balanced`: negatives / positives, or samples / (classes x samples of the class).
         focal_gamma: 0 is cross-entropy; above, what is already right counts less (Lin et al. 2017, equation 4).
         freeze_encoder: train the last layer only, the tower in evaluation mode (a linear probe).
+        layer_norm: of the features before the last layer, trained with it.
+        init_std: standard deviation of the last layer's weights at the start (a normal distribution, bias as ever);
+            None: torch's uniform one.
     """
 
     num_views: ClassVar[int] = 1
@@ -46,6 +49,8 @@ class Classify(ImageTower):
         class_weights: Mapping[str, float] | Literal["balanced"] | None = None,
         focal_gamma: float = 0.0,
         freeze_encoder: bool = False,
+        layer_norm: bool = False,
+        init_std: float | None = None,
     ) -> None:
         super().__init__(image_encoder)
         if not labels:
@@ -54,11 +59,16 @@ class Classify(ImageTower):
             raise ValueError(f"task=multi_class: {labels[0]} is the only label; choose more with data.labels=[...]")
         if not focal_gamma >= 0:
             raise ValueError(f"focal_gamma={focal_gamma}: expected 0 (none) or more, such as 2")
+        if init_std is not None and not init_std > 0:
+            raise ValueError(f"init_std={init_std}: expected a number above 0, or null")
         self.labels = tuple(labels)
         self.multi_class = task == "multi_class"
         self.focal_gamma = focal_gamma
         self.freeze_encoder = freeze_encoder
+        self.norm = nn.LayerNorm(image_encoder.dim, eps=1e-6) if layer_norm else nn.Identity()
         self.classifier = nn.Linear(image_encoder.dim, len(self.labels))
+        if init_std is not None:
+            nn.init.normal_(self.classifier.weight, std=init_std)
         self.plain = class_weights is None and not focal_gamma
         # Balanced weights are those of the data that a checkpoint was trained on; any others are the config's.
         self._weights_are_known = class_weights != "balanced" or training_labels is not None
@@ -104,7 +114,7 @@ class Classify(ImageTower):
 
     def classify(self, features: Features) -> Tensor:
         """What `encode_images` gives -> log-odds float32 [B, C]: their sigmoid is the probability, in both tasks."""
-        logits = self.classifier(features.pooled).float()
+        logits = self.classifier(self.norm(features.pooled)).float()
         if not self.multi_class:
             return logits
         others = logits[:, None].masked_fill(
@@ -115,7 +125,7 @@ class Classify(ImageTower):
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
             pooled = see(self.image_encoder, batch, self.num_views).pooled
-        return {"logits": self.classifier(pooled)}
+        return {"logits": self.classifier(self.norm(pooled))}
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {"labels": batch.labels}

@@ -43,12 +43,14 @@ def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
         (b"", "the file is empty"),
         (b"image,patient,study,view,split\n", "0 rows"),
         (b"image,patient,view,split\na.png,1,PA,train\n", "no column study; found: image, patient, view, split"),
-        (b"image;patient;study;view;split\na.png;1;1;PA;train\n", "separate the columns by commas"),
-        (b"image\tpatient\tstudy\tview\tsplit\na.png\t1\t1\tPA\ttrain\n", "separate the columns by commas"),
+        (b"image;patient;study;view;split\na.png;1;1;PA;train\n", "its separator is ';', not ','"),
+        (b"image\tpatient\tstudy\tview\tsplit\na.png\t1\t1\tPA\ttrain\n", "its separator is '\\t', not ','"),
         ("image,patient,study,view,split\nä.png,1,1,PA,train\n".encode("latin-1"), "not UTF-8 at byte 31"),
         (b'image,patient,study,view,split\n"a.png,1,1,PA,train\n', "not a readable CSV"),
+        (b"image,patient,study,view,split\na.png,1,1,PA,train,0\n", "more cells than the 5 columns"),
+        (b"image,patient,study,view,split,Edema,Edema\na.png,1,1,PA,train,1,0\n", "Edema stands there more than once"),
     ],
-    ids=["empty", "header only", "missing column", "semicolons", "tabs", "latin-1", "open quote"],
+    ids=["empty", "header_only", "missing_column", "semicolons", "tabs", "latin-1", "open_quote", "long_rows", "twice"],
 )
 def test_unreadable_tables(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in fault(raw(tmp_path, content))

@@ -86,6 +86,7 @@ def test_no_sentence_of_a_label_stands_under_two_kinds() -> None:
     ("content", "said"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "found list"),
         ("{}", "found dict"),
         ('{"A": ["x"]}', "/A needs at least one sentence"),

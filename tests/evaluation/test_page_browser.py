@@ -28,7 +28,7 @@ MEASURE = (
 def opened(file: Path) -> tuple[str, list[str]]:
     """The page's elements after loading, and what its console says."""
     command = ["chromium", *OPTIONS, f"--user-data-dir={file.parent / 'profile'}", "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 

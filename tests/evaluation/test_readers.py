@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrcl.evaluation.readers import ClassifierReader, ZeroShotReader
-from cxrcl.types import Features
+from cxrcl.objectives.classify import Classify
+from cxrcl.types import Features, ImageEncoder
 
 PROMPTS = {
     "Edema": {"pos": ["edema", "wet lungs"], "neg": ["no edema"]},
@@ -39,14 +40,24 @@ def test_prompts_are_embedded_once(known: Any, alone: Any) -> None:
     assert (known.texts_seen, known.images_seen) == (6, 9)
 
 
-def test_classifier_probability_is_the_sigmoid_of_the_logit() -> None:
-    class Logits(nn.Module):
-        def encode_images(self, images: Tensor) -> Features:
-            return Features(images[:, :2, 0, 0], images[:, :0, 0])
+class Looks(ImageEncoder):
+    """Features are three pixels."""
 
-        def classify(self, features: Features) -> Tensor:
-            return features.pooled
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim = self.local_dim = 3
 
-    found = ClassifierReader(Logits(), ["a", "b"]).run(images())
-    for film, row in zip(images(), found, strict=True):
-        assert [row["a"], row["b"]] == pytest.approx(film[:2, 0, 0].sigmoid().tolist())
+    def forward(self, images: Tensor) -> Features:
+        return Features(images[:, :, 0, 0], images[:, :0, 0])
+
+
+@pytest.mark.parametrize("task", ["multi_label", "multi_class"])
+def test_classifier_probability_is_the_sigmoid_or_the_softmax_of_logits(task: Any) -> None:
+    model = Classify(Looks(), ("a", "b", "c"), task=task).eval()
+    reader = ClassifierReader(model, model.labels)
+    with torch.no_grad():
+        logits = model.classifier(images()[:, :, 0, 0])
+        found = reader.run(images())
+    expected = logits.softmax(dim=1) if task == "multi_class" else logits.sigmoid()
+    assert [[*row.values()] for row in found] == [pytest.approx(row, abs=1e-6) for row in expected.tolist()]
+    assert ("softmax over the classifier's 3 labels" if task == "multi_class" else "sigmoid") in reader.rule

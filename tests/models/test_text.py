@@ -314,7 +314,7 @@ except ValueError as error:
 def test_a_hub_id_without_a_network_fails_soon_and_in_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", OFFLINE], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", OFFLINE], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     seconds, lines, message = done.stdout.split(" ", 2)
     assert float(seconds) < 5 and lines == "1"

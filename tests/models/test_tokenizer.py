@@ -118,7 +118,7 @@ def test_learning_in_another_process_gives_the_same(definition: str) -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         assert done.stdout == definition

@@ -180,6 +180,32 @@ def test_free_encoder_trains_and_updates_its_statistics() -> None:
     assert not torch.equal(before, model.image_encoder.norm.running_mean)
 
 
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_layer_norm_stands_before_the_last_layer_and_is_trained_with_it(freeze: bool) -> None:
+    model = classify(freeze=freeze, layer_norm=True)
+    given = batch()
+    seen = model.encode_images(given.images[:, 0])
+    rows = seen.pooled.detach()
+    normal = (rows - rows.mean(dim=1, keepdim=True)) / (rows.var(dim=1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+    expected = normal @ model.classifier.weight.T + model.classifier.bias
+    assert (model.classify(seen) - expected).abs().max() < 1e-5
+    assert (model.embed(given)["logits"] - expected).abs().max() < 1e-5
+    model(given).loss.backward()
+    assert model.norm.weight.grad is not None and (model.image_encoder.conv.weight.grad is None) == freeze
+
+
+def test_a_checkpoint_of_before_there_was_a_layer_norm_fits() -> None:
+    assert set(classify().state_dict()) | {"norm.weight", "norm.bias"} == set(classify(layer_norm=True).state_dict())
+
+
+def test_the_last_layer_starts_with_the_spread_that_is_asked_for() -> None:
+    torch.manual_seed(0)
+    labels = [str(k) for k in range(2000)]
+    weight = Classify(TinyImages(width=32), labels, init_std=2e-5).classifier.weight.detach()
+    assert float(weight.std()) == pytest.approx(2e-5, rel=0.02) and abs(float(weight.mean())) < 1e-6
+    assert Classify(TinyImages(width=32), labels).classifier.weight.std() > 0.05
+
+
 def test_no_label_is_an_error() -> None:
     with pytest.raises(ValueError, match="no label column"):
         Classify(TinyImages(), ())
@@ -355,6 +381,7 @@ def test_a_restored_classifier_has_the_loss_of_training(task: str, weights: Any)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"init_std": 0.0}, "init_std=0.0: expected a number above 0"),
         ({"class_weights": "some"}, "objective.class_weights='some'"),
         ({"class_weights": {"d": 1}}, "no label d"),
         ({"task": "ordinal"}, "objective.task='ordinal'"),

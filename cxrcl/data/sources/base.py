@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrcl import csv_file
 from cxrcl.data.prompts import Prompts
 from cxrcl.errors import DataError
 
@@ -86,30 +87,7 @@ def read_table(
     Raises:
         DataError: the file or one of `columns` is missing, or it is no CSV.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: not found{f': {hint}' if hint else ''}")
-    try:
-        table = pd.read_csv(
-            file,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            sep=separator,
-            header=0 if header else None,
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError, EOFError) as error:
-        raise DataError(f"{file}: not a readable CSV: {str(error).splitlines()[0]}") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    # pandas would take the first column of longer rows for names of rows, and shift the rest
-    if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(f"{file}: rows have more cells than the {len(table.columns)} columns of the header")
-    other = [mark for mark in ";\t|," if mark != separator and mark in table.columns[0]]
-    if len(table.columns) == 1 and other:
-        raise DataError(
-            f"{file}: one single column {table.columns[0]!r}: its separator is {other[0]!r}, not {separator!r}"
-        )
+    table = csv_file.read(file, separator, header, hint)
     missing = [name for name in columns if name not in table]
     if missing:
         raise DataError(f"{file}: no column {', '.join(missing)}; found: {', '.join(table.columns)}")

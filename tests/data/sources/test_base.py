@@ -41,7 +41,7 @@ def test_zipped_tables_other_separators_and_no_header(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (None, "table.csv: not found: look again"),
-        ("", "not a readable CSV"),
+        ("", "the file is empty"),
         ("a,c\n1,2\n", "no column b; found: a, c"),
         ("a;b\n1;2\n", "one single column 'a;b': its separator is ';', not ','"),
         ("a,b\n1,2,3\n1,2,3\n", "rows have more cells than the 2 columns of the header"),

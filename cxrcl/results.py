@@ -1,0 +1,104 @@
+"""What inference.py leaves in its folder, written while films are read: an interrupted command keeps what it has.
+
+- `results.json`: what was asked, an entry for each film, and whether that is all of them.
+- `predictions.csv`: for spreadsheets: a film a row, its probabilities a column each, and why it was not read.
+- `heatmaps/`: pictures (`cxrcl.gallery`).
+
+Names of files may tell who was filmed: both files can be read by their owner alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS, TABLE, PICTURES = "results.json", "predictions.csv", "heatmaps"
+EVERY_S = 5.0
+SHARE = 0.05  # of the time goes into writing, at most
+
+
+class Results:
+    """Entries of films, as `cxrcl.reading.Reading.of` gives them.
+
+    Args:
+        folder: for the files; what an earlier command left there is removed. None: entries are kept in memory only.
+        head: stands before the films in results.json.
+        labels: columns of predictions.csv.
+        asked: number of films.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+
+    def __init__(self, folder: Path | None, head: Mapping[str, Any], labels: Sequence[str], asked: int) -> None:
+        self._folder, self._head, self._labels, self._asked = folder, head, labels, asked
+        self.entries: list[dict[str, Any]] = []
+        if folder is not None:
+            for path in earlier(folder):
+                path.unlink()
+        self.write()
+
+    @property
+    def complete(self) -> bool:
+        return len(self.entries) == self._asked
+
+    def add(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry)
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Both files, each of which is whole at any time."""
+        started = time.monotonic()
+        if self._folder is not None:
+            _replace(self._folder / RESULTS, f"{self.json()}\n", "utf-8")
+            _replace(self._folder / TABLE, self.table(), "utf-8-sig")  # so that Excel knows
+        ended = time.monotonic()
+        self._due = ended + max(EVERY_S, (ended - started) / SHARE)
+
+    def json(self) -> str:
+        content = {**self._head, "complete": self.complete, "images": self.entries}
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+    def table(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(map(_cell, ("image", *self._labels, "error")))
+        for entry in self.entries:
+            found = entry.get("probabilities", {})
+            row = (found.get(name, "") for name in self._labels)
+            writer.writerow((_cell(entry["image"]), *row, _cell(entry.get("error", ""))))
+        return text.getvalue()
+
+
+def earlier(folder: Path) -> list[Path]:
+    """Results and pictures of a command before."""
+    files = (folder / RESULTS, folder / TABLE, *sorted((folder / PICTURES).glob("*.png")))
+    return [path for path in files if path.exists()]
+
+
+def shown(text: str) -> str:
+    """For terminals and pictures: letters that are none, such as ends of lines and bytes of another encoding, spelt."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _replace(path: Path, text: str, encoding: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch(mode=0o600)
+        # In JSON, what is written for a lone byte of a file's name is read as that byte again.
+        temporary.write_bytes(text.encode(encoding, "backslashreplace"))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

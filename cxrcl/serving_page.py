@@ -1,0 +1,211 @@
+"""The page of `inference.py --serve`: what it looks like, and what its button does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio
+from gradio.exceptions import InvalidPathError
+from PIL import Image
+
+from cxrcl.data.pixels import ImageError
+from cxrcl.errors import ConfigError, UserError
+from cxrcl.inference import RESEARCH_ONLY
+from cxrcl.questions import Asked
+from cxrcl.reading import Reading, Restored
+from cxrcl.types import Classifies
+
+MOST_PHRASES = 8  # each is a panel of the picture
+FILM = "film"  # stands in pictures for the name of the file, which may name a person
+GONE = "The film is no longer there: choose it again."
+
+CSS = """
+.gradio-container { max-width: 72rem !important; margin: 0 auto !important; }
+.note { font-weight: 600; }
+.found table { border: 0 !important; border-collapse: collapse; width: 100%; margin: 0 0 0.8rem; }
+.found tr, .found th, .found td { border: 0 !important; text-align: left; }
+.found tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+.found th { font-weight: 600; padding: 0 0 0.2rem; }
+.found td { padding: 0.2rem 0.6rem 0.2rem 0; vertical-align: middle; overflow-wrap: break-word; }
+.found td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; width: 4rem; }
+.found td.bar { width: 35%; }
+.found td.bar div { background: var(--color-accent); height: 0.7rem; border-radius: 2px; min-width: 1px; }
+.maps { contain: inline-size; } /* on a phone the picture is moved sideways in its frame */
+.maps .image-container { overflow-x: auto; }
+.maps .image-container button { justify-content: safe center !important; }
+.maps img { min-width: 40rem; }
+"""
+
+
+class Answer(NamedTuple):
+    """What the page shows; of a film that is not read, the reason alone."""
+
+    said: str  # HTML
+    picture: Image.Image | None = None
+    content: dict[str, Any] | None = None  # as in results.json
+
+
+class Desk:
+    """Films that are read one at a time, whoever asks.
+
+    Args:
+        asked: labels that may be chosen (None: those of the checkpoint), phrases to begin with, prompts and sentences.
+        folder: for a reading's files while it lasts.
+
+    Raises:
+        ConfigError: a model that reads no film, or a question that it cannot answer.
+    """
+
+    def __init__(self, restored: Restored, asked: Asked, folder: Path) -> None:
+        self._restored, self.asked, self._folder = restored, asked, folder
+        if len(asked.phrases) > MOST_PHRASES:
+            raise ConfigError(f"--phrase: {len(asked.phrases)} of them, expected {MOST_PHRASES} at most with --serve")
+        self.labels = Reading(restored, asked).labels
+        self.reads_texts = not isinstance(restored.model, Classifies)
+        self._busy = threading.Lock()
+
+    def read(self, film: str | None, labels: Sequence[str], phrases: str) -> Answer:
+        """
+        Args:
+            film: an uploaded file; it is left as it is.
+            labels: to be read, each with a map; none: all of them, with maps of the most probable.
+            phrases: one a line.
+        """
+        lines = [line.strip() for line in phrases.splitlines() if line.strip()]
+        if film is None:
+            return Answer(said("Choose a film first."))
+        if len(lines) > MOST_PHRASES:
+            return Answer(said(f"{len(lines)} phrases: expected {MOST_PHRASES} at most."))
+        asked = Asked(list(labels) or self.asked.labels, self.asked.prompts, self.asked.sentences, lines)
+        with self._busy, tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            return self._read(film, asked, Path(folder))
+
+    def close(self) -> None:
+        """Wait for the film that is being read, and read no more."""
+        self._busy.acquire()
+
+    def _read(self, film: str, asked: Asked, folder: Path) -> Answer:
+        try:
+            shutil.copyfile(film, folder / FILM)
+        except OSError:
+            return Answer(said(GONE))
+        try:
+            reading = Reading(self._restored, asked, folder / "maps")
+            (entry,) = reading.of([folder / FILM])
+        except (UserError, ImageError) as error:
+            return Answer(said(str(error)))
+        if "error" in entry:
+            return Answer(said(f"Not read: {entry['error']}"))
+        with Image.open(folder / entry["heatmap"].pop("picture")) as picture:
+            picture.load()
+        del entry["image"]
+        return Answer(as_html(entry, reading.rule), picture, {"rule": reading.rule, "note": RESEARCH_ONLY, **entry})
+
+
+def said(line: str) -> str:
+    return f'<div class="found" role="status"><p>{escape(line)}</p><p class="note">{RESEARCH_ONLY}</p></div>'
+
+
+def as_html(entry: dict[str, Any], rule: str) -> str:
+    """Tables of an entry of `Reading.of`: probabilities, the most probable first; cosines of phrases and sentences."""
+    ranked = sorted(entry["probabilities"].items(), key=lambda item: -item[1])
+    bars = (
+        f'<tr><td>{escape(label)}</td><td class="bar"><div style="width: {100 * value:.1f}%"></div></td>'
+        f'<td class="number">{value:.3f}</td></tr>'
+        for label, value in ranked
+    )
+    parts = [_table("Probability", 3, bars)]
+    if "phrases" in entry:
+        parts.append(_cosines("Cosine of each phrase", entry["phrases"].items()))
+    if "sentences" in entry:
+        parts.append(
+            _cosines("Best-matching sentences (cosine)", ((s["text"], s["cosine"]) for s in entry["sentences"]))
+        )
+    foot = f'<p>{escape(rule)}</p><p class="note">{RESEARCH_ONLY}</p>'
+    return f'<div class="found" role="status">{"".join(parts)}{foot}</div>'
+
+
+def _cosines(title: str, rows: Iterable[tuple[str, float]]) -> str:
+    cells = (f'<tr><td>{escape(text)}</td><td class="number">{cosine:.3f}</td></tr>' for text, cosine in rows)
+    return _table(title, 2, cells)
+
+
+def _table(title: str, columns: int, rows: Iterable[str]) -> str:
+    return f'<table><thead><tr><th colspan="{columns}">{title}</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+class Page(gradio.Blocks):
+    """With a line for a film that is gone: gradio prints where it was, and with that its name."""
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
+        try:
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        except InvalidPathError:  # a page that stayed open while the server was started anew
+            raise gradio.Error(GONE, print_exception=False) from None
+
+
+def build(desk: Desk, checkpoint: str) -> tuple[gradio.Blocks, dict[str, Any]]:
+    """The page, and how it looks: arguments of its `launch`."""
+    with Page(title="cxrcl", analytics_enabled=False) as page:
+        gradio.HTML(f'<h1>Reading films</h1><p>{escape(checkpoint)}</p><p class="note">{RESEARCH_ONLY}</p>')
+        with gradio.Row():
+            with gradio.Column(scale=2, min_width=300):
+                film = gradio.File(label="Film: PNG, JPEG, TIFF, DICOM; 8 or 16 bit", height=160)
+                labels = gradio.Dropdown(
+                    desk.labels,
+                    value=[],
+                    multiselect=True,
+                    label="Findings",
+                    info="None chosen: all of them, with maps of the five most probable or of the phrases.",
+                )
+                phrases = gradio.Textbox(
+                    "\n".join(desk.asked.phrases),
+                    lines=3,
+                    label="Phrases",
+                    info=f"One a line, at most {MOST_PHRASES}: each gets its cosine with the film, and a map.",
+                    placeholder="left pleural effusion",
+                    visible=desk.reads_texts,
+                )
+                button = gradio.Button("Read the film", variant="primary")
+            with gradio.Column(scale=3, min_width=300):
+                found = gradio.HTML(said("No film has been read."))
+        with gradio.Column(visible=False, elem_classes="maps") as more:
+            picture = gradio.Image(
+                show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"]
+            )
+            with gradio.Accordion("As JSON", open=False):
+                content = gradio.JSON(show_label=False)
+
+        def read(film: str | None, labels: list[str], phrases: str) -> tuple[Any, ...]:
+            answer = desk.read(film, labels, phrases)
+            return answer.said, gradio.Column(visible=answer.picture is not None), answer.picture, answer.content
+
+        outputs = [found, more, picture, content]
+        button.click(read, [film, labels, phrases], outputs, concurrency_limit=1, api_visibility="private")
+    return page, {"theme": _theme(), "css": CSS}
+
+
+def _theme() -> gradio.themes.Base:
+    """With the system's fonts: gradio's own are fetched from a font service where its package lacks them."""
+    theme = gradio.themes.Default(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    contrast = {  # theirs are below 4.5 : 1
+        "button_primary_background_fill": "*primary_600",
+        "button_primary_background_fill_hover": "*primary_700",
+        "block_info_text_color": "*neutral_500",
+        "block_info_text_color_dark": "*neutral_300",
+        "input_placeholder_color": "*neutral_500",
+        "input_placeholder_color_dark": "*neutral_400",
+    }
+    return theme.set(**contrast)

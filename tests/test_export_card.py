@@ -1,0 +1,157 @@
+"""The card of an exported model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from export_cases import CLASSIFY, SIMCLR, rewritten, with_objective
+
+from cxrcl import app, checkpoint, cli, model_card
+from cxrcl.errors import DataError
+from cxrcl.exporting import Options, export
+
+
+@pytest.fixture(scope="module")
+def scored(trained: Path, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results.json about the trained checkpoint."""
+    settings = ["device=cpu", "data.num_workers=0", "resamples=20", "groups=[]", "splits=[train]", "fit_on=null"]
+    values = cli.compose("evaluate", [f"checkpoint='{trained}'", f"data.root='{tiny_set}'", *settings])
+    page = app.evaluate(values, asked=()).page
+    assert page is not None
+    return cli.write_report(tmp_path_factory.mktemp("scored"), page).with_name("results.json")
+
+
+def card(checkpoint_file: Path, folder: Path, **options: Any) -> str:
+    export(checkpoint_file, folder, Options(**options))
+    return (folder / model_card.NAME).read_text(encoding="utf-8")
+
+
+def test_it_begins_as_the_hub_wants_and_says_what_it_is_not_for(trained: Path, tmp_path: Path) -> None:
+    text = card(trained, tmp_path / "out", licence="MIT")
+    front = yaml.safe_load(text.split("---")[1])
+    assert front == {
+        "license": "mit",
+        "library_name": "cxrcl",
+        "tags": ["chest-x-ray", "radiology", "contrastive-learning"],
+    }
+    assert "**Research use only; not for diagnosis.**" in text and text.endswith("## Licence\n\nMIT\n")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert [line[3:] for line in headings] == [
+        *(
+            "Intended use",
+            "Model",
+            "Training data",
+            "Evaluation",
+            "Preprocessing",
+            "How to load it",
+            "Files",
+            "Licence",
+        ),
+    ]
+    assert "## Licence\n\nNot stated." in card(trained, tmp_path / "none")
+
+
+def test_it_tells_the_data_and_their_exposure(trained: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(trained)
+    state["config"]["data"] |= {"views": ["PA", "AP"], "filter": {"source": ["iu"], "patient": ["p7"]}}
+    state["exposure"]["sources"] = {"ward | b": 12, "iu": 7}
+    text = card(rewritten(tmp_path / "x.pt", state), tmp_path / "out")
+    assert "| source | films |\n| --- | --- |\n| iu | 7 |\n| ward / b | 12 |" in text
+    assert "- views: PA, AP\n- only source: iu\n" in text and "p7" not in text
+    assert f"hashes of the names of {len(state['exposure']['films'])} films" in text
+    assert "- prompts: chexpert.json" in text
+
+
+def test_it_tells_the_preprocessing(trained: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(trained)
+    state["config"]["transform"] |= {"fit": "crop", "eval_crop": 0.875, "mean": 0.5, "std": 0.2}
+    text = card(rewritten(tmp_path / "x.pt", state), tmp_path / "out")
+    assert "cut to its middle square, of which the middle 0.875 of the side is taken, brought to 32 x 32 px" in text
+    assert "mean [0.5, 0.5, 0.5] and standard deviation [0.2, 0.2, 0.2]" in text
+    values = json.loads((tmp_path / "out" / "preprocess.json").read_text())
+    assert {k: values[k] for k in ("size", "mean", "std", "fit", "eval_crop")} == {
+        **{"size": 32, "mean": [0.5] * 3, "std": [0.2] * 3, "fit": "crop", "eval_crop": 0.875}
+    }
+
+
+@pytest.mark.parametrize(
+    ("objective", "code", "use"),
+    [
+        (None, "model.zero_shot(", "one space"),
+        (SIMCLR, "model.encode_images(", "features of films"),
+        (CLASSIFY, "model.classify(", "probability for each of its labels"),
+    ],
+    ids=["clip", "simclr", "classify"],
+)
+def test_it_shows_what_the_model_can_do(
+    trained: Path, tmp_path: Path, objective: dict[str, Any] | None, code: str, use: str
+) -> None:
+    given = trained if objective is None else with_objective(trained, tmp_path / "x.pt", objective)
+    text = card(given, tmp_path / "out")
+    python = text.partition("```python")[2].partition("```")[0]
+    compile(python, "card", "exec")
+    assert code in python and use in text
+    assert text.count("model.") - text.count("model.safetensors") == python.count("model.")
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+def test_figures_come_from_the_evaluation_with_their_intervals(trained: Path, scored: Path, tmp_path: Path) -> None:
+    text = card(trained, tmp_path / "out", results=[scored])
+    content = json.loads(scored.read_text())
+    model = content["scores"]["zero_shot"]["models"][0]
+    label = next(each for each in model["labels"] if each["label"] == "Cardiomegaly")
+    auroc = label["scores"]["auroc"]
+    shown = f"{auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})"
+    assert f"| Cardiomegaly | {label['positives']} / {label['negatives']} | {shown} |" in text
+    macro = next(each for each in model["averages"] if each["name"] == "macro")["scores"]["auroc"]
+    assert f"| zero_shot | {macro['value']:.3f} ({macro['low']:.3f} to {macro['high']:.3f}) |" in text
+    assert "| zero_shot: random weights |" in text and "| zero_shot: shuffled films |" in text
+    assert "### Split train, 18 films" in text and "**Not a test: " in text  # the training films themselves
+    assert "95% percentile intervals of 20 resamples" in text and "Retrieval, image to text" in text
+    assert str(scored.parent) not in text and str(trained) not in text
+
+
+def test_results_in_the_folder_of_the_run_are_found(trained: Path, scored: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run" / "checkpoints" / "last.pt"
+    rewritten(file, checkpoint.load(trained))
+    content = json.loads(scored.read_text())
+    content["facts"]["checkpoint"] = str(file)
+    for name in ("evaluate_test", "evaluate_train"):
+        (file.parents[1] / name).mkdir()
+    (file.parents[1] / "evaluate_train" / "results.json").write_text(json.dumps(content))
+    content["facts"]["step"] = "99"
+    (file.parents[1] / "evaluate_test" / "results.json").write_text(json.dumps(content))
+    lines = export(file, tmp_path / "out", Options())
+    (left,) = [line for line in lines if line.startswith("not in the card")]
+    assert "evaluate_test/results.json: is about" in left and "at step 99 (as trained)" in left
+    text = (tmp_path / "out" / model_card.NAME).read_text()
+    assert text.count("### Split train") == 1 and "No figures were given" not in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": "3"}, {"weights": "moving average"}, {"checkpoint": __file__}],
+    ids=["step", "average", "another file"],
+)
+def test_results_of_another_model_are_refused(
+    trained: Path, scored: Path, tmp_path: Path, change: dict[str, str]
+) -> None:
+    content = json.loads(scored.read_text())
+    content["facts"] |= change
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"is about .* not about .* at step 2"):
+        export(trained, tmp_path / "out", Options(results=[tmp_path / "results.json"]))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"facts": {"checkpoint": "x"}}', '{"facts": [], "scores": {}}'])
+def test_files_that_evaluate_did_not_write_are_refused(trained: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(DataError, match=r"not what evaluate\.py writes about a single checkpoint"):
+        export(trained, tmp_path / "out", Options(results=[tmp_path / "results.json"]))
