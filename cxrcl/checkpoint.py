@@ -7,9 +7,10 @@ Written to a temporary file and moved into place, so a reader sees the old file 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from cxrcl.errors import CheckpointError
 from cxrcl.load_report import LoadReport, compare
 
 SCHEMA = 1
+# Settings of timm and open_clip, at any depth of a tower's node.
+_FILES, _NAMES = ("pretrained", "weights", "checkpoint_path"), ("name", "timm_model_name")
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
@@ -66,8 +69,23 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, truncated, damaged, of a newer schema, or holding more than tensors and plain values.
     """
-    if path.is_dir():
-        return exported.read(path)
+    state = exported.read(path) if path.is_dir() else _read(path)
+    for tower, node in state.get("config", {}).get("model", {}).items():
+        if tower.endswith("_encoder") and (found := next(_loading(node or {}), None)):
+            raise CheckpointError(f"{path}: {tower}: {found}: weights of another place, which cxrcl never writes there")
+    return state
+
+
+def _loading(node: Mapping[str, Any]) -> Iterator[str]:
+    """Settings of a tower with which its library would open another file or ask a hub, and perhaps unpickle."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _loading(value)
+        elif (key in _FILES and value) or (key in _NAMES and re.search(r"[/\\:]", str(value))):
+            yield f"{key}={value}"
+
+
+def _read(path: Path) -> dict[str, Any]:
     _verify(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cxrcl.evaluation.page.parts import Page
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+# What the other commands call the same thing.
+ELSEWHERE = {"checkpoint": "init_from", "init_from": "checkpoint", "out": "run_dir", "run_dir": "out"}
 HYDRA_OPTIONS = (
     *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
     *("--config-path", "--config-name", "--config-dir", "--shell-completion", "--experimental-rerun"),
@@ -235,8 +237,10 @@ def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str,
     check_folder(out)
     scored = app.evaluate(values, packages=allowed, asked=asked, command=command)
     if scored.page is not None:
-        print("\n" + report.tables(scored.results) + "\n")
-        print(f"report: {write_report(out, scored.page)}")
+        written = write_report(out, scored.page)  # before the tables: `| head` ends the process at these
+        several = {one.name: one.figures for one in scored.page.proper}
+        shown = report.tables_of_several(several) if len(several) > 1 else report.tables(scored.results)
+        print(f"\n{shown}\n\nreport: {written}")
 
 
 def check_folder(out: Path) -> None:
@@ -330,7 +334,10 @@ def _hydra_line(name: str, error: Exception, overrides: list[str]) -> str:
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1]
         groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
-        hint = _near(key, [*_known_keys(name, overrides), *groups])
+        known, other = _known_keys(name, overrides), ELSEWHERE.get(key)
+        hint = f" (did you mean `{other}`?)" if other in known else _near(key, [*known, *groups])
+        if "study.inits" in known and re.fullmatch(r"study\.inits\.\w+", key):
+            hint += f"; a start of your own is added with +{key}=FILE"
         return f"{key}: no such setting{hint or f'; python {name}.py --cfg job shows all settings'}"
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, option = match[1], match[2]
@@ -344,6 +351,7 @@ def _hydra_line(name: str, error: Exception, overrides: list[str]) -> str:
     )
     if match := re.search(grammar, text):
         found = match[1] or match[2]
+        found = next((whole for whole in overrides if found in whole and "=" not in whole), found)  # a path, say
         return f"{found!r} is not an override: write key=value, and quote the whole for lists: 'key=[a,b]'"
     return text.splitlines()[0]
 

@@ -230,6 +230,8 @@ def _one_line(error: pydantic.ValidationError, where: str, fields: Callable[[Seq
             faults[path] = f"{path}: no such setting{nearest(keys[-1], fields(fault['loc'][:-1]))}"
         elif fault["type"] == "missing":
             faults[path] = f"{path}: missing, set it with {path}=..."
+        elif fault["type"] == "list_type" and isinstance(fault["input"], str):
+            faults[path] = f"{path}={fault['input']!r}: expected a list: '{path}=[{fault['input']}]'"
         else:
             message = fault["msg"][0].lower() + fault["msg"][1:]
             faults[path] = f"{path}={reprlib.repr(fault['input'])}: {message}"
@@ -284,7 +286,9 @@ def locate(node: Mapping[str, Any], base: type, where: str, packages: Sequence[s
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"{where}._target_={target}: cannot import {module_name} ({error})") from None
+        own = _allowed(target, OWN_PACKAGES)
+        hint = "" if own else ": install the package, or set PYTHONPATH to the folder that holds it"
+        raise ConfigError(f"{where}._target_={target}: cannot import {module_name} ({error}){hint}") from None
     found = getattr(module, name, None)
     if not inspect.isclass(found):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, base)]

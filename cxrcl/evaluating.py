@@ -114,6 +114,7 @@ def check(
             "checkpoint": str(file),
             "step": str(state["progress"]["step"]),
             "weights": "moving average" if "ema" in state else "as trained",
+            "fingerprint of the weights": restoring.fingerprint(state),
             "trained on": _exposed(state, scored),
         }
 

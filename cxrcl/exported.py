@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -47,6 +48,15 @@ class _Initial(_Section):
     labels: list[str]
 
 
+class _Data(BaseModel):
+    """Settings of the data: what films are read with here; the others are checked where data are read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    sources: dict[str, dict[str, Any] | None]
+    read_px: int | None = Field(None, ge=16)
+
+
 class Config(_Section):
     """What config.json holds beside format, schema and checksums."""
 
@@ -58,8 +68,8 @@ class Config(_Section):
     labels: list[str]
     prompts: dict[str, Any]
     prompt_sentences: dict[str, dict[str, list[str]]]
-    precision: str
-    data: dict[str, Any]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    data: _Data
     exposure: _Exposure | None
     initial: _Initial | None
 
@@ -95,20 +105,35 @@ def read(folder: Path) -> dict[str, Any]:
     stored = config.model_dump(exclude={"versions", "step", "weights", "exposure", "initial"})
     stored["transform"] = _json(folder, PREPROCESS).get("transform")
     if TOKENIZER in sums and "text_encoder" in config.model:
-        stored["model"]["text_encoder"]["definition"] = (folder / TOKENIZER).read_text(encoding="utf-8")
+        stored["model"]["text_encoder"]["definition"] = _text(folder / TOKENIZER)
     record = _tensors(folder, RECORD) if RECORD in sums else {}
+    labels = [] if config.initial is None else config.initial.labels
+    films, directions = (record.get(name) for name in (FILMS, DIRECTIONS))
+    if (films is not None and (films.dtype, films.dim()) != (torch.int64, 1)) or (
+        directions is not None and (directions.dim() != 2 or len(directions) != len(labels))
+    ):
+        raise CheckpointError(f"{folder / RECORD}: not the record of a training: export the model again")
+    weights = _tensors(folder, WEIGHTS)
+    if damaged := no_number(weights):
+        raise CheckpointError(f"{folder / WEIGHTS}: {damaged} holds nan or infinity, of which no probability comes")
     state: dict[str, Any] = {
         "exported": True,
         "config": stored,
         "progress": {"step": config.step},
         "versions": config.versions,
-        "ema" if config.weights == AVERAGE else "model": _tensors(folder, WEIGHTS),
+        "ema" if config.weights == AVERAGE else "model": weights,
     }
-    if config.exposure is not None and FILMS in record:
-        state["exposure"] = {"sources": config.exposure.sources, "films": record[FILMS]}
-    if config.initial is not None and DIRECTIONS in record:
-        state["initial"] = {"labels": config.initial.labels, "directions": record[DIRECTIONS]}
+    if config.exposure is not None and films is not None:
+        state["exposure"] = {"sources": config.exposure.sources, "films": films}
+    if directions is not None:
+        state["initial"] = {"labels": labels, "directions": directions}
     return state
+
+
+def no_number(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of a tensor with nan or infinity. Attention masks among the buffers may hold minus infinity."""
+    found = ((name, value.float()) for name, value in weights.items() if value.is_floating_point())
+    return next((name for name, value in found if not (value < torch.inf).all()), None)
 
 
 def sha256(file: Path) -> str:
@@ -157,6 +182,13 @@ def _verify(folder: Path, name: str, expected: str | None) -> None:
         raise CheckpointError(f"{folder}: {fault}")
     if sha256(file) != expected:
         raise CheckpointError(f"{file}: damaged, or changed since the export (wrong checksum): take the original")
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from None
 
 
 def _tensors(folder: Path, name: str) -> dict[str, Tensor]:

@@ -56,12 +56,13 @@ def export(source: Path, out: Path, options: Options, packages: Packages = confi
     Raises:
         UserError: no such checkpoint, nothing may be written there, or results of another model.
     """
-    out = out.expanduser().absolute()
-    out = out.resolve() if out.is_symlink() else out
+    out = out.expanduser().resolve()
     check_output(out, options.overwrite)
     state, objective, transform = restoring.restore(source.expanduser(), packages)
     if "exported" in state:
         raise ConfigError(f"{source}: is an exported model already: name the checkpoint that it was made of")
+    if name := exported.no_number(objective.state_dict()):
+        raise ConfigError(f"{source}: has diverged ({name} holds nan or infinity): export an earlier checkpoint")
     figures, lines = model_card.figures_of(source.expanduser(), state, options.results)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
@@ -84,6 +85,8 @@ def export(source: Path, out: Path, options: Options, packages: Packages = confi
 
 def _warnings(state: Mapping[str, Any]) -> list[str]:
     """What a person should look at before the folder is given away."""
+    if "text_encoder" not in state["config"]["model"]:  # the settings name one all the same
+        return []
     encoder = state["config"]["settings"].get("text_encoder") or {}
     if not str(encoder.get("_target_", "")).endswith(".TinyText"):
         return []
@@ -94,6 +97,8 @@ def _warnings(state: Mapping[str, Any]) -> list[str]:
 
 def check_output(out: Path, overwrite: bool) -> None:
     """Raises ConfigError where the folder cannot be made, or something stands there that has to stay."""
+    if out == Path.cwd():  # it would be replaced, and the shell left in a folder that is no more
+        raise ConfigError(f"--out {out}: is the working directory: name a folder in it")
     if not out.exists():
         return
     if not out.is_dir():
@@ -143,7 +148,7 @@ def _save_model(state: Mapping[str, Any], objective: Objective, transform: Radio
         "model": without_folders(model),
         "evaluated": stored.get("evaluated", ""),
         "labels": list(stored["labels"]),
-        "prompts": without_folders(stored["prompts"]),
+        "prompts": _prompts(stored["prompts"]),
         "prompt_sentences": stored["prompt_sentences"],
         "precision": stored["precision"],
         "data": _data(stored["data"]),
@@ -157,11 +162,18 @@ def _save_model(state: Mapping[str, Any], objective: Objective, transform: Radio
 
 def _data(stored: Mapping[str, Any]) -> dict[str, Any]:
     """How data were read, without where they lie. Filters may name patients; other data begin without them anyway."""
-    kept = {key: value for key, value in stored.items() if key not in ("root", "store", "filter", "sources")}
+    of_these = ("root", "store", "filter", "split_lists", "sources")
+    kept = {key: value for key, value in stored.items() if key not in of_these}
     sources = {
         name: {"prompts": node["prompts"]} for name, node in stored["sources"].items() if node and node.get("prompts")
     }
     return {**without_folders(kept), "sources": sources}
+
+
+def _prompts(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the folders of their file, wherever they begin: the sentences stand beside it."""
+    file = {"file": PureWindowsPath(str(node["file"])).name} if "file" in node else {}
+    return {**without_folders(node), **file}
 
 
 def without_folders(value: Any) -> Any:
@@ -200,7 +212,7 @@ def _save_parts(objective: Objective, transform: RadiographTransform, folder: Pa
     if isinstance(text, TextEncoder) and isinstance(text.tokenizer, PackedTokenizer):
         save_tokenizer(text.tokenizer, folder / "tokenizer")
     assert isinstance(image, ImageEncoder | None) and isinstance(text, TextEncoder | None)
-    return save_towers(image, text, Seen(transform.spec, transform.fit), scale, folder)
+    return save_towers(image, text, Seen(transform.spec, transform.fit, transform.eval_crop), scale, folder)
 
 
 def _save_onnx(objective: Objective, transform: RadiographTransform, folder: Path) -> list[Written]:
@@ -228,7 +240,7 @@ def _move(made: Path, out: Path) -> None:
     out.rename(earlier)
     try:
         made.rename(out)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         earlier.rename(out)
         raise
     shutil.rmtree(earlier)

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrcl.cli import Parser
 from cxrcl.config import OWN_PACKAGES
 from cxrcl.errors import DataError, UserError
 from cxrcl.results import PICTURES, RESULTS, TABLE, Results, earlier, shown
@@ -32,12 +33,14 @@ def _path(given: str) -> Path:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="inference.py", description=__doc__.splitlines()[0], epilog=RESEARCH_ONLY)
-    parser.add_argument("--checkpoint", required=True, type=_path, help="a .pt file written by train.py or finetune.py")
+    parser = Parser(prog="inference.py", description=__doc__.splitlines()[0], epilog=RESEARCH_ONLY)
+    parser.add_argument(
+        "--checkpoint", required=True, type=_path, help="a .pt file of a training, or an exported folder"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", nargs="+", type=_path, help="image files, folders of them, zip!/members")
     what.add_argument("--serve", action="store_true", help="a page on this machine where films are dropped")
-    parser.add_argument("--port", type=int, help="of --serve, 7860")
+    parser.add_argument("--port", type=int, help="of the page of --serve (default: 7860)")
     parser.add_argument("--labels", help="these labels only, separated by commas")
     parser.add_argument(
         "--prompts",
@@ -45,12 +48,18 @@ def _arguments() -> argparse.Namespace:
         "default: zero_shot.json",
     )
     parser.add_argument("--sentences", help="text file, one sentence a line: the best matches are told")
-    parser.add_argument("--phrase", nargs="+", action="extend", default=[], help="texts to compare and to look for")
+    parser.add_argument(
+        "--phrase",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="texts whose cosine is told, and which --heatmap looks for",
+    )
     parser.add_argument("--heatmap", action="store_true", help="a picture of each film with heat-maps, in --out")
     parser.add_argument("--out", type=_path, help="folder for results.json, predictions.csv and heatmaps/")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--overwrite", action="store_true", help="remove earlier results and pictures in --out")
-    parser.add_argument("--batch-size", type=int, help="films at a time, 32")
+    parser.add_argument("--batch-size", type=int, help="films at a time (default: 32)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--allow-package", action="append", default=[], help="package of your own objective or encoder")
     return parser.parse_args()

@@ -6,11 +6,12 @@ Its figures are those of a `results.json` that evaluate.py wrote about this chec
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrcl import exported
+from cxrcl import exported, restoring
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
 from cxrcl.inference import RESEARCH_ONLY
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cxrcl.onnx_export import Written
 
 NAME = "README.md"
-OF_PATIENTS = ("image", "patient", "study")  # columns whose values are nobody's business
+OF_FILMS = ("source", "part", "view", "split")  # columns whose values name no patient, whatever the data
 BASELINES = ("view_only", "pixel_ridge")  # evaluators in which the model plays no part
 _LOAD = """```python
 import cxrcl
@@ -48,12 +49,12 @@ def figures_of(source: Path, state: Mapping[str, Any], given: Sequence[Path] | N
     Raises:
         DataError: a given file is not of evaluate.py, or of another checkpoint.
     """
-    run = source.absolute().parent.parent
+    run, fingerprint = source.absolute().parent.parent, restoring.fingerprint(state)
     beside = [run / "results.json", *sorted(run.glob("evaluate_*/results.json"))]
     found, lines = [], []
     for file in [path for path in beside if path.is_file()] if given is None else given:
         try:
-            found += _read(file, source, state)
+            found += _read(file, source, fingerprint)
         except DataError as error:
             if given is not None:
                 raise
@@ -63,29 +64,30 @@ def figures_of(source: Path, state: Mapping[str, Any], given: Sequence[Path] | N
     )
 
 
-def _read(file: Path, source: Path, state: Mapping[str, Any]) -> list[str]:
+def _read(file: Path, source: Path, fingerprint: str) -> list[str]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        facts = content["facts"]
-        scored, step, weights = Path(facts["checkpoint"]), facts["step"], facts["weights"]
-        paragraphs = _figures(facts, content)
+        scored, weights = content["facts"]["checkpoint"], content["facts"]["fingerprint of the weights"]
+        paragraphs = _figures(content["facts"], content)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise DataError(f"{file}: not what evaluate.py writes about a single checkpoint") from None
-    own = str(state["progress"]["step"]), exported.AVERAGE if "ema" in state else exported.TRAINED
-    if (step, weights) != own or (scored.is_file() and not scored.samefile(source)):
-        raise DataError(f"{file}: is about {scored} at step {step} ({weights}), not about {source} at step {own[0]}")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise DataError(f"{file}: not what this evaluate.py writes about a single checkpoint") from None
+    if weights != fingerprint:
+        raise DataError(f"{file}: is about {scored} with other weights than {source} has now: evaluate it again")
     return paragraphs
 
 
 def _figures(facts: Mapping[str, str], content: Mapping[str, Any]) -> list[str]:
     scores, controls = content.get("scores", {}), content.get("controls", [])
-    parts = [f"### Split {facts['splits']}, {facts['images']} films (manifest {facts['manifest']})"]
+    parts = [_plain(f"### Split {facts['splits']}, {facts['images']} films (manifest {facts['manifest']})")]
     if "CONTAMINATED" in facts.get("trained on", ""):
-        parts.append(f"**Not a test: {facts['trained on']}.**")
+        parts.append(f"**Not a test: {_plain(facts['trained on'])}.**")
     means = [
-        [f"{name}{'' if k == 0 else ': ' + model['name']}", *(_mean(model, metric) for metric in ("auroc", "auprc"))]
+        [
+            _plain(f"{name}{'' if k == 0 else ': ' + model['name']}"),
+            *(_mean(model, metric) for metric in ("auroc", "auprc")),
+        ]
         for name, report in scores.items()
         if name not in controls
         for k, model in enumerate(report["models"])
@@ -94,18 +96,19 @@ def _figures(facts: Mapping[str, str], content: Mapping[str, Any]) -> list[str]:
     for name, report in scores.items():
         if name in controls:
             continue
-        parts.append(f"{name}: {facts.get(f'{name} rule', 'no rule recorded').removesuffix('.')}.")
+        parts.append(_plain(f"{name}: {facts.get(f'{name} rule', 'no rule recorded').removesuffix('.')}."))
         if name in BASELINES:
             continue
         rows = [
-            [each["label"], f"{each['positives']} / {each['negatives']}"]
+            [_plain(each["label"]), f"{each['positives']} / {each['negatives']}"]
             + [_score(each["scores"].get(metric)) for metric in ("auroc", "auprc")]
             for each in report["models"][0]["labels"]
         ]
         parts.append(_table(["label", "positive / negative", "AUROC", "AUPRC"], rows))
-        parts.append(
-            f"{report['rules']['intervals']}; {report['rules']['averages'].replace('over ', 'means over ', 1)}."
-        )
+        rules = {**report["rules"]}
+        if rules["intervals"] == "none":
+            rules["intervals"] = "no intervals"
+        parts.append(_plain(f"{rules['intervals']}; {rules['averages'].replace('over ', 'means over ', 1)}."))
     for direction, figures in content.get("retrieval", {}).items():
         recall = ", ".join(
             f"R@{k} {figures[f'r{k}']:.3f} (chance {figures[f'chance_r{k}']:.3f})"
@@ -113,7 +116,9 @@ def _figures(facts: Mapping[str, str], content: Mapping[str, Any]) -> list[str]:
             if f"r{k}" in figures
         )
         if recall:
-            parts.append(f"Retrieval, {direction.replace('_', ' ')}, among {figures.get('gallery', 0):.0f}: {recall}.")
+            parts.append(
+                f"Retrieval, {_plain(direction.replace('_', ' '))}, among {figures.get('gallery', 0):.0f}: {recall}."
+            )
     return parts
 
 
@@ -130,8 +135,12 @@ def _score(score: Mapping[str, Any] | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+
+
+def _plain(text: object) -> str:
+    """One line that Markdown shows letter for letter: names of labels and sources come from anywhere."""
+    return re.sub(r"([\\`*\[\]|<>&])", r"\\\1", " ".join(str(text).split()))
 
 
 # --------------------------------------------------------------------------------------------------------- card
@@ -147,7 +156,7 @@ def text(
     onnx: Sequence[Written],
 ) -> str:
     """The card as Markdown, with the hub's front matter."""
-    front = ["---", *([f"license: {licence.lower()}"] if licence else []), "library_name: cxrcl"]
+    front = ["---", *([f'license: "{licence.lower()}"'] if licence else []), "library_name: cxrcl"]
     front += ["tags: [chest-x-ray, radiology, contrastive-learning]", "---"]
     sections = {
         "Intended use": _use(objective),
@@ -189,7 +198,7 @@ def _model(state: Mapping[str, Any], objective: Objective) -> str:
     for name in ("image_encoder", "text_encoder"):
         if name in stored["model"]:
             node = stored["model"][name]
-            named = f", {Path(str(node['name'])).name}" if "name" in node else ""
+            named = f", {_plain(Path(str(node['name'])).name)}" if "name" in node else ""
             rows.append([name.replace("_", " "), f"{str(node['_target_']).rpartition('.')[2]}{named}"])
     count = sum(parameter.numel() for parameter in objective.parameters())
     weights = exported.AVERAGE if "ema" in state else exported.TRAINED
@@ -198,7 +207,7 @@ def _model(state: Mapping[str, Any], objective: Objective) -> str:
         ["weights", f"{weights}, step {state['progress']['step']}"],
         ["precision of training", stored["precision"]],
         *_training(stored["settings"]),
-        ["labels", ", ".join(stored["labels"]) or "none"],
+        ["labels", _plain(", ".join(stored["labels"]) or "none")],
         ["versions", ", ".join(f"{name} {version}" for name, version in state["versions"].items())],
     ]
     return _table(["", ""], rows)
@@ -208,25 +217,31 @@ def _training(settings: Mapping[str, Any]) -> list[list[str]]:
     optimizer, trainer = settings["optimizer"], settings["trainer"]
     rate = f", learning rate {optimizer['lr']:g}" if optimizer.get("lr") else ""
     name = str(optimizer["_target_"]).rpartition(".")[2]
-    return [["optimizer", f"{name}{rate}, batches of {trainer['batch_size']}"]]
+    return [["optimizer", f"{name}{rate}, batches of {trainer['batch_size'] * trainer['accumulate']}"]]
 
 
 def _data(state: Mapping[str, Any]) -> list[str]:
     data, seen = state["config"]["data"], state.get("exposure")
     if seen is None:
         return ["Which films it was trained on is not recorded in its checkpoint."]
-    rows = [[name, str(count)] for name, count in sorted(seen["sources"].items())]
-    chosen = {name: values for name, values in data.get("filter", {}).items() if name not in OF_PATIENTS}
+    rows = [[_plain(name), str(count)] for name, count in sorted(seen["sources"].items())]
+    told = (*OF_FILMS, *state["config"]["labels"])
+    chosen = {
+        name: ", ".join(values) if name in told else f"{len(values)} values, which are not told here"
+        for name, values in data.get("filter", {}).items()
+    }
+    fractions = {name: (node or {}).get("fraction") for name, node in data["sources"].items()}
+    own = [f"of {name} {value}" for name, value in fractions.items() if value is not None]
     facts = {
         "views": ", ".join(data.get("views") or ["all"]),
-        **{f"only {name}": ", ".join(values) for name, values in chosen.items()},
-        "fraction of the patients": str(data.get("fraction", 1.0)),
+        **{f"only {name}": values for name, values in chosen.items()},
+        "fraction of the patients": ", ".join([str(data.get("fraction", 1.0)), *own]),
         "text": f"{data.get('text', 'auto')}, uncertain labels: {data.get('label_policy', 'ignore')}",
         "prompts": Path(str(state["config"]["prompts"].get("file", "of its own"))).name,
     }
     return [
         _table(["source", "films"], rows),
-        "\n".join(f"- {name}: {value}" for name, value in facts.items()),
+        "\n".join(_plain(f"- {name}: {value}") for name, value in facts.items()),
         f"`{exported.RECORD}` holds hashes of the names of {len(seen['films'])} films: these, and those of the "
         "training that it began from, if any. evaluate.py compares the films that it scores with them: a film that a "
         "model was trained on is no test of it. No name and no pixel can be read out of a hash, but whoever has a "
@@ -268,6 +283,10 @@ def _others(saved: Sequence[Saved], onnx: Sequence[Written]) -> list[str]:
         rows = [[f"`{each.folder}/`", f"`{each.code}`", each.note] for each in saved]
         parts += ["Towers by themselves, without the heads of the objective, in their own libraries:"]
         parts.append(_table(["folder", "loads with", ""], rows))
+        parts.append(
+            "Preprocessing that they state is the nearest that their library has; it gives other pixels than "
+            f"`{exported.PREPROCESS}` where a film is not a square of the model's size already."
+        )
     if onnx:
         parts.append(
             "ONNX: `images` are films preprocessed and normalised as above, `ids` and `mask` those of the tokenizer."
@@ -293,7 +312,9 @@ def _files(state: Mapping[str, Any]) -> str:
         [f"`{exported.CONFIG}`", "what rebuilds the model, and the sha256 of each file that is read"],
         [f"`{exported.PREPROCESS}`", "preprocessing"],
     ]
-    if "text_encoder" in state["config"]["model"]:
+    if "definition" in state["config"]["model"].get("text_encoder", {}):
         rows.append(["`tokenizer/`", 'the tokenizer: `transformers.AutoTokenizer.from_pretrained("tokenizer")`'])
-    rows.append([f"`{exported.RECORD}`", "hashes of the training films, and directions of the prompts before training"])
+    kept = {"exposure": "hashes of the training films", "initial": "directions of the prompts before training"}
+    if record := [what for key, what in kept.items() if state.get(key)]:
+        rows.append([f"`{exported.RECORD}`", ", and ".join(record)])
     return f"{_table(['file', 'holds'], rows)}\n\nNothing in this folder is pickled: reading it runs no code of it."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import random
 import string
@@ -157,7 +158,9 @@ def _named(model: nn.Module, tower: str) -> str:
 
 
 def _metadata(model: nn.Module) -> dict[str, str]:
-    """`similarity_scale`, the factor of cosines, and SigLIP's `similarity_bias`."""
+    """`similarity_scale`, the factor of cosines, and SigLIP's `similarity_bias`; `labels` of a classifier's columns."""
+    if isinstance(model, Classifies):  # a file is passed on without its folder
+        return {"labels": json.dumps(getattr(model, "labels", []), ensure_ascii=False)}
     found = {"similarity_scale": repr(model.similarity_scale())} if isinstance(model, ScalesSimilarity) else {}
     return found | ({"similarity_bias": repr(float(model.bias.detach()))} if isinstance(model, SigLip) else {})
 
@@ -171,7 +174,7 @@ def _write(part: _Part, folder: Path) -> Written:
         with _quiet():
             _export(part, path)
         return _checked(part, path)
-    except ConfigError:
+    except (ConfigError, OSError):  # OSError: the disk is full
         raise
     except Exception as error:  # exporters raise errors of many kinds
         raise ConfigError(f"--onnx: {part.file}: {part.tower} has no ONNX form: {_reason(error)}") from error

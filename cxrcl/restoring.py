@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ def usable_weights(state: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return state["ema"] if "ema" in state else state["model"]
 
 
+def fingerprint(state: Mapping[str, Any]) -> str:
+    """Of the weights that are used: 16 hex digits that tell a checkpoint from any other, wherever it lies."""
+    digest = hashlib.sha256()
+    for name, value in sorted(usable_weights(state).items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
 def restore(
     file: Path, packages: Packages = config.OWN_PACKAGES, device: torch.device | str = "cpu"
 ) -> tuple[Mapping[str, Any], Objective, RadiographTransform]:
@@ -39,6 +49,11 @@ def restore(
         return state, model, build_transform(state["config"]["transform"], model, packages)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    except Exception as error:  # values that no training wrote fail in the towers' libraries, in many ways
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CheckpointError(f"{file}: its model cannot be made ({reason})") from error
 
 
 def restore_model(

@@ -101,13 +101,8 @@ def _launch(page: Any, port: int, looks: dict[str, Any]) -> None:
             prevent_thread_lock=True,
             quiet=True,
             share=False,
-            inline=False,
             ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            num_workers=0,
             enable_monitoring=False,
-            run_history=False,  # would keep films in the browser
             footer_links=[],  # would lead elsewhere
             **looks,
         )
@@ -123,6 +118,7 @@ def own_folder() -> Iterator[Path]:
         for name in [name for name in os.environ if name.startswith(("GRADIO_", "FASTAPI_"))]:
             del os.environ[name]  # settings of other pages could share this one, serve more files, or report requests
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "uploads").resolve())
+        os.environ["GRADIO_RUN_HISTORY"] = "False"  # would keep films in the browser
         os.environ["no_proxy"] = "*"  # gradio asks its own server whether it is up
         yield Path(folder)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -19,10 +18,12 @@ from cxrcl.errors import ConfigError, UserError
 from cxrcl.inference import RESEARCH_ONLY
 from cxrcl.questions import Asked
 from cxrcl.reading import Reading, Restored
+from cxrcl.results import PICTURES
 from cxrcl.types import Classifies
 
 MOST_PHRASES = 8  # each is a panel of the picture
 FILM = "film"  # stands in pictures for the name of the file, which may name a person
+NOT_READ = "Not read yet."
 GONE = "The film is no longer there: choose it again."
 
 CSS = """
@@ -56,7 +57,7 @@ class Desk:
 
     Args:
         asked: labels that may be chosen (None: those of the checkpoint), phrases to begin with, prompts and sentences.
-        folder: for a reading's files while it lasts.
+        folder: for a film and its picture while it is read.
 
     Raises:
         ConfigError: a model that reads no film, or a question that it cannot answer.
@@ -66,9 +67,10 @@ class Desk:
         self._restored, self.asked, self._folder = restored, asked, folder
         if len(asked.phrases) > MOST_PHRASES:
             raise ConfigError(f"--phrase: {len(asked.phrases)} of them, expected {MOST_PHRASES} at most with --serve")
-        self.labels = Reading(restored, asked).labels
-        self.reads_texts = not isinstance(restored.model, Classifies)
         self._busy = threading.Lock()
+        self._last: tuple[Asked, Reading] | None = None
+        self.labels = self._reading(asked).labels
+        self.reads_texts = not isinstance(restored.model, Classifies)
 
     def read(self, film: str | None, labels: Sequence[str], phrases: str) -> Answer:
         """
@@ -83,26 +85,36 @@ class Desk:
         if len(lines) > MOST_PHRASES:
             return Answer(said(f"{len(lines)} phrases: expected {MOST_PHRASES} at most."))
         asked = Asked(list(labels) or self.asked.labels, self.asked.prompts, self.asked.sentences, lines)
-        with self._busy, tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            return self._read(film, asked, Path(folder))
+        with self._busy:
+            try:
+                return self._read(film, asked)
+            finally:
+                for path in (self._folder / FILM, *self._folder.glob(f"{PICTURES}/*")):
+                    path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Wait for the film that is being read, and read no more."""
         self._busy.acquire()
 
-    def _read(self, film: str, asked: Asked, folder: Path) -> Answer:
+    def _reading(self, asked: Asked) -> Reading:
+        """The last one again where the same is asked: a large text encoder takes seconds for the prompts."""
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, Reading(self._restored, asked, self._folder / PICTURES)
+        return self._last[1]
+
+    def _read(self, film: str, asked: Asked) -> Answer:
         try:
-            shutil.copyfile(film, folder / FILM)
+            shutil.copyfile(film, self._folder / FILM)
         except OSError:
             return Answer(said(GONE))
         try:
-            reading = Reading(self._restored, asked, folder / "maps")
-            (entry,) = reading.of([folder / FILM])
+            reading = self._reading(asked)
+            (entry,) = reading.of([self._folder / FILM])
         except (UserError, ImageError) as error:
             return Answer(said(str(error)))
         if "error" in entry:
             return Answer(said(f"Not read: {entry['error']}"))
-        with Image.open(folder / entry["heatmap"].pop("picture")) as picture:
+        with Image.open(self._folder / entry["heatmap"].pop("picture")) as picture:
             picture.load()
         del entry["image"]
         return Answer(as_html(entry, reading.rule), picture, {"rule": reading.rule, "note": RESEARCH_ONLY, **entry})
@@ -176,7 +188,7 @@ def build(desk: Desk, checkpoint: str) -> tuple[gradio.Blocks, dict[str, Any]]:
                 )
                 button = gradio.Button("Read the film", variant="primary")
             with gradio.Column(scale=3, min_width=300):
-                found = gradio.HTML(said("No film has been read."))
+                found = gradio.HTML(said(NOT_READ))
         with gradio.Column(visible=False, elem_classes="maps") as more:
             picture = gradio.Image(
                 show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"]
@@ -184,12 +196,28 @@ def build(desk: Desk, checkpoint: str) -> tuple[gradio.Blocks, dict[str, Any]]:
             with gradio.Accordion("As JSON", open=False):
                 content = gradio.JSON(show_label=False)
 
-        def read(film: str | None, labels: list[str], phrases: str) -> tuple[Any, ...]:
-            answer = desk.read(film, labels, phrases)
+        last = gradio.State()
+
+        def read(film: str | None, labels: list[str], phrases: str) -> tuple[str | None, Answer]:
+            return film, desk.read(film, labels, phrases)
+
+        def show(film: str | None, last: tuple[str | None, Answer] | None) -> tuple[Any, ...]:
+            answer = last[1] if last and last[0] == film else Answer(said(NOT_READ))
             return answer.said, gradio.Column(visible=answer.picture is not None), answer.picture, answer.content
 
-        outputs = [found, more, picture, content]
-        button.click(read, [film, labels, phrases], outputs, concurrency_limit=1, api_visibility="private")
+        # In two steps: while a film is read another may be chosen, and no result may stand beside that.
+        reading = button.click(
+            read, [film, labels, phrases], last, show_progress_on=found, concurrency_limit=1, api_visibility="private"
+        )
+        for event in (reading.success, film.change):
+            event(
+                show,
+                [film, last],
+                [found, more, picture, content],
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
+            )
     return page, {"theme": _theme(), "css": CSS}
 
 

@@ -7,7 +7,6 @@ again the next time.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cxrcl import checkpoint, study_report
+from cxrcl import checkpoint, exported, study_report
 from cxrcl.config import Study, differences
 from cxrcl.errors import ConfigError
 from cxrcl.study_report import Record
@@ -128,7 +127,7 @@ def _starts(values: Mapping[str, Any], study: Study) -> tuple[dict[str, Start], 
     """
     named = values.get("image_encoder")
     files = {name: file for name, file in study.inits.items() if isinstance(file, str)}
-    absent = [f"{name}: {file}" for name, file in files.items() if file != "hub" and not _path(file).is_file()]
+    absent = [f"{name}: {file}" for name, file in files.items() if file != "hub" and not _told_by(file).is_file()]
     if absent:
         raise ConfigError(f"study.inits.{'; study.inits.'.join(absent)}: no such file; null leaves a start out")
     checkpoints = [file for name, file in files.items() if name != IMAGENET]
@@ -151,11 +150,16 @@ def _path(file: str) -> Path:
     return Path(file).expanduser()
 
 
+def _told_by(file: str) -> Path:
+    """The file that tells weights from others: of an exported model the one with the checksums of the rest."""
+    path = _path(file)
+    return path / exported.CONFIG if path.is_dir() else path
+
+
 def _digest(file: str | None) -> str:
     if file is None or file == "hub":
         return ""
-    with _path(file).open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return exported.sha256(_told_by(file))
 
 
 def settings_of(values: Mapping[str, Any], study: Study, cell: Cell, start: Start, folder: Path) -> dict[str, Any]:

@@ -293,8 +293,9 @@ class Trainer:
             for name, figures in evaluate(model, self.evaluators, self.runtime, self.precision).items():
                 found |= {f"{name}/{figure}": value for figure, value in figures.items()}
         self.tracker.figures(self.done, found)
-        brief = {name: value for name, value in found.items() if name.count("/") == 1}
-        self.tracker.say(f"step {self.done}  " + "  ".join(f"{name} {value:.4g}" for name, value in brief.items()))
+        brief = "  ".join(f"{name} {value:.4g}" for name, value in found.items() if name.count("/") == 1)
+        if brief:
+            self.tracker.say(f"step {self.done}  {brief}")
         if self.plan.select is None:
             return None
         if self.plan.select not in found:

@@ -6,12 +6,15 @@ N local image features (patches or grid cells), D embedding, H and W pixels, S s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+MOST_PX = 10_000  # a side longer than any film's: a square of it is a slip, or an attack on memory
 
 
 class Text(NamedTuple):
@@ -76,6 +79,14 @@ class ImageSpec:
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        usable = all(map(math.isfinite, self.mean)) and all(0 < value < math.inf for value in self.std)
+        if not usable or self.size > MOST_PX:
+            raise ValueError(
+                f"size={self.size}, mean={self.mean}, std={self.std}: expected {MOST_PX} pixels at most, and "
+                "numbers to normalise by, std above 0"
+            )
 
 
 class Tokens(NamedTuple):

@@ -78,10 +78,14 @@ def _squares(restored: reading.Restored, films: list[np.ndarray]) -> Any:
 
 def main() -> None:
     parser = Parser(prog="heatmap_pointing.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--films", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=12345, help="of the films; none of the training's are among them")
-    parser.add_argument("--size", type=int, default=96, help="of the films, in pixels")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt file of a training, or an exported folder"
+    )
+    parser.add_argument("--films", type=int, default=600, help="how many to draw (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=12345, help="of the films, which no training saw (default: %(default)s)"
+    )
+    parser.add_argument("--size", type=int, default=96, help="of the films, in pixels (default: %(default)s)")
     parser.add_argument("--map", choices=KINDS, default="labels", help="labels: what inference.py draws for labels")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()

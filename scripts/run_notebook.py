@@ -1,7 +1,8 @@
 """Execute the quickstart anew: `python scripts/run_notebook.py docs/quickstart.ipynb` (extra `test`).
 
 It runs in a copy of this checkout without data and outputs, so that everything happens as for the first time, and is
-written back with what it printed. For a quick try: `--set STUDIES=240 STEPS=20 --out try.ipynb`.
+written back with what it printed. For a quick try, with one step after the
+warm-up: `--set STUDIES=240 STEPS=101 --out try.ipynb`.
 """
 
 from __future__ import annotations

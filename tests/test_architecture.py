@@ -75,7 +75,7 @@ ALLOWED = {
     "cxrcl.trainer": ("averaging", "distributed", "errors", "micro_batch", "optim", "tracking", "types"),
     "cxrcl.run": ("checkpoint", "config", "errors", "exported"),
     "cxrcl.features": ("data", "distributed", "errors", "trainer", "types"),
-    "cxrcl.study": ("checkpoint", "config", "errors", "study_report"),
+    "cxrcl.study": ("checkpoint", "config", "errors", "exported", "study_report"),
     "cxrcl.study_report": ("config", "evaluation"),
     "cxrcl.reading": (
         *("assemble", "checkpoint", "config", "data", "distributed", "errors", "gallery", "questions", "restoring"),

@@ -83,6 +83,14 @@ def script(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProc
         (["experiment=dem"], "experiment=dem: no such option (did you mean `demo`?)"),
         (["evals=[zeroshot]"], "evals=zeroshot: no such option (did you mean `zero_shot`?)"),
         (["foo"], "'foo' is not an override: write key=value"),
+        (["outputs/demo/best.pt"], "'outputs/demo/best.pt' is not an override"),
+        (["out=mine"], "out: no such setting (did you mean `run_dir`?)"),
+        (["checkpoint=a.pt"], "checkpoint: no such setting (did you mean `init_from`?)"),
+        (
+            ["experiment=compare_init", "study.inits.clop=a.pt"],
+            "(did you mean `study.inits.clip`?); a start of your own is added with +study.inits.clop=FILE",
+        ),
+        (["splits=valid"], "splits='valid': expected a list: 'splits=[valid]'"),
         (["trainer.batch_size==3"], "is not an override"),
         (["data.views=[PA"], "is not an override"),
         (["data.views=PA,AP"], "quote the whole for lists: 'key=[a,b]'"),
@@ -276,6 +284,10 @@ def test_train_and_evaluate_from_the_command_line(
     status, out, err = command("evaluate", *arguments)
     assert status == 0 and err == "" and "report: " in out
     assert (folder / "evaluate_test" / "results.json").is_file() and (folder / "evaluate_test" / "report.md").is_file()
+    (checkpoint.parent / "copy.pt").write_bytes(checkpoint.read_bytes())
+    both = f"checkpoint=['{checkpoint}','{checkpoint.parent / 'copy.pt'}']"
+    status, out, err = command("evaluate", both, *arguments[1:], f"out='{folder / 'both'}'")
+    assert status == 0 and "last / retrieval: image -> text" in out and "copy / retrieval: image -> text" in out
     assert {path.name for path in tmp_path.iterdir()} == {folder.name}
 
 

@@ -229,6 +229,12 @@ def test_a_package_can_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "--allow-package" in fault(lambda: config.build(node, Source, "data.sources.mine"))
     made = config.build(node, Source, "data.sources.mine", packages=("cxrcl", "own_sources"))
     assert type(made).__name__ == "Mine"
+    node = {"_target_": "not_installed.Mine"}
+    message = fault(lambda: config.build(node, Source, "data.sources.mine", packages=("not_installed",)))
+    assert message.endswith(
+        "cannot import not_installed (No module named 'not_installed'): install the package, "
+        "or set PYTHONPATH to the folder that holds it"
+    )
 
 
 def test_only_an_evaluator_is_one() -> None:

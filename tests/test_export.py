@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_films_and_texts_are_read_as_by_the_checkpoint(trained: Path, folder: Pa
 @pytest.mark.parametrize("objective", [SIMCLR, MOCO, CLASSIFY, SUM], ids=["simclr", "moco", "classify", "sum"])
 def test_other_objectives(trained: Path, tmp_path: Path, films: list[Path], objective: dict[str, Any]) -> None:
     given = with_objective(trained, tmp_path / "x.pt", objective)
-    export(given, tmp_path / "out", Options())
+    lines = export(given, tmp_path / "out", Options())
     one, other = (restoring.restore_model(checkpoint.load(path)) for path in (given, tmp_path / "out"))
     assert equal_everywhere(dict(one.state_dict()), dict(other.state_dict()))
     models = [cxrcl.load(path, device="cpu") for path in (given, tmp_path / "out")]
@@ -58,6 +59,7 @@ def test_other_objectives(trained: Path, tmp_path: Path, films: list[Path], obje
     assert np.array_equal(*found) and repr(models[0]) == repr(models[1])
     reads_text = objective is SUM
     assert (tmp_path / "out" / "tokenizer").exists() == reads_text == (tmp_path / "out" / "text_encoder").exists()
+    assert any("vocabulary" in line for line in lines) == reads_text
     assert ("queue of MoCo" in (tmp_path / "out" / model_card.NAME).read_text()) == (objective is MOCO)
 
 
@@ -94,6 +96,8 @@ def test_of_a_moving_average_the_average_is_given_away(trained: Path, tmp_path: 
     export(given, tmp_path / "out", Options())
     again = checkpoint.load(tmp_path / "out")
     assert "model" not in again and equal_everywhere(again["ema"], average)
+    marks = [restoring.fingerprint(each) for each in (checkpoint.load(given), again, state)]
+    assert marks[0] == marks[1] != marks[2]  # a results.json is of the weights that were used
     assert "| weights | moving average, step 2 |" in (tmp_path / "out" / model_card.NAME).read_text()
 
 
@@ -172,7 +176,8 @@ def test_no_path_no_setting_and_no_filter_leaves_the_machine(trained: Path, tmp_
     stored["data"]["sources"] = {
         "ward": {"_target_": "x", "root": secret, "prompts": {"Edema": {"pos": ["wet."], "neg": ["dry."]}}}
     }
-    stored["prompts"]["file"] = f"{secret}/prompts.json"
+    stored["data"]["split_lists"] = "/lists/secret"
+    stored["prompts"]["file"] = "secret/prompts.json"  # from the working directory
     stored["transform"]["train_fit"] = None
     given = rewritten(tmp_path / "x.pt", state)
     export(given, tmp_path / "out", Options())
@@ -232,6 +237,11 @@ def test_what_stands_at_the_place_is_left_alone(trained: Path, tmp_path: Path) -
     assert [path.name for path in other.iterdir()] == ["config.json"]
 
 
+def test_the_working_directory_is_not_replaced(trained: Path, tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path), pytest.raises(ConfigError, match="is the working directory"):
+        export(trained, Path(), Options())
+
+
 def test_overwriting_replaces_the_whole(trained: Path, tmp_path: Path) -> None:
     out, simclr = tmp_path / "out", with_objective(trained, tmp_path / "x.pt", SIMCLR)
     export(trained, out, Options())
@@ -243,28 +253,41 @@ def test_overwriting_replaces_the_whole(trained: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.pt"]
 
 
-@pytest.mark.parametrize("failing", ["text", "figures_of"])
+@pytest.mark.parametrize("failing", ["figures_of", "text"])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt("No")], ids=["full disk", "Ctrl-C"]
+)
 def test_a_failure_leaves_the_earlier_export_and_nothing_else(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, error: BaseException
 ) -> None:
     out = tmp_path / "out"
     export(trained, out, Options())
     before = (out / exported.CONFIG).read_bytes()
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def fail(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(model_card, failing, full)
-    with pytest.raises((ConfigError, OSError), match="No space left"):
+    monkeypatch.setattr(model_card, failing, fail)
+    with pytest.raises((ConfigError, OSError, KeyboardInterrupt), match="No"):
         export(trained, out, Options(overwrite=True))
     assert (out / exported.CONFIG).read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_an_export_that_cannot_be_moved_into_place_leaves_the_earlier_one(trained: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_export_that_cannot_be_moved_into_place_leaves_the_earlier_one(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    out, rename = tmp_path / "out", Path.rename
     export(trained, out, Options())
-    with pytest.raises(FileNotFoundError):
-        exporting._move(tmp_path / "absent", out)
+
+    def into_place(self: Path, target: Path) -> Path:
+        if self.suffix == ".tmp":
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", into_place)
+    with pytest.raises((ConfigError, KeyboardInterrupt)):
+        export(trained, out, Options(overwrite=True))
     assert checkpoint.load(out)["exported"] and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -281,6 +304,14 @@ def test_weights_that_do_not_come_back_are_not_given_away(
     with pytest.raises(CheckpointError, match="other weights were read than written"):
         export(trained, tmp_path / "out", Options())
     assert not any(tmp_path.iterdir())
+
+
+def test_a_model_that_has_diverged_is_not_given_away(trained: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(trained)
+    given = rewritten(tmp_path / "x.pt", state, model={**state["model"], "log_scale": torch.tensor(float("nan"))})
+    with pytest.raises(ConfigError, match=r"x\.pt: has diverged \(log_scale holds nan"):
+        export(given, tmp_path / "out", Options())
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_exported_model_is_not_exported_again(folder: Path, tmp_path: Path) -> None:

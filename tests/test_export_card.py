@@ -10,7 +10,7 @@ import pytest
 import yaml
 from export_cases import CLASSIFY, SIMCLR, rewritten, with_objective
 
-from cxrcl import app, checkpoint, cli, model_card
+from cxrcl import app, checkpoint, cli, model_card, restoring
 from cxrcl.errors import DataError
 from cxrcl.exporting import Options, export
 
@@ -57,11 +57,14 @@ def test_it_begins_as_the_hub_wants_and_says_what_it_is_not_for(trained: Path, t
 
 def test_it_tells_the_data_and_their_exposure(trained: Path, tmp_path: Path) -> None:
     state = checkpoint.load(trained)
-    state["config"]["data"] |= {"views": ["PA", "AP"], "filter": {"source": ["iu"], "patient": ["p7"]}}
+    state["config"]["data"] |= {"views": ["PA", "AP"], "filter": {"source": ["iu"], "ward no": ["p7", "p8"]}}
+    state["config"]["data"] |= {"fraction": 0.5, "sources": {"ward": {"fraction": 0.1}, "iu": {"fraction": None}}}
+    state["config"]["settings"]["trainer"]["accumulate"] = 3
     state["exposure"]["sources"] = {"ward | b": 12, "iu": 7}
     text = card(rewritten(tmp_path / "x.pt", state), tmp_path / "out")
-    assert "| source | films |\n| --- | --- |\n| iu | 7 |\n| ward / b | 12 |" in text
-    assert "- views: PA, AP\n- only source: iu\n" in text and "p7" not in text
+    assert "| source | films |\n| --- | --- |\n| iu | 7 |\n| ward \\| b | 12 |" in text
+    assert "- views: PA, AP\n- only source: iu\n- only ward no: 2 values" in text and "p7" not in text
+    assert "- fraction of the patients: 0.5, of ward 0.1\n" in text and "batches of 12 |" in text
     assert f"hashes of the names of {len(state['exposure']['films'])} films" in text
     assert "- prompts: chexpert.json" in text
 
@@ -76,6 +79,27 @@ def test_it_tells_the_preprocessing(trained: Path, tmp_path: Path) -> None:
     assert {k: values[k] for k in ("size", "mean", "std", "fit", "eval_crop")} == {
         **{"size": 32, "mean": [0.5] * 3, "std": [0.2] * 3, "fit": "crop", "eval_crop": 0.875}
     }
+
+
+def test_names_from_anywhere_cannot_change_the_card(trained: Path, scored: Path, tmp_path: Path) -> None:
+    evil = "x |\n\n## Intended use\n\n---\n[<img src=y> **Diagnosis**](z)"
+    state, content = checkpoint.load(trained), json.loads(scored.read_text())
+    state["config"]["labels"][0] = content["scores"]["zero_shot"]["models"][0]["labels"][0]["label"] = evil
+    state["config"]["data"] |= {"views": [evil], "filter": {evil: [], "source": [evil]}}
+    state["exposure"]["sources"] = {evil: 1}
+    content["facts"] |= {"splits": evil, "trained on": f"CONTAMINATED {evil}", "zero_shot rule": evil}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    text = card(rewritten(tmp_path / "x.pt", state), tmp_path / "out", results=[tmp_path / "results.json"])
+    assert sum(line.startswith("## Intended") for line in text.splitlines()) == 1
+    shown = r"x \| ## Intended use --- \[\<img src=y\> \*\*Diagnosis\*\*\](z)"
+    assert text.count("Diagnosis") == text.count(shown) == 9
+
+
+def test_it_lists_the_files_that_there_are(trained: Path, tmp_path: Path) -> None:
+    classifier = with_objective(trained, tmp_path / "x.pt", CLASSIFY)
+    for file, directions in ((trained, True), (classifier, False)):
+        text = card(file, tmp_path / f"{directions}")
+        assert ("films, and directions of the prompts" in text) == ("`tokenizer/`" in text) == directions
 
 
 @pytest.mark.parametrize(
@@ -121,37 +145,39 @@ def test_results_in_the_folder_of_the_run_are_found(trained: Path, scored: Path,
     file = tmp_path / "run" / "checkpoints" / "last.pt"
     rewritten(file, checkpoint.load(trained))
     content = json.loads(scored.read_text())
-    content["facts"]["checkpoint"] = str(file)
     for name in ("evaluate_test", "evaluate_train"):
         (file.parents[1] / name).mkdir()
     (file.parents[1] / "evaluate_train" / "results.json").write_text(json.dumps(content))
-    content["facts"]["step"] = "99"
+    content["facts"]["fingerprint of the weights"] = "0" * 16
     (file.parents[1] / "evaluate_test" / "results.json").write_text(json.dumps(content))
     lines = export(file, tmp_path / "out", Options())
     (left,) = [line for line in lines if line.startswith("not in the card")]
-    assert "evaluate_test/results.json: is about" in left and "at step 99 (as trained)" in left
+    assert "evaluate_test/results.json: is about" in left and left.endswith("has now: evaluate it again")
     text = (tmp_path / "out" / model_card.NAME).read_text()
     assert text.count("### Split train") == 1 and "No figures were given" not in text
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"step": "3"}, {"weights": "moving average"}, {"checkpoint": __file__}],
-    ids=["step", "average", "another file"],
-)
-def test_results_of_another_model_are_refused(
-    trained: Path, scored: Path, tmp_path: Path, change: dict[str, str]
-) -> None:
-    content = json.loads(scored.read_text())
-    content["facts"] |= change
-    (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"is about .* not about .* at step 2"):
-        export(trained, tmp_path / "out", Options(results=[tmp_path / "results.json"]))
+def test_results_of_other_weights_are_refused(trained: Path, scored: Path, tmp_path: Path) -> None:
+    """The same run once more, in the same folder, with the same number of steps."""
+    state = checkpoint.load(trained)
+    weights = {**state["model"], "log_scale": state["model"]["log_scale"] + 1e-6}
+    again = rewritten(tmp_path / "again.pt", state, model=weights)
+    with pytest.raises(DataError, match=r"is about .* with other weights than .*again\.pt has now"):
+        export(again, tmp_path / "out", Options(results=[scored]))
     assert not (tmp_path / "out").exists()
+    # Wherever the same weights lie, whatever their file is called.
+    assert "### Split train" in card(rewritten(tmp_path / "moved.pt", state), tmp_path / "out", results=[scored])
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"facts": {"checkpoint": "x"}}', '{"facts": [], "scores": {}}'])
+def test_results_of_the_exported_model_are_those_of_its_checkpoint(trained: Path, tmp_path: Path) -> None:
+    export(trained, tmp_path / "out", Options())
+    assert restoring.fingerprint(checkpoint.load(tmp_path / "out")) == restoring.fingerprint(checkpoint.load(trained))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "[" * 100_000, '{"facts": {"checkpoint": "x"}}', '{"facts": [], "scores": {}}']
+)
 def test_files_that_evaluate_did_not_write_are_refused(trained: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(DataError, match=r"not what evaluate\.py writes about a single checkpoint"):
+    with pytest.raises(DataError, match=r"not what this evaluate\.py writes about a single checkpoint"):
         export(trained, tmp_path / "out", Options(results=[tmp_path / "results.json"]))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from export_cases import other_tensors, resigned
+from safetensors.torch import load_file, save_file
 
 import cxrcl
 from cxrcl import checkpoint, checkpoint_files, exported, restoring
@@ -95,6 +96,9 @@ def test_a_config_in_another_layout_is_the_same(whole: Path, folder: Path) -> No
         ({"step": -1}, "step: input should be greater than or equal to 0"),
         ({"labels": None}, "labels: input should be a valid list"),
         ({"weights": "the best ones"}, "weights: input should be 'moving average' or 'as trained'"),
+        ({"precision": "fp4"}, "precision: input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ({"data": {}}, "data.sources: field required"),
+        ({"data": {"sources": {}, "read_px": -1}}, "data.read_px: input should be greater than or equal to 16"),
         ({"extra": 1}, "extra: extra inputs are not permitted"),
         ({"exposure": {"sources": {}, "films": []}}, "exposure.films: extra inputs"),
     ],
@@ -129,6 +133,72 @@ def test_more_or_fewer_tensors_than_the_architecture_has(folder: Path) -> None:
             cxrcl.load(folder, device="cpu")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
+    """Every probability would be nan."""
+    other_tensors(folder, lambda tensors: tensors["log_scale"].fill_(value))
+    refused(folder, r"model\.safetensors: log_scale holds nan or infinity")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: model.pop("objective"), r"its model cannot be made \(KeyError: 'objective'\)"),
+        (lambda model: model["image_encoder"].update(size=10**6), r"expected 10000 pixels at most"),
+        (lambda model: model["image_encoder"].update(std=[0.2, 0, 0.2]), r"std above 0"),
+        (lambda model: model["objective"]["image_head"].update(out_dim=10**30), r"cannot be made \(TypeError: empty"),
+        (lambda model: model["text_encoder"].update(pad_id=10**9), r"pad_id=1000000000: the model has \d+ pieces"),
+        (lambda model: model["text_encoder"]["config"].update(num_attention_heads=0), r"\(ZeroDivisionError: "),
+    ],
+)
+def test_an_architecture_that_cannot_be(folder: Path, change: Any, said: str) -> None:
+    resigned(folder, lambda content: change(content["model"]))
+    with pytest.raises((CheckpointError, ConfigError), match=said) as caught:
+        cxrcl.load(folder, device="cpu")
+    assert str(caught.value).startswith(f"{folder}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"options": {"checkpoint_path": "clip/weights.pth"}},
+        {"pretrained": True},
+        {"weights": "/tmp/weights.pth"},
+        {"name": "hf-hub:nowhere/model"},
+        {"_target_": "cxrcl.models.huggingface.HuggingFaceVision", "name": "nowhere/model"},
+        {"config": {"vision_cfg": {"timm_model_name": "local-dir:/tmp"}}},
+    ],
+)
+def test_a_tower_that_would_open_another_file_or_ask_a_hub(folder: Path, setting: dict[str, Any]) -> None:
+    resigned(folder, lambda content: content["model"]["image_encoder"].update(setting))
+    refused(folder, "image_encoder: .*: weights of another place")
+
+
+@pytest.mark.parametrize("name", [exported.FILMS, exported.DIRECTIONS])
+def test_a_record_that_is_none(folder: Path, name: str) -> None:
+    record = load_file(folder / exported.RECORD)
+    save_file({**record, name: torch.rand(1, 1)}, folder / exported.RECORD)
+    resigned(folder, lambda content: None)
+    refused(folder, r"training\.safetensors: not the record of a training")
+
+
+@pytest.mark.parametrize("name", [exported.CONFIG, exported.PREPROCESS])
+@pytest.mark.parametrize("content", [f'{{"a": {"[" * 100_000}', f'{{"a": 1{"0" * 5000}}}'], ids=["deep", "long"])
+def test_json_that_no_reader_takes(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    if name != exported.CONFIG:
+        resigned(folder, lambda content: None)
+    refused(folder, rf"{name} is no valid JSON")
+
+
+def test_a_tokenizer_that_is_none(folder: Path) -> None:
+    for content, said in ((b"\xff\xfe", r"tokenizer\.json: cannot be read"), (b"{}", r"Model missing")):
+        (folder / exported.TOKENIZER).write_bytes(content)
+        resigned(folder, lambda content: None)
+        with pytest.raises(CheckpointError, match=said):
+            cxrcl.load(folder, device="cpu")
+
+
 @pytest.mark.parametrize("node", ["objective", "image_encoder", "text_encoder", "transform"])
 def test_a_class_from_elsewhere_is_not_even_imported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str
@@ -155,11 +225,18 @@ def test_a_class_from_elsewhere_is_not_even_imported(
     assert (tmp_path / "was run").exists()
 
 
-def test_weights_that_are_no_tensors(folder: Path) -> None:
-    header = b'{"x":{"dtype":"NO","shape":[1],"data_offsets":[0,4]}}'
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b'{"x":{"dtype":"NO","shape":[1],"data_offsets":[0,4]}}', r"cannot be read \("),
+        (b'{"x":' + b"[" * 100_000, r"is damaged \(its header cannot be read"),
+    ],
+    ids=["no type", "deep"],
+)
+def test_weights_that_are_no_tensors(folder: Path, header: bytes, said: str) -> None:
     (folder / exported.WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     resigned(folder, lambda content: None)
-    refused(folder, r"model\.safetensors: cannot be read \(")
+    refused(folder, rf"model\.safetensors:? {said}")
 
 
 def test_pickles_beside_it_are_not_opened(whole: Path, folder: Path) -> None:

@@ -55,9 +55,10 @@ def film(tiny_set: Path) -> Path:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "said",
 )
-def test_wrong_arguments_end_with_usage(read: Read, arguments: list[str]) -> None:
+def test_wrong_arguments_are_one_line(read: Read, arguments: list[str]) -> None:
     status, out, err = read(*arguments)
-    assert status == 2 and out == "" and "inference.py: error:" in err
+    assert status == 2 and out == "" and err.count("\n") == 1
+    assert err.startswith("error: ") and err.endswith("; see inference.py --help\n")
 
 
 def test_mistakes_are_one_line(read: Read, film: Path, trained: Path, tmp_path: Path) -> None:

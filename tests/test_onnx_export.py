@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import shutil
@@ -131,7 +132,8 @@ def test_a_classifier_gives_logits(tmp_path: Path) -> None:
     assert written.outputs == {"logits": "float32 [batch, 3]"}
     found, metadata = run(tmp_path / "image.onnx", films(4))
     assert_same(found, model.classify(model.encode_images(films(4))))
-    assert metadata == {}
+    assert {name: json.loads(value) for name, value in metadata.items()} == {"labels": ["a", "b", "c"]}
+    assert np.abs((1 / (1 + np.exp(-found))).sum(axis=1) - 1).max() < 1e-6  # as docs/onnx.md says
 
 
 @pytest.mark.parametrize("objective", [SimClr, partial(Moco, queue_size=8)], ids=["simclr", "moco"])
@@ -227,6 +229,16 @@ def test_an_image_side_is_not_left_without_the_text_side(tmp_path: Path, monkeyp
 def test_a_model_that_sees_no_films_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Linear has no method encode_images"):
         write(nn.Linear(1, 1), 16, None, tmp_path)
+
+
+def test_a_full_disk_is_not_the_fault_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.onnx.ONNXProgram.save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(simclr(TinyImages()), 16, None, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

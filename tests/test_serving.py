@@ -30,7 +30,7 @@ PACKAGE = Path(serving.__file__).parent
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the command sets, put back."""
-    for name in ("GRADIO_TEMP_DIR", "no_proxy", "HF_HUB_DISABLE_TELEMETRY"):
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_RUN_HISTORY", "no_proxy", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, str(tmp_path))
 
 
@@ -108,7 +108,7 @@ def test_what_is_uploaded_has_a_folder_of_its_own_and_other_settings_do_not_coun
     with serving.own_folder() as folder:
         assert folder.stat().st_mode & 0o077 == 0
         set_now = {name: value for name, value in os.environ.items() if name.startswith(("GRADIO_", "FASTAPI_"))}
-        assert set_now == {"GRADIO_TEMP_DIR": str(folder.resolve() / "uploads")}
+        assert set_now == {"GRADIO_TEMP_DIR": str(folder.resolve() / "uploads"), "GRADIO_RUN_HISTORY": "False"}
         (folder / "uploads").mkdir()
     assert not folder.exists()
 
@@ -166,7 +166,7 @@ def test_a_film_gets_what_the_command_line_says(
         assert text in answer.said
     values = [float(value) for value in re.findall(r'class="number">(\d\.\d{3})<', answer.said)[:3]]
     assert values == pytest.approx(sorted(entry["probabilities"].values(), reverse=True), abs=1e-3)
-    assert list((tmp_path / "work").iterdir()) == []
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
 
 
 def test_no_answer_names_the_file(restored: Restored, desk_of: Callable[..., Any], film: str, tmp_path: Path) -> None:
@@ -220,12 +220,26 @@ def test_what_cannot_be_read_is_one_line(
     ):
         assert f"<p>{line}" in answer.said and RESEARCH_ONLY in answer.said
         assert "Doe" not in answer.said and answer.picture is None and answer.content is None
-    assert list((tmp_path / "work").iterdir()) == []
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
 
 
 def test_what_is_typed_is_text_and_no_markup(restored: Restored, desk_of: Callable[..., Any], film: str) -> None:
     said = desk_of(restored).read(film, [], "<img src=x onerror=alert(1)>").said
     assert "<img" not in said and "&lt;img src=x" in said
+
+
+def test_the_same_questions_are_encoded_once(
+    restored: Restored, desk_of: Callable[..., Any], film: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxrcl import serving_page
+
+    made = []
+    monkeypatch.setattr(serving_page, "Reading", lambda *given: made.append(given[1]) or Reading(*given))
+    desk = desk_of(restored, Asked(phrases=["wet lungs"]))
+    first, again = (desk.read(film, [], "wet lungs\n") for _ in range(2))
+    assert len(made) == 1 and first == again._replace(picture=first.picture)
+    assert list(desk.read(film, [], "dry lungs").content["phrases"]) == ["dry lungs"] and len(made) == 2
+    assert list(desk.read(film, ["Edema"], "dry lungs").content["probabilities"]) == ["Edema"] and len(made) == 3
 
 
 def test_films_are_read_one_at_a_time(

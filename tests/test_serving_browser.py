@@ -182,6 +182,28 @@ def test_a_file_that_is_no_film_is_one_line_and_the_page_goes_on(
     assert "Not read" not in page.locator(".found").inner_text() and console == []
 
 
+def test_no_result_stands_beside_another_film_than_its_own(
+    server: Server, visit: Callable[..., Seen], film: Path, tmp_path: Path
+) -> None:
+    page, console, _ = visit(server)
+    read(page, film)
+    page.locator(PICTURE).wait_for()
+    page.get_by_label("Clear").click()
+    page.get_by_text("Not read yet.").wait_for()
+    page.locator(PICTURE).wait_for(state="detached")
+
+    slow = tmp_path / "slow.png"
+    Image.new("L", (9000, 9000), 50).save(slow)
+    with page.expect_response("**/queue/join*"):
+        read(page, slow)
+    page.get_by_label("Clear").click()
+    other = visit(server).page  # its film is read after the slow one, whose result is then there
+    read(other, film)
+    other.locator(PICTURE).wait_for()
+    assert "Not read yet." in page.locator(".found").inner_text()
+    assert page.locator(PICTURE).count() == 0 and console == []
+
+
 def test_the_page_names_no_other_host_to_load_from(server: Server) -> None:
     with httpx.Client(base_url=server.address, trust_env=False) as client:
         page, styles = client.get("/").text.replace(server.address, ""), client.get("/theme.css").text
@@ -217,7 +239,7 @@ def test_it_listens_on_this_machine_alone(server: Server) -> None:
 def test_other_sites_and_other_files_are_refused(server: Server, trained: Path) -> None:
     with httpx.Client(base_url=server.address, trust_env=False) as client:
         settings = client.get("/config").json()
-        assert settings["analytics_enabled"] is settings["run_history"] is False
+        assert settings["analytics_enabled"] is settings.get("run_history", False) is False
         assert settings["footer_links"] == settings["stylesheets"] == []
         for headers in ({"Origin": "http://elsewhere.example"}, {"Host": "elsewhere.example"}):
             assert client.get("/config", headers=headers).status_code == 403

@@ -215,6 +215,21 @@ def test_starts_differ_in_their_weights_only(tmp_path: Path) -> None:
     assert "Left out: moco." in (tmp_path / "run" / "study.md").read_text()
 
 
+def test_an_exported_model_is_a_start(tmp_path: Path) -> None:
+    """A folder, of which config.json has the checksums of all files."""
+    commands, folder = Commands(), tmp_path / "exported"
+    given = asked(inits={"clip": str(folder)}, fractions=[1.0], seeds=[0], draws=[0])
+    folder.mkdir()
+    with pytest.raises(ConfigError, match=r"study\.inits\.clip: .*exported: no such file"):
+        commands.run(tmp_path, given)
+    (folder / "config.json").write_text("one")
+    commands.run(tmp_path, given)
+    assert commands.trained[0]["init_from"] == str(folder)
+    (folder / "config.json").write_text("another")
+    with pytest.raises(ConfigError, match="the file of init weights"):
+        commands.run(tmp_path, given)
+
+
 def test_weights_of_the_hub_are_asked_of_the_encoder(tmp_path: Path) -> None:
     commands = Commands()
     commands.run(tmp_path, asked(inits={"imagenet": "hub"}, fractions=[1.0], seeds=[0]))

@@ -53,6 +53,12 @@ def test_figures_are_logged_at_the_asked_steps_and_at_the_last() -> None:
     assert values[5]["train/learning_rate"] == pytest.approx(0.01 * Cosine(5, 1).factor(4))
 
 
+def test_where_nothing_is_evaluated_nothing_is_said() -> None:
+    loop = trainer(evaluate_every=2)
+    loop.fit(forever())
+    assert not [line for line in loop.tracker.said if line.startswith("step")]
+
+
 def test_large_gradients_are_clipped_and_logged_unclipped() -> None:
     loop, free = trainer(clip_norm=0.5, lr=1.0, total_steps=1), trainer(lr=1.0, total_steps=1)
     before = weights(loop)

@@ -77,6 +77,17 @@ def tables(results: Mapping[str, Figures]) -> str:
     return "\n\n".join(part for part in (*by_label, retrieval_table(results), other_figures(results)) if part)
 
 
+def tables_of_several(models: Mapping[str, Mapping[str, Figures]]) -> str:
+    """Results by model: a row each with the means of evaluators that score labels, then the figures of all others."""
+    givers = dict.fromkeys(name for results in models.values() for name, f in results.items() if "mean_auroc" in f)
+    rows = [["mean AUROC", *givers]]
+    for model, results in models.items():
+        rows.append([model, *(_with_interval(results.get(name, {}), "auroc", None) for name in givers)])
+    named = {f"{model} / {name}": f for model, results in models.items() for name, f in results.items()}
+    means = aligned(rows) if givers else ""
+    return "\n\n".join(part for part in (means, retrieval_table(named), other_figures(named)) if part)
+
+
 def markdown(title: str, facts: Mapping[str, str], results: Mapping[str, Figures]) -> str:
     """A report: what was evaluated, on what, by which rule, and the tables."""
     lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in facts.items()), "", tables(results), ""]

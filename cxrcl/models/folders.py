@@ -130,7 +130,7 @@ def read_json(folder: Path, name: str, wrong: list[str]) -> dict[str, Any] | Non
     else:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
             wrong.append(f"{name} is no valid JSON ({error})")
             return None
         if isinstance(content, dict):
@@ -149,7 +149,7 @@ def _safetensors_fault(file: Path, size: int) -> str | None:
             header = json.loads(opened.read(length))
             entries = [entry for key, entry in header.items() if key != "__metadata__"]
             expected = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return f"{file.name} is damaged (its header cannot be read): download it again"
     return None if size == expected else f"{file.name} is truncated ({size} of {expected} bytes): download it again"
 

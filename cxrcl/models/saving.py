@@ -26,16 +26,22 @@ from cxrcl.models.tokenizer import PackedTokenizer
 from cxrcl.types import ImageEncoder, ImageSpec, TextEncoder
 
 TOKENIZER = "tokenizer.json"
-# Of open_clip: how a film becomes the square, by the `fit` of our transform.
-_RESIZE_MODES = {"pad": "longest", "crop": "shortest", "squash": "squash"}
+# How a film becomes the square, by the `fit` of our transform.
+_OPEN_CLIP_MODES = {"pad": "longest", "crop": "shortest", "squash": "squash"}
+_TIMM_MODES = {"pad": "border", "crop": "center", "squash": "squash"}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is done to a film: its size and normalisation, and `fit` as in our transform (pad, crop or squash)."""
+    """What is done to a film: its size and normalisation, `fit` (pad, crop or squash) and `eval_crop` of our transform.
+
+    Folders state the nearest that their library has. On films of the size itself that is the same, pixel for pixel;
+    others are interpolated in another way, timm pads with the mean, and open_clip has no `eval_crop`.
+    """
 
     spec: ImageSpec
     fit: str
+    eval_crop: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,11 @@ def save_towers(
     saved, lines = [], []
     for name, tower in (("image_encoder", image), ("text_encoder", text)):
         if isinstance(tower, VisionTower):
-            saved.append(_save_vision(tower, seen.spec, folder / name))
+            saved.append(_save_vision(tower, seen, folder / name))
         elif isinstance(tower, BertText):
             saved.append(_save_text(tower, folder / name))
         elif isinstance(tower, TimmEncoder):
-            saved.append(_save_timm(tower, seen.spec, folder / name))
+            saved.append(_save_timm(tower, seen, folder / name))
         elif isinstance(tower, OpenClipImageTower | OpenClipTextTower):
             lines.append(
                 f"{name}: no folder of its own: open_clip loads both towers of one model, with their projections"
@@ -115,12 +121,12 @@ def save_tokenizer(tokenizer: PackedTokenizer, folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ transformers
 
 
-def _save_vision(tower: VisionTower, spec: ImageSpec, folder: Path) -> Saved:
+def _save_vision(tower: VisionTower, seen: Seen, folder: Path) -> Saved:
     _save_transformers(tower.model, folder)
-    save_json(_processor(spec), folder / "preprocessor_config.json")
+    save_json(_processor(seen), folder / "preprocessor_config.json")
     resized = ", interpolate_pos_encoding=True" if "interpolate_pos_encoding" in tower._call else ""
     pooler = "" if tower.pooling == "pooler" else ", not `pooler_output`, which was not trained"
-    note = f"Call it with films of {spec.size} px{resized}; read `last_hidden_state`{pooler}."
+    note = f"Call it with films of {seen.spec.size} px{resized}; read `last_hidden_state`{pooler}."
     return Saved(folder.name, _auto("AutoModel", folder.name), note)
 
 
@@ -148,12 +154,20 @@ def _save_transformers(model: Any, folder: Path) -> None:
     save_tensors({**whole, **model.state_dict()}, folder / "model.safetensors")
 
 
-def _processor(spec: ImageSpec) -> dict[str, Any]:
+def _processor(seen: Seen) -> dict[str, Any]:
+    spec, side = seen.spec, math.floor(seen.spec.size / seen.eval_crop)
+    sizes = {
+        "pad": {"max_height": side, "max_width": side},  # what the cut from the middle lacks is black
+        "crop": {"shortest_edge": side},
+        "squash": {"height": side, "width": side},
+    }
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": spec.size, "width": spec.size},
+        "size": sizes[seen.fit],
+        "do_center_crop": True,
+        "crop_size": {"height": spec.size, "width": spec.size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -165,13 +179,14 @@ def _processor(spec: ImageSpec) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------- timm
 
 
-def _save_timm(tower: TimmEncoder, spec: ImageSpec, folder: Path) -> Saved:
-    name = str(tower.node()["name"]).split(".")[0]  # what follows the dot are timm's weights
+def _save_timm(tower: TimmEncoder, seen: Seen, folder: Path) -> Saved:
+    spec, name = seen.spec, str(tower.node()["name"]).split(".")[0]  # what follows the dot are timm's weights
     values = {
         "input_size": [3, spec.size, spec.size],
         "mean": list(spec.mean),
         "std": list(spec.std),
-        "crop_pct": 1.0,
+        "crop_pct": seen.eval_crop,
+        "crop_mode": _TIMM_MODES[seen.fit],
         "interpolation": "bilinear",
         "num_classes": 0,
     }
@@ -209,7 +224,12 @@ def _save_open_clip(
         save_tokenizer(text.tokenizer, folder)
     model = {"embed_dim": image.config["embed_dim"], "quick_gelu": image.config["quick_gelu"], "custom_text": True}
     colours = {"mean": list(seen.spec.mean), "std": list(seen.spec.std)}
-    shape = {"size": seen.spec.size, "mode": "RGB", "interpolation": "bilinear", "resize_mode": _RESIZE_MODES[seen.fit]}
+    shape = {
+        "size": seen.spec.size,
+        "mode": "RGB",
+        "interpolation": "bilinear",
+        "resize_mode": _OPEN_CLIP_MODES[seen.fit],
+    }
     config = {"model_cfg": {**model, "vision_cfg": vision, "text_cfg": words}, "preprocess_cfg": {**shape, **colours}}
     save_json(config, folder / folders.OPEN_CLIP_CONFIG)
     tensors = {**_named("visual", image.tower), **_named("text", text.tower)}

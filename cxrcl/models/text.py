@@ -67,6 +67,8 @@ class BertText(TextEncoder):
         kind._attn_implementation = attention
         self.tokenizer: tok.PackedTokenizer = tok.PackedTokenizer(definition, max_length, pad_id)
         tok.check_vocabulary(definition, kind.vocab_size)
+        if not 0 <= pad_id < kind.vocab_size:
+            raise ValueError(f"pad_id={pad_id}: the model has {kind.vocab_size} pieces")
         if not 1 <= last_layers <= kind.num_hidden_layers:
             raise ValueError(f"last_layers={last_layers}: the model has {kind.num_hidden_layers} layers")
         self.model = hf.make(kind, add_pooling_layer=False)

@@ -75,6 +75,16 @@ def test_lines_of_a_table_have_equal_length() -> None:
         assert len({len(line) for line in part.splitlines()}) == 1
 
 
+def test_several_models_have_a_row_each_and_are_named_elsewhere() -> None:
+    text = report.tables_of_several({"a": RESULTS, "b": {"zero_shot": {"mean_auroc": 0.5}, "loss": {"total": 1.0}}})
+    means, retrieval, others = text.split("\n\n")
+    assert cells(means)[0] == ["mean AUROC", "zero_shot", "pixel_ridge"]
+    assert cells(means)[2:] == [["a", "0.812 [0.750, 0.850]", "0.600"], ["b", "0.500", "-"]]
+    assert cells(retrieval)[2][0] == "a / retrieval: image -> text"
+    assert cells(others)[2:] == [["a / loss/total", "2.3457"], ["b / loss/total", "1.0000"]]
+    assert report.tables_of_several({"a": {}, "b": {}}) == ""
+
+
 def test_a_table_without_rows_is_left_out() -> None:
     only = report.tables({"loss": {"total": 1.0}})
     assert only.startswith("| figure") and "\n\n" not in only

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import numpy as np
 import open_clip
 import pytest
 import timm
 import torch
 import transformers
 from builders import CLIP, SENTENCES, pictures, tensors
-from helpers import TinyImages, TinyTexts
+from helpers import TinyImages, TinyTexts, batch_of
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cxrcl.data.transforms import RadiographTransform
 from cxrcl.models.huggingface import HuggingFaceVision
 from cxrcl.models.image import TimmEncoder
 from cxrcl.models.open_clip import OpenClipImage, OpenClipText
@@ -69,16 +72,57 @@ def test_image_towers_of_transformers(tmp_path: Path, kind: str, size: int) -> N
     assert torch.equal(again(films).pooled, tower(films).pooled)
 
 
-def test_the_processor_of_a_saved_tower_normalises_as_the_model_was_trained(tmp_path: Path) -> None:
-    builders.perturb(
-        transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=8, **SIZES))
-    ).save_pretrained(tmp_path / "given")
-    save(tmp_path, image=HuggingFaceVision(str(tmp_path / "given"), mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0)))
-    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "image_encoder")
-    film = torch.full((3, 32, 32), 255, dtype=torch.uint8)
-    found = processor(film, return_tensors="pt")["pixel_values"][0]
-    expected = (1 - torch.tensor(SEEN.spec.mean)) / torch.tensor(SEEN.spec.std)  # the transform's, not the tower's
-    assert near(found, expected[:, None, None].expand(3, 32, 32))
+def stripes(height: int, width: int) -> Image.Image:
+    """Bright on the left, dark on the right, and all but black above and below: what a cut loses is seen."""
+    film = np.full((height, width), 250, dtype=np.uint8)
+    film[:, width // 2 :] = 100
+    film[: height // 8], film[-(height // 8) :] = 20, 20
+    return Image.fromarray(film)
+
+
+def readers(folder: Path, seen: Seen) -> dict[str, Any]:
+    """Preprocessing as each library takes it from its folder: a film -> [3, S, S]."""
+    (folder / "given").mkdir()
+    builders.save_open_clip(folder / "given", CLIP)
+    transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=8, **SIZES)).save_pretrained(folder / "hf")
+    own = HuggingFaceVision(str(folder / "hf"), mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0))  # the transform has others
+    save(folder / "a", image=own, seen=seen)
+    save(folder / "b", image=TimmEncoder("test_resnet", size=32), seen=seen)
+    save(folder / "c", OpenClipImage(str(folder / "given")), OpenClipText(str(folder / "given")), seen)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder / "a" / "image_encoder")
+    model = timm.create_model(f"local-dir:{folder / 'b' / 'image_encoder'}", pretrained=True)
+    of_timm: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    of_open_clip: Any = open_clip.create_model_and_transforms(f"local-dir:{folder / 'c' / 'open_clip'}")[2]
+    return {
+        "transformers": lambda film: processor(film, return_tensors="pt")["pixel_values"][0],
+        "timm": lambda film: of_timm(film.convert("RGB")),
+        "open_clip": of_open_clip,
+    }
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "squash"])
+def test_what_the_folders_do_to_a_film(tmp_path: Path, fit: Any) -> None:
+    """The same on films of the model's size, and nearly so elsewhere; timm pads with the mean."""
+    seen = Seen(SEEN.spec, fit)
+    transform = RadiographTransform(seen.spec, fit)
+    for name, read in readers(tmp_path, seen).items():
+        for film in (stripes(32, 32), stripes(192, 144), stripes(144, 192)):
+            batch = batch_of(torch.from_numpy(transform.geometry(np.asarray(film), None)[None, None]))
+            expected = transform.finish(batch).images
+            assert expected is not None
+            difference = (read(film) - expected[0, 0]).abs()
+            if name == "timm" and fit == "pad" and film.size != (32, 32):
+                difference = difference[:, 5:-5, 5:-5]
+            assert float(difference.mean()) < (1e-6 if film.size == (32, 32) else 0.08), (name, film.size)
+
+
+def test_the_share_of_the_square_that_is_read(tmp_path: Path) -> None:
+    film = stripes(64, 64)
+    middle = torch.from_numpy(np.asarray(film)[16:48, 16:48] / np.float32(255))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (SEEN.spec.mean, SEEN.spec.std))
+    found = readers(tmp_path, Seen(SEEN.spec, "squash", 0.5))
+    for name in ("transformers", "timm"):
+        assert near(found[name](film), (middle - mean) / std), name
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
