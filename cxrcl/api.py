@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cxrcl import config, heatmaps, reading
+from cxrcl import config
 from cxrcl.data.geometry import to_film
 from cxrcl.data.image_io import ImageError
 from cxrcl.data.prompts import Prompts
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation.embed import embed_texts
 from cxrcl.evaluation.readers import ClassifierReader, Reader, ZeroShotReader
+from cxrcl.inference import heatmaps, reading
+from cxrcl.inference.questions import has_words, sentences_of
+from cxrcl.inference.reading import Film, Restored
 from cxrcl.objectives.gloria import Gloria
-from cxrcl.questions import has_words, sentences_of
-from cxrcl.reading import Film, Restored
 from cxrcl.types import Classifies, EmbedsImages, EmbedsText, EncodesImages, ScalesSimilarity
 
 Labels = Sequence[str] | Mapping[str, Mapping[str, Sequence[str]]]
@@ -177,7 +178,7 @@ class Model:
 
         Of a label: the margin between its positive and negative prompts, or the classifier's log-odds. Of a phrase: its
         cosine, or for GLoRIA the mean attention of its words. Which kind of map is sound for the model is told by
-        `cxrcl.heatmaps`. nan where the model sees nothing of the film.
+        `cxrcl.inference.heatmaps`. nan where the model sees nothing of the film.
 
         Raises:
             ConfigError: not exactly one of `label` and `phrase`, a label that the model does not have, or a model that

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxrcl import exported
 from cxrcl.errors import CheckpointError
 from cxrcl.load_report import LoadReport, compare
+from cxrcl.sharing import exported
 
 SCHEMA = 1
 # Settings of timm and open_clip, at any depth of a tower's node.
@@ -64,7 +64,7 @@ def _verify(path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, or the folder of an exported model (see `cxrcl.exported`), to the CPU.
+    """Read a checkpoint, or the folder of an exported model (see `cxrcl.sharing.exported`), to the CPU.
 
     Raises:
         CheckpointError: missing, truncated, damaged, of a newer schema, or holding more than tensors and plain values.

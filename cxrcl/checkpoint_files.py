@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxrcl import exported
 from cxrcl.errors import ConfigError
+from cxrcl.sharing import exported
 
 
 def find_checkpoints(named: str | Sequence[str]) -> list[Path]:

@@ -50,7 +50,7 @@ def evaluate() -> None:
 
 
 def inference() -> None:
-    from cxrcl import inference as command
+    from cxrcl.inference import command
 
     guarded(command.main)
 

@@ -35,10 +35,11 @@ def _run(values: dict[str, Any], folder: Path, file: Path, recipe: str) -> None:
     started = time.monotonic()
     print("cxrcl demo: draws phantom films (first time only), pre-trains a small CLIP, scores it, reads one film.")
     print("It takes about three minutes on 2 CPU cores. Ctrl-C stops it; `make demo` goes on from there.\n", flush=True)
-    from cxrcl import app, reading
+    from cxrcl import app
     from cxrcl.data.phantom import contact_sheet
     from cxrcl.evaluation import report
-    from cxrcl.inference import as_tables
+    from cxrcl.inference import reading
+    from cxrcl.inference.command import as_tables
 
     trained = app.train(values)
     if not trained.finished:

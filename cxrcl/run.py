@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrcl import checkpoint, exported
+from cxrcl import checkpoint
 from cxrcl.config import differences
 from cxrcl.errors import ConfigError
+from cxrcl.sharing import exported
 
 # Settings that do not change what is trained: a run may go on with other values.
 FREE = ("data.num_workers", "device", "run_dir", "timeout_minutes", "trainer.keep_best", "trainer.log_every")

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cxrcl import checkpoint, exported, study_report
+from cxrcl import checkpoint, study_report
 from cxrcl.config import Study, differences
 from cxrcl.errors import ConfigError
+from cxrcl.sharing import exported
 from cxrcl.study_report import Record
 
 Figures = Mapping[str, Mapping[str, float]]

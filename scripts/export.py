@@ -37,7 +37,7 @@ def main() -> None:
     given = make_parser().parse_args()
     if given.licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", given.licence):
         raise ConfigError(f"--licence {given.licence!r}: expected an SPDX identifier, such as MIT or CC-BY-NC-4.0")
-    from cxrcl import exporting
+    from cxrcl.sharing import exporting
 
     options = exporting.Options(given.licence, given.results, given.onnx, given.overwrite)
     for line in exporting.export(given.checkpoint, given.out, options, (*OWN_PACKAGES, *given.allow_package)):

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrcl import heatmaps, reading
 from cxrcl.cli import Parser, guarded
 from cxrcl.data.phantom.anatomy import Body, Pose
 from cxrcl.data.phantom.render import render
 from cxrcl.data.phantom.study import PATHOLOGIES, Study, sample_finding
 from cxrcl.errors import ConfigError
-from cxrcl.explaining import label_scores, peak
+from cxrcl.inference import heatmaps, reading
+from cxrcl.inference.explaining import label_scores, peak
+from cxrcl.inference.questions import Asked, questions
 from cxrcl.objectives.gloria import Gloria
-from cxrcl.questions import Asked, questions
 
 Box = tuple[float, float, float, float]
 KINDS = ("labels", "grad_cam", "attention")

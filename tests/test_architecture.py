@@ -61,11 +61,11 @@ ALLOWED = {
     "cxrcl.averaging": (),
     "cxrcl.optim": ("freezing", "types"),
     "cxrcl.tracking": (),
-    "cxrcl.results": (),
+    "cxrcl.inference.results": (),
     "cxrcl.load_report": (),
     "cxrcl.csv_file": ("errors",),
-    "cxrcl.checkpoint": ("errors", "exported", "load_report"),
-    "cxrcl.exported": ("errors", "models.folders"),
+    "cxrcl.checkpoint": ("errors", "sharing.exported", "load_report"),
+    "cxrcl.sharing.exported": ("errors", "models.folders"),
     "cxrcl.objectives.losses": ("distributed", "objectives"),
     "cxrcl.objectives": ("distributed", "errors", "models", "objectives", "types"),
     "cxrcl.models": ("errors", "load_report", "models", "types"),
@@ -73,20 +73,21 @@ ALLOWED = {
     "cxrcl.evaluation": ("csv_file", "errors", "evaluation", "types"),
     "cxrcl.micro_batch": ("distributed", "types"),
     "cxrcl.trainer": ("averaging", "distributed", "errors", "micro_batch", "optim", "tracking", "types"),
-    "cxrcl.run": ("checkpoint", "config", "errors", "exported"),
+    "cxrcl.run": ("checkpoint", "config", "errors", "sharing.exported"),
     "cxrcl.features": ("data", "distributed", "errors", "trainer", "types"),
-    "cxrcl.study": ("checkpoint", "config", "errors", "exported", "study_report"),
+    "cxrcl.study": ("checkpoint", "config", "errors", "sharing.exported", "study_report"),
     "cxrcl.study_report": ("config", "evaluation"),
-    "cxrcl.reading": (
-        *("assemble", "checkpoint", "config", "data", "distributed", "errors", "gallery", "questions", "restoring"),
-        *("trainer", "types"),
+    "cxrcl.inference.reading": (
+        *("assemble", "checkpoint", "config", "data", "distributed", "errors", "restoring", "trainer", "types"),
+        *("inference.gallery", "inference.questions"),
     ),
-    "cxrcl.heatmaps": ("errors", "models", "objectives", "types"),
-    "cxrcl.onnx_export": ("errors", "objectives", "types"),
-    "cxrcl.questions": ("config", "data", "errors", "evaluation", "types"),
-    "cxrcl.explaining": ("data", "heatmaps", "models", "objectives", "questions"),
+    "cxrcl.inference.heatmaps": ("errors", "models", "objectives", "types"),
+    "cxrcl.sharing.onnx_export": ("errors", "objectives", "types"),
+    "cxrcl.inference.questions": ("config", "data", "errors", "evaluation", "types"),
+    "cxrcl.inference.explaining": ("data", "inference.heatmaps", "models", "objectives", "inference.questions"),
     "cxrcl.api": (  # in a process of the caller's own
-        *("config", "data", "errors", "evaluation", "heatmaps", "objectives", "questions", "reading", "types"),
+        *("config", "data", "errors", "evaluation", "objectives", "types"),
+        *("inference.heatmaps", "inference.questions", "inference.reading"),
     ),
 }
 
@@ -102,7 +103,7 @@ def test_import_directions(package: str) -> None:
 
 def test_only_the_commands_import_the_application() -> None:
     users = {module for module, names in own_imports("cxrcl").items() if any(under(name, "app") for name in names)}
-    assert users <= {"cxrcl.cli", "cxrcl.inference", "cxrcl.demo"}
+    assert users <= {"cxrcl.cli", "cxrcl.inference.command", "cxrcl.demo"}
 
 
 def test_hydra_stays_in_the_command_line() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -190,27 +192,31 @@ def test_a_transform_knows_whether_training_sees_other_films(settings: dict[str,
 # ---------------------------------------------------------------------------------------------- processes
 
 
-def _encode(runtime: Runtime, folder: Path) -> dict[str, np.ndarray]:
-    """Features of five films, one of which cannot be read."""
+def _encode(runtime: Runtime, folder: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Features of five films, one of which cannot be read; and what was said."""
     torch.manual_seed(0)
     objective = Classify(TinyImages(norm=True), ["a"], freeze_encoder=True)
     transform = RadiographTransform(objective.image_encoder.spec, **STILL)
     paths = sorted(map(str, (folder / "data" / "images").iterdir()))[:5]
-    return features.encode_once(
-        *(objective, paths, transform, Films(), Feed(0), assemble.prepare(transform, runtime), runtime),
-        *(Precision("fp32", runtime.device), 2),
-    )
+    with redirect_stdout(io.StringIO()) as said:
+        found = features.encode_once(
+            *(objective, paths, transform, Films(), Feed(0), assemble.prepare(transform, runtime), runtime),
+            *(Precision("fp32", runtime.device), 2),
+        )
+    return found, said.getvalue()
 
 
-def test_processes_share_the_films_and_all_know_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_processes_share_the_films_and_all_know_them(tmp_path: Path) -> None:
     data = write_manifest(tmp_path / "data", studies=6)
     (data / "images" / "001_PA.png").write_text("no film")
-    alone = _encode(Runtime(0, 1, torch.device("cpu")), tmp_path)
+    alone, line = _encode(Runtime(0, 1, torch.device("cpu")), tmp_path)
+    assert line == "5 films go through the frozen encoder once\n"
     assert len(alone) == 4 and not any("001_PA" in path for path in alone)
-    for found in in_processes(2, _encode, tmp_path):
+    results = in_processes(2, _encode, tmp_path)
+    assert [said for _, said in results] == [line, ""]
+    for found, _ in results:
         assert found.keys() == alone.keys()
         assert all(np.allclose(found[path], alone[path], atol=1e-6) for path in alone)
-    assert capfd.readouterr().out.count("5 films go through the frozen encoder once") == 2  # one of the two says so
 
 
 # ---------------------------------------------------------------------------------------------- fractions

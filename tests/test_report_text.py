@@ -14,7 +14,7 @@ from cxrcl import app, checkpoint
 from cxrcl.data import loader
 from cxrcl.data.tokens import TokenTable
 from cxrcl.errors import DataError
-from cxrcl.questions import sentences_of
+from cxrcl.inference.questions import sentences_of
 from cxrcl.types import Tokens
 
 

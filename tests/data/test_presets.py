@@ -15,11 +15,12 @@ from PIL import Image
 from torchvision.transforms import v2 as tv
 from torchvision.transforms.v2 import functional as tvf
 
-from cxrcl import app, cli, config, reading
+from cxrcl import app, cli, config
 from cxrcl.data.phantom.anatomy import Pose
 from cxrcl.data.phantom.render import render
 from cxrcl.data.phantom.study import patient_studies
 from cxrcl.data.transforms import RadiographTransform
+from cxrcl.inference import reading
 from cxrcl.types import Batch, ImageSpec
 
 SIDE = 224

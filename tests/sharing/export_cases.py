@@ -11,7 +11,8 @@ import torch
 from helpers import PACKAGES
 from safetensors.torch import load_file, save_file
 
-from cxrcl import assemble, checkpoint, exported
+from cxrcl import assemble, checkpoint
+from cxrcl.sharing import exported
 
 LINEAR = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
 CLIP = {"_target_": "cxrcl.objectives.clip.Clip", "image_head": LINEAR, "text_head": LINEAR}

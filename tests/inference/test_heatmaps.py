@@ -11,8 +11,8 @@ from helpers import CharTokenizer, TinyImages, two_towers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl import heatmaps
 from cxrcl.errors import ConfigError
+from cxrcl.inference import heatmaps
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.models.image import TimmEncoder
 from cxrcl.models.patch_selection import TopKPatches

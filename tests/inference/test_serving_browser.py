@@ -21,13 +21,13 @@ from heatmap_pointing import draw_films
 from PIL import Image
 
 from cxrcl.inference import RESEARCH_ONLY
-from cxrcl.serving import LARGEST_MB
+from cxrcl.inference.serving import LARGEST_MB
 
 pytest.importorskip("gradio")
 httpx = pytest.importorskip("httpx")
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ".maps img"
 FILM = "Doe^John 1950.png"  # as hospitals name them
 

@@ -2,7 +2,7 @@
 
 - `results.json`: what was asked, an entry for each film, and whether that is all of them.
 - `predictions.csv`: for spreadsheets: a film a row, its probabilities a column each, and why it was not read.
-- `heatmaps/`: pictures (`cxrcl.gallery`).
+- `heatmaps/`: pictures (`cxrcl.inference.gallery`).
 
 Names of files may tell who was filmed: both files can be read by their owner alone.
 """
@@ -24,7 +24,7 @@ SHARE = 0.05  # of the time goes into writing, at most
 
 
 class Results:
-    """Entries of films, as `cxrcl.reading.Reading.of` gives them.
+    """Entries of films, as `cxrcl.inference.reading.Reading.of` gives them.
 
     Args:
         folder: for the files; what an earlier command left there is removed. None: entries are kept in memory only.

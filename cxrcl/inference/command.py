@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from cxrcl.cli import Parser
 from cxrcl.config import OWN_PACKAGES
 from cxrcl.errors import DataError, UserError
-from cxrcl.results import PICTURES, RESULTS, TABLE, Results, earlier, shown
+from cxrcl.inference import RESEARCH_ONLY
+from cxrcl.inference.results import PICTURES, RESULTS, TABLE, Results, earlier, shown
 
 if TYPE_CHECKING:
-    from cxrcl.questions import Asked
+    from cxrcl.inference.questions import Asked
 
-RESEARCH_ONLY = "Research use only; not for diagnosis."
 MOST_SHOWN = 20  # tables of films, and lines about files that cannot be read, where results.json has them all
 INTERRUPTED = 130  # as `cxrcl.cli` has it
 
@@ -128,7 +128,7 @@ def prepare_output(folder: Path | None, overwrite: bool) -> None:
 
 
 def _asked(given: argparse.Namespace) -> Asked:
-    from cxrcl.questions import Asked
+    from cxrcl.inference.questions import Asked
 
     return Asked(
         labels=None if given.labels is None else [name.strip() for name in given.labels.split(",")],
@@ -143,7 +143,7 @@ def _serve(given: argparse.Namespace) -> None:
         if not any(getattr(given, name) is value for value in (None, False)):
             raise UserError(f"--{name.replace('_', '-')}: not with --serve, whose page shows everything: leave it out")
 
-    from cxrcl import serving
+    from cxrcl.inference import serving
 
     port = serving.PORT if given.port is None else given.port
     serving.serve(given.checkpoint, _asked(given), port, given.device, (*OWN_PACKAGES, *given.allow_package))
@@ -166,7 +166,7 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from cxrcl import reading
+    from cxrcl.inference import reading
 
     # Of a name in another encoding than the terminal's, something can be shown.
     for stream in (sys.stdout, sys.stderr):

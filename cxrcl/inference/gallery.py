@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 from torch import Tensor, nn
 
-from cxrcl import heatmap_pictures
 from cxrcl.data.films import FULL_SIZE
 from cxrcl.data.transforms import RadiographTransform
-from cxrcl.explaining import Explainer, Explanation, boxes, peak
-from cxrcl.inference import RESEARCH_ONLY
-from cxrcl.questions import Asked, ClassifierQuestions, ZeroShotQuestions
-from cxrcl.results import shown
+from cxrcl.inference import RESEARCH_ONLY, heatmap_pictures
+from cxrcl.inference.explaining import Explainer, Explanation, boxes, peak
+from cxrcl.inference.questions import Asked, ClassifierQuestions, ZeroShotQuestions
+from cxrcl.inference.results import shown
 
 SCALES = (
     "Each map has a scale of its own, from its smallest to its largest cell: something is bright in every map, "

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrcl import cli, inference
+from cxrcl import cli
 from cxrcl.errors import DataError
+from cxrcl.inference import RESEARCH_ONLY, command
 
 Read = Callable[..., tuple[int, str, str]]
 
@@ -102,11 +103,11 @@ def test_find_images_takes_files_as_they_are_and_folders_sorted(tmp_path: Path) 
     (tmp_path / "films" / "folder.png").mkdir()
     other = tmp_path / "odd name.dat"
     other.touch()
-    found = inference.find_images([other, tmp_path / "films"])
+    found = command.find_images([other, tmp_path / "films"])
     assert found[0] == other and found[1:] == sorted(found[1:])
     assert {path.name for path in found} == {"odd name.dat", "a.JPG", "b.png", "c.tif", "d.webp", "x.dcm"}
     with pytest.raises(DataError, match="not found"):
-        inference.find_images([other, tmp_path / "absent"])
+        command.find_images([other, tmp_path / "absent"])
 
 
 def test_as_tables_ranks_labels_and_shows_failures() -> None:
@@ -114,13 +115,13 @@ def test_as_tables_ranks_labels_and_shows_failures() -> None:
         {"image": "a.png", "probabilities": {"Edema": 0.25, "Cardiomegaly": 0.9}},
         {"image": "b.png", "error": "empty file"},
     ]
-    lines = inference.as_tables(entries, "the rule").splitlines()
+    lines = command.as_tables(entries, "the rule").splitlines()
     assert lines[0] == "a.png"
     assert lines[1] == f"  Cardiomegaly  0.900  {'#' * 18}" and lines[2] == f"  Edema         0.250  {'#' * 5}"
     assert "b.png" in lines and "  not read: empty file" in lines
-    assert lines[-2:] == ["the rule", inference.RESEARCH_ONLY]
+    assert lines[-2:] == ["the rule", RESEARCH_ONLY]
     entry = {**entries[0], "sentences": [{"text": "wet lungs.", "cosine": 0.5}], "phrases": {"fluid": -0.25}}
-    lines = inference.as_tables([entry], "the rule").splitlines()
+    lines = command.as_tables([entry], "the rule").splitlines()
     assert lines[4:6] == ["  -0.250  fluid", "   0.500  wet lungs."]
 
 
@@ -128,7 +129,7 @@ def test_a_film_gets_a_table(read: Read, trained: Path, film: Path) -> None:
     status, out, err = read("--checkpoint", trained, "--image", film)
     assert status == 0 and err == ""
     assert out.startswith(f"{film}\n") and all(label in out for label in ("No Finding", "Cardiomegaly", "Edema"))
-    assert inference.RESEARCH_ONLY in out
+    assert RESEARCH_ONLY in out
 
 
 def test_results_are_written_and_kept(read: Read, trained: Path, film: Path, tmp_path: Path) -> None:

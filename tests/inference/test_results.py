@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxrcl import cli, inference, reading, results
+from cxrcl import cli
 from cxrcl.errors import DataError
-from cxrcl.results import Results
+from cxrcl.inference import command, reading, results
+from cxrcl.inference.results import Results
 
 HEAD = {"rule": "the rule"}
 
@@ -176,7 +177,7 @@ def test_members_of_zip_files_are_read(
     assert one["heatmap"]["picture"] == "heatmaps/film.png.png"
     for path, said in ((f"{tmp_path}/films.zip!/b.png", "no such file inside"), (f"{film}.zip!/b.png", "not found")):
         with pytest.raises(DataError, match=said):
-            inference.find_images([Path(path)])
+            command.find_images([Path(path)])
 
 
 def test_dicom_files_need_no_suffix(tmp_path: Path) -> None:
@@ -184,15 +185,15 @@ def test_dicom_files_need_no_suffix(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(bytes(128) + b"DICM")
     (tmp_path / "README").write_text("DICM")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert [path.name for path in inference.find_images([tmp_path])] == ["1.2.840.1", "IM0001"]
+    assert [path.name for path in command.find_images([tmp_path])] == ["1.2.840.1", "IM0001"]
 
 
 def test_pictures_of_a_command_before_are_no_films(tmp_path: Path) -> None:
     (tmp_path / "heatmaps").mkdir()
     for name in ("a.png", "heatmaps/a.png.png"):
         (tmp_path / name).touch()
-    assert inference.find_images([tmp_path], tmp_path) == [tmp_path / "a.png"]
-    assert len(inference.find_images([tmp_path])) == 2
+    assert command.find_images([tmp_path], tmp_path) == [tmp_path / "a.png"]
+    assert len(command.find_images([tmp_path])) == 2
 
 
 @pytest.mark.parametrize("option", ["--image", "--out", "--checkpoint"])

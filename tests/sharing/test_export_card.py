@@ -10,9 +10,10 @@ import pytest
 import yaml
 from export_cases import CLASSIFY, SIMCLR, rewritten, with_objective
 
-from cxrcl import app, checkpoint, cli, model_card, restoring
+from cxrcl import app, checkpoint, cli, restoring
 from cxrcl.errors import DataError
-from cxrcl.exporting import Options, export
+from cxrcl.sharing import model_card
+from cxrcl.sharing.exporting import Options, export
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that can be given away: `scripts/export.py`. `cxrcl.exported` reads it again.
+"""A checkpoint as a folder that can be given away: `scripts/export.py`. `cxrcl.sharing.exported` reads it again.
 
 Left out: the state of the training (optimizer, schedule, and weights beside their moving average), its settings, and
 names of folders and files. The folder is written under another name, read again and rebuilt, and then moved into place.
@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cxrcl import checkpoint, config, exported, model_card, restoring
+from cxrcl import checkpoint, config, restoring
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import CheckpointError, ConfigError
 from cxrcl.models.saving import Saved, Seen, save_json, save_tensors, save_tokenizer, save_towers
 from cxrcl.models.tokenizer import PackedTokenizer
+from cxrcl.sharing import exported, model_card
 from cxrcl.types import ImageEncoder, Objective, ScalesSimilarity, TextEncoder
 
 if TYPE_CHECKING:
-    from cxrcl.onnx_export import Written
+    from cxrcl.sharing.onnx_export import Written
 
 Packages = Sequence[str]
 ONNX = "onnx"
@@ -120,7 +121,7 @@ def check_output(out: Path, overwrite: bool) -> None:
 
 
 def _save_model(state: Mapping[str, Any], objective: Objective, transform: RadiographTransform, folder: Path) -> None:
-    """Everything that `cxrcl.exported` reads; config.json last, with the checksums of the others."""
+    """Everything that `cxrcl.sharing.exported` reads; config.json last, with the checksums of the others."""
     stored, sums = state["config"], {}
     save_tensors(objective.state_dict(), folder / exported.WEIGHTS)
     save_json(preprocessing(transform, stored["transform"]), folder / exported.PREPROCESS)
@@ -216,7 +217,7 @@ def _save_parts(objective: Objective, transform: RadiographTransform, folder: Pa
 
 
 def _save_onnx(objective: Objective, transform: RadiographTransform, folder: Path) -> list[Written]:
-    from cxrcl import onnx_export  # the packages of the extra
+    from cxrcl.sharing import onnx_export  # the packages of the extra
 
     tokenizer = getattr(objective, "tokenizer", None)
     folder.mkdir()

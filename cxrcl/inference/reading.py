@@ -18,7 +18,7 @@ from cxrcl.data import image_io
 from cxrcl.data.films import FULL_SIZE, Films
 from cxrcl.data.image_io import ImageError
 from cxrcl.data.transforms import RadiographTransform
-from cxrcl.questions import ALL, Asked, questions
+from cxrcl.inference.questions import ALL, Asked, questions
 from cxrcl.trainer import Precision
 from cxrcl.types import Batch, Objective
 
@@ -145,7 +145,7 @@ class Reading:
         self.labels: list[str] = self._questions.labels
         self._gallery = None
         if pictures is not None:
-            from cxrcl.gallery import Gallery  # matplotlib takes a second
+            from cxrcl.inference.gallery import Gallery  # matplotlib takes a second
 
             self._gallery = Gallery(self._model, restored.transform, self._questions, asked, pictures)
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cxrcl.data.geometry import Crop, to_film
-from cxrcl.explaining import Box, Map
+from cxrcl.inference.explaining import Box, Map
 
 COLOURS = "inferno"
 VEIL = 0.55  # opacity of the map where it is largest

@@ -1,4 +1,4 @@
-"""An exported model: a folder without pickles that is read like a checkpoint. `cxrcl.exporting` writes it.
+"""An exported model: a folder without pickles that is read like a checkpoint. `cxrcl.sharing.exporting` writes it.
 
 - `config.json`: architecture, labels, prompt sentences and what else rebuilds the model; the sha256 of the other files,
   and of itself without them.

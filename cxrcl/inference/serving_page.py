@@ -16,9 +16,9 @@ from PIL import Image
 from cxrcl.data.pixels import ImageError
 from cxrcl.errors import ConfigError, UserError
 from cxrcl.inference import RESEARCH_ONLY
-from cxrcl.questions import Asked
-from cxrcl.reading import Reading, Restored
-from cxrcl.results import PICTURES
+from cxrcl.inference.questions import Asked
+from cxrcl.inference.reading import Reading, Restored
+from cxrcl.inference.results import PICTURES
 from cxrcl.types import Classifies
 
 MOST_PHRASES = 8  # each is a panel of the picture

@@ -13,9 +13,10 @@ from export_cases import other_tensors, resigned
 from safetensors.torch import load_file, save_file
 
 import cxrcl
-from cxrcl import checkpoint, checkpoint_files, exported, restoring
+from cxrcl import checkpoint, checkpoint_files, restoring
 from cxrcl.errors import CheckpointError, ConfigError
-from cxrcl.exporting import Options, export
+from cxrcl.sharing import exported
+from cxrcl.sharing.exporting import Options, export
 
 READ = (exported.WEIGHTS, exported.RECORD, exported.PREPROCESS, exported.TOKENIZER)
 

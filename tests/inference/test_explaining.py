@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxrcl.data.geometry import middle_crop
-from cxrcl.explaining import Explanation, Map, boxes, peak
+from cxrcl.inference.explaining import Explanation, Map, boxes, peak
 
 
 def cells(rows: int, columns: int, *bright: tuple[int, int]) -> np.ndarray:

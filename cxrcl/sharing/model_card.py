@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrcl import exported, restoring
+from cxrcl import restoring
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
 from cxrcl.inference import RESEARCH_ONLY
 from cxrcl.models.saving import Saved
+from cxrcl.sharing import exported
 from cxrcl.types import Classifies, EmbedsText, Objective
 
 if TYPE_CHECKING:
-    from cxrcl.onnx_export import Written
+    from cxrcl.sharing.onnx_export import Written
 
 NAME = "README.md"
 OF_FILMS = ("source", "part", "view", "split")  # columns whose values name no patient, whatever the data

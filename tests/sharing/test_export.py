@@ -18,9 +18,10 @@ from helpers import PACKAGES, equal_everywhere
 from tiny import TINY_RUN, TINY_TEXT
 
 import cxrcl
-from cxrcl import app, assemble, checkpoint, checkpoint_files, cli, exported, exporting, model_card, restoring, run
+from cxrcl import app, assemble, checkpoint, checkpoint_files, cli, restoring, run
 from cxrcl.errors import CheckpointError, ConfigError
-from cxrcl.exporting import Options, export
+from cxrcl.sharing import exported, exporting, model_card
+from cxrcl.sharing.exporting import Options, export
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from helpers import ROOT, CharTokenizer, TinyImages, TinyTexts, batch_of, two_to
 from torch import Tensor, nn
 
 import cxrcl
-from cxrcl import exporting, onnx_export
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import MLP
@@ -36,7 +35,8 @@ from cxrcl.objectives.gloria import Gloria
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.onnx_export import Written, write
+from cxrcl.sharing import exporting, onnx_export
+from cxrcl.sharing.onnx_export import Written, write
 from cxrcl.types import Features, ImageSpec
 
 

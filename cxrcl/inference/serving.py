@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxrcl import reading
 from cxrcl.config import OWN_PACKAGES
 from cxrcl.errors import UserError
-from cxrcl.inference import RESEARCH_ONLY
-from cxrcl.questions import ALL, Asked
+from cxrcl.inference import RESEARCH_ONLY, reading
+from cxrcl.inference.questions import ALL, Asked
 
 HOST = "127.0.0.1"
 PORT = 7860
@@ -60,7 +59,7 @@ def serve(
         raise UserError("--serve: needs gradio: pip install 'cxrcl[app]'")
     check_port(port)
     with _until_asked_to_end(), reading.opened(checkpoint, device, packages) as restored, own_folder() as folder:
-        from cxrcl.serving_page import Desk, build
+        from cxrcl.inference.serving_page import Desk, build
 
         desk = Desk(restored, asked, folder)
         page, looks = build(desk, checkpoint.name)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from cxrcl import heatmaps
 from cxrcl.data.geometry import Crop, place_on_film
+from cxrcl.inference import heatmaps
+from cxrcl.inference.questions import Asked, ClassifierQuestions, ZeroShotQuestions
 from cxrcl.models.patch_selection import TopKPatches
 from cxrcl.objectives.gloria import Gloria
-from cxrcl.questions import Asked, ClassifierQuestions, ZeroShotQuestions
 
 SHOWN = 5  # labels of a film that get a map where none were named: the most probable
 MARGIN = "margin (positive minus negative cosine)"

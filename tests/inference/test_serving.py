@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from cxrcl import checkpoint, cli, serving
+from cxrcl import checkpoint, cli
 from cxrcl.errors import ConfigError
-from cxrcl.inference import RESEARCH_ONLY
-from cxrcl.questions import ALL, Asked
-from cxrcl.reading import Reading, Restored, opened
+from cxrcl.inference import RESEARCH_ONLY, serving
+from cxrcl.inference.questions import ALL, Asked
+from cxrcl.inference.reading import Reading, Restored, opened
 
 pytest.importorskip("gradio")
 
-PACKAGE = Path(serving.__file__).parent
+PACKAGE = Path(serving.__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,9 @@ def test_gradio_is_an_extra(refused: Callable[..., str], monkeypatch: pytest.Mon
 def test_gradio_is_imported_for_the_page_only() -> None:
     """It takes seconds, and asks its own service for news when it is told so by its settings."""
     found = {
-        path.name: re.findall(r"^( *)(?:import|from) (?:gradio|cxrcl\.serving_page)\b", path.read_text(), re.MULTILINE)
+        path.name: re.findall(
+            r"^( *)(?:import|from) (?:gradio|cxrcl\.inference\.serving_page)\b", path.read_text(), re.MULTILINE
+        )
         for path in PACKAGE.rglob("*.py")
     }
     assert {name for name, indents in found.items() if indents} == {"serving.py", "serving_page.py"}
@@ -144,7 +146,7 @@ def film(tiny_set: Path) -> str:
 
 @pytest.fixture
 def desk_of(tmp_path: Path) -> Callable[..., Any]:
-    from cxrcl.serving_page import Desk
+    from cxrcl.inference.serving_page import Desk
 
     (tmp_path / "work").mkdir()
     return lambda restored, asked=ALL: Desk(restored, asked, tmp_path / "work")
@@ -198,7 +200,7 @@ def test_what_the_command_asks_stands_in_the_page(
     assert list(content["probabilities"]) == ["Scoliosis", "Edema"] and "phrases" not in content
     assert [s["text"] for s in content["sentences"]] == ["series number 3."]
 
-    from cxrcl.serving_page import build
+    from cxrcl.inference.serving_page import build
 
     blocks = {getattr(block, "label", None): block for block in build(desk, "a.pt")[0].blocks.values()}
     assert blocks["Phrases"].value == "wet lungs" and blocks["Phrases"].visible
@@ -231,7 +233,7 @@ def test_what_is_typed_is_text_and_no_markup(restored: Restored, desk_of: Callab
 def test_the_same_questions_are_encoded_once(
     restored: Restored, desk_of: Callable[..., Any], film: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxrcl import serving_page
+    from cxrcl.inference import serving_page
 
     made = []
     monkeypatch.setattr(serving_page, "Reading", lambda *given: made.append(given[1]) or Reading(*given))
@@ -245,7 +247,7 @@ def test_the_same_questions_are_encoded_once(
 def test_films_are_read_one_at_a_time(
     restored: Restored, desk_of: Callable[..., Any], film: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxrcl import serving_page
+    from cxrcl.inference import serving_page
 
     together = threading.Barrier(2)
     met = []
@@ -291,7 +293,7 @@ def test_a_classifier_has_labels_alone_and_an_encoder_is_refused(
     assert not desk.reads_texts and list(answer.content["probabilities"]) == ["Edema"]
     assert "sigmoid" in answer.said and "sentences" not in answer.said
 
-    from cxrcl.serving_page import build
+    from cxrcl.inference.serving_page import build
 
     blocks = {getattr(block, "label", None): block for block in build(desk, "a.pt")[0].blocks.values()}
     assert blocks["Phrases"].visible is False

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from cxrcl.data.geometry import Fit, middle_crop
-from cxrcl.explaining import Box, Map
-from cxrcl.heatmap_pictures import BAR, DPI, FRAME, HEAD, LINE, MARGIN, PANEL_INCHES, draw
+from cxrcl.inference.explaining import Box, Map
+from cxrcl.inference.heatmap_pictures import BAR, DPI, FRAME, HEAD, LINE, MARGIN, PANEL_INCHES, draw
 
 WIDTH, HEIGHT, GREY = 200, 100, 120
 
