@@ -92,12 +92,8 @@ def test_gradio_is_an_extra(refused: Callable[..., str], monkeypatch: pytest.Mon
 
 def test_gradio_is_imported_for_the_page_only() -> None:
     """It takes seconds, and asks its own service for news when it is told so by its settings."""
-    found = {
-        path.name: re.findall(
-            r"^( *)(?:import|from) (?:gradio|cxrcl\.inference\.serving_page)\b", path.read_text(), re.MULTILINE
-        )
-        for path in PACKAGE.rglob("*.py")
-    }
+    imported = re.compile(r"^( *)(?:import|from) (?:gradio|cxrcl\.inference\.serving_page)\b", re.MULTILINE)
+    found = {path.name: imported.findall(path.read_text()) for path in PACKAGE.rglob("*.py")}
     assert {name for name, indents in found.items() if indents} == {"serving.py", "serving_page.py"}
     assert "" not in found["serving.py"]
 
