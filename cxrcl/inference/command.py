@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrcl.cli import Parser
+from cxrcl.cli import INTERRUPTED, Parser
 from cxrcl.config import OWN_PACKAGES
 from cxrcl.errors import DataError, UserError
 from cxrcl.inference import RESEARCH_ONLY
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cxrcl.inference.questions import Asked
 
 MOST_SHOWN = 20  # tables of films, and lines about files that cannot be read, where results.json has them all
-INTERRUPTED = 130  # as `cxrcl.cli` has it
 
 
 def _path(given: str) -> Path:
