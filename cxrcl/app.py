@@ -44,10 +44,12 @@ from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluating import Checked
 from cxrcl.evaluation.look import Evaluator
 from cxrcl.evaluation.page.parts import Page
+from cxrcl.models.base import ImageEncoder, TextEncoder
+from cxrcl.objectives.base import Objective
 from cxrcl.optim import Schedule
 from cxrcl.tracking import FileTracker, Tracker
 from cxrcl.trainer import Plan, Precision, Trainer
-from cxrcl.types import Classifies, EmbedsText, ImageEncoder, Objective, TextEncoder
+from cxrcl.types import Classifies, EmbedsText
 
 Packages = Sequence[str]
 

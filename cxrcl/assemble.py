@@ -33,9 +33,11 @@ from cxrcl.evaluation.embed import embed_texts
 from cxrcl.evaluation.prompted import directions_of
 from cxrcl.freezing import Which, freeze
 from cxrcl.mixture import as_listed, build_sources, fractions_of
+from cxrcl.models.base import Encoder, ImageEncoder, TextEncoder
+from cxrcl.objectives.base import Objective
 from cxrcl.optim import Schedule, parameter_groups
 from cxrcl.trainer import Plan
-from cxrcl.types import Batch, EmbedsText, Encoder, ImageEncoder, Objective, TextEncoder, Tokenizer
+from cxrcl.types import Batch, EmbedsText, Tokenizer
 
 Packages = Sequence[str]
 TOWERS: dict[str, type[Encoder]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
@@ -340,7 +342,7 @@ def make_plan(
     try:
         objective.check(samples, t.batch_size)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"objective: {error} (trainer.batch_size={t.batch_size})") from None
     if t.accumulate > 1 and not objective.per_sample:
         raise ConfigError(
             f"trainer.accumulate={t.accumulate}: averaging gradients of small batches is not the gradient of a "

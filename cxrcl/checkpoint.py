@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.errors import CheckpointError
-from cxrcl.load_report import LoadReport, compare
+from cxrcl.models.load_report import LoadReport, compare
 from cxrcl.sharing import exported
 
 SCHEMA = 1

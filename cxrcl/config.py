@@ -103,7 +103,7 @@ Frozen = Annotated[Literal["all"] | list[int] | dict[str, int] | None, BeforeVal
 
 
 class Freeze(_Section):
-    """Layers of the towers that are not trained; `cxrcl.types.Encoder.layer_names` counts them."""
+    """Layers of the towers that are not trained; `cxrcl.models.base.Encoder.layer_names` counts them."""
 
     image_encoder: Frozen = None
     text_encoder: Frozen = None

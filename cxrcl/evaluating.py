@@ -30,9 +30,10 @@ from cxrcl.evaluation.score_models import score_models
 from cxrcl.evaluation.score_report import ScoreReport, Scores
 from cxrcl.evaluation.scoring import Predicted, ranked_only
 from cxrcl.evaluation.thresholds import Rule, parse
+from cxrcl.objectives.base import Objective
 from cxrcl.trainer import Precision
 from cxrcl.trainer import evaluate as run_evaluators
-from cxrcl.types import Classifies, Objective
+from cxrcl.types import Classifies
 
 Packages = Sequence[str]
 UNTRAINED, ENSEMBLE, SHUFFLED, VIEW = "random weights", "ensemble", "shuffled films", "view position only"

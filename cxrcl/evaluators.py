@@ -13,8 +13,8 @@ from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.look import Evaluation, Evaluator
 from cxrcl.evaluation.loss import Loss
+from cxrcl.objectives.base import Objective
 from cxrcl.trainer import Plan
-from cxrcl.types import Objective
 
 Packages = Sequence[str]
 GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")

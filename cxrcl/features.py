@@ -17,8 +17,10 @@ from cxrcl.data.manifest import Manifest
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
+from cxrcl.models.base import ImageEncoder
+from cxrcl.objectives.base import Objective
 from cxrcl.trainer import Precision
-from cxrcl.types import Batch, EncodesImages, ImageEncoder, Objective
+from cxrcl.types import Batch, EncodesImages
 
 
 def check(objective: Objective, transform: RadiographTransform) -> None:
@@ -84,8 +86,8 @@ def encode_once(
     with _bar(len(mine), live) as bar, precision.autocast():
         # A process without a share encodes a film, too: the gather needs the width of a row.
         for host in batches_of_films(paths, mine or range(1), batch_size, transform, films, feed):
-            assert host.bad is not None
-            bad += (host.bad > 0).tolist()
+            assert host.unreadable_row is not None
+            bad += (host.unreadable_row > 0).tolist()
             batch = prepare(host)
             assert batch.images is not None
             rows.append(encoder.encode_images(batch.images[:, 0]).pooled.float().cpu())

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from cxrcl.types import Encoder
+from cxrcl.models.base import Encoder
 
 Which = Literal["all"] | Sequence[int] | Mapping[str, int]
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cxrcl.distributed import Runtime
-from cxrcl.types import Batch, Objective, StepOutput
+from cxrcl.objectives.base import Objective
+from cxrcl.types import Batch, StepOutput
 
 
 class Door(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from cxrcl.freezing import layer_numbers
-from cxrcl.types import Encoder
+from cxrcl.models.base import Encoder
 
 
 def parameter_groups(

@@ -15,7 +15,7 @@ from cxrcl.assemble import build_model, build_transform
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError, ConfigError
-from cxrcl.types import Objective
+from cxrcl.objectives.base import Objective
 
 Packages = Sequence[str]
 

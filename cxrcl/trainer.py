@@ -17,9 +17,10 @@ from cxrcl.averaging import Average
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.micro_batch import BatchGradient
+from cxrcl.objectives.base import Objective
 from cxrcl.optim import Schedule
 from cxrcl.tracking import Tracker
-from cxrcl.types import Batch, Objective, StepOutput
+from cxrcl.types import Batch, StepOutput
 
 Evaluators = Callable[[nn.Module, Runtime], Mapping[str, Mapping[str, float]]]  # figures by evaluator
 
@@ -177,8 +178,8 @@ class Trainer:
                 started = time.monotonic()
                 read = [next(batches) for _ in range(plan.accumulate)]
                 for batch in read:
-                    if batch.bad is not None:
-                        self._bad_rows += batch.bad[batch.bad > 0].tolist()
+                    if batch.unreadable_row is not None:
+                        self._bad_rows += batch.unreadable_row[batch.unreadable_row > 0].tolist()
                 logs = self._step(read)
                 self.done += 1
                 self.seconds += time.monotonic() - started

@@ -24,8 +24,10 @@ from torch.nn import functional as F
 from cxrcl import config, distributed
 from cxrcl.distributed import Runtime
 from cxrcl.evaluation.look import Evaluation, Evaluator, Look
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Linear
-from cxrcl.types import Batch, Features, ImageEncoder, ImageSpec, Objective, Text, TextEncoder, Tokens
+from cxrcl.objectives.base import Objective
+from cxrcl.types import Batch, Features, ImageSpec, Text, Tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (*config.OWN_PACKAGES, "helpers")

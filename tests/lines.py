@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.distributed import Runtime
+from cxrcl.objectives.base import Objective
 from cxrcl.optim import Constant, Schedule
 from cxrcl.tracking import Tracker
 from cxrcl.trainer import Plan, Precision, Trainer
-from cxrcl.types import Batch, Features, Objective, StepOutput
+from cxrcl.types import Batch, Features, StepOutput
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
 
@@ -32,8 +33,8 @@ class Line(Objective):
         self.after: list[int] = []
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        assert batch.seen is not None
-        return {"value": self.layer(batch.seen.pooled)}
+        assert batch.image_features is not None
+        return {"value": self.layer(batch.image_features.pooled)}
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {"wanted": batch.labels}

@@ -18,8 +18,10 @@ from cxrcl.data.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.look import Evaluation
+from cxrcl.models.base import ImageEncoder, TextEncoder
+from cxrcl.objectives.base import Objective
 from cxrcl.optim import Schedule
-from cxrcl.types import ImageEncoder, ImageSpec, Objective, TextEncoder
+from cxrcl.types import ImageSpec
 
 CONFIGS = cli.config_folder()
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())

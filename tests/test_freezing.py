@@ -18,13 +18,14 @@ from cxrcl import app, assemble, checkpoint, config
 from cxrcl.cli import compose
 from cxrcl.errors import ConfigError
 from cxrcl.freezing import Which, freeze
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.heads import Linear
 from cxrcl.models.image import TimmEncoder
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import ImageTower
-from cxrcl.types import Batch, Features, ImageEncoder, ImageSpec
+from cxrcl.types import Batch, Features, ImageSpec
 
 
 class Three(ImageEncoder):

@@ -18,6 +18,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from cxrcl.distributed import Runtime
 from cxrcl.micro_batch import BatchGradient, chunks_of
 from cxrcl.models.heads import Linear
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.cxr_clip import CxrClip
@@ -26,7 +27,7 @@ from cxrcl.objectives.simclr import SimClr
 from cxrcl.optim import Constant
 from cxrcl.tracking import Tracker
 from cxrcl.trainer import NonFinite, Plan, Precision, Trainer
-from cxrcl.types import Batch, Objective, StepOutput, Text
+from cxrcl.types import Batch, StepOutput, Text
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
 HEAD = partial(Linear, out_dim=6)

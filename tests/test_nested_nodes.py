@@ -11,8 +11,8 @@ import torch
 from cxrcl import config
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import Head
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.clip import Clip
-from cxrcl.types import Objective
 
 
 def fault(make: Callable[[], object]) -> str:

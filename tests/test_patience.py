@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from cxrcl import app, checkpoint
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
+from cxrcl.objectives.base import Objective
 from cxrcl.optim import Constant
 from cxrcl.tracking import Tracker
 from cxrcl.trainer import Plan, Precision, Trainer
-from cxrcl.types import Batch, Objective, StepOutput
+from cxrcl.types import Batch, StepOutput
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
 

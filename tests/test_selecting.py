@@ -13,9 +13,9 @@ from lines import ALONE, PLAN, Line, Scores, forever, trainer
 from cxrcl import config, evaluators
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.loss import Loss
+from cxrcl.objectives.base import Objective
 from cxrcl.optim import Plateau
 from cxrcl.trainer import Precision, Trainer, evaluate
-from cxrcl.types import Objective
 
 
 def test_evaluations_and_saves_happen_at_the_asked_steps() -> None:

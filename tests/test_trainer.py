@@ -18,12 +18,13 @@ from torch import Tensor
 from cxrcl import assemble, config
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import Linear
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.optim import Cosine
 from cxrcl.trainer import NonFinite, Plan, Trainer, _StopRequest
-from cxrcl.types import Batch, Objective
+from cxrcl.types import Batch
 
 # ----------------------------------------------------------------------------------------------- plain steps
 
@@ -147,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_and_ro
         batch = line_batch(step)
         if step == 2:
             kept.update(weights(loop))
-            batch.seen.pooled[1, 1] = torch.nan
+            batch.image_features.pooled[1, 1] = torch.nan
         return batch
 
     with pytest.raises(NonFinite, match=r"at step 3 \(rows 200, 201, 202, 203, 204, 205\); no update"):

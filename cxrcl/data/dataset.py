@@ -30,8 +30,8 @@ class Sample:
     texts: list[tuple[str, ...]]  # T texts, each as its sentences
     labels: np.ndarray  # float32 [C]
     index: int  # row of the manifest's CSV (its header is row 1)
-    bad: int = 0  # row of the CSV whose film cannot be read, in place of whose sample this one stands; 0: none
-    seen: np.ndarray | None = None  # float32 [V, dim]: features of the films in place of `images`
+    unreadable_row: int = 0  # row of the CSV whose image cannot be read, in whose place this sample stands; 0: none
+    image_features: np.ndarray | None = None  # float32 [V, dim], in place of `images`
 
 
 class _Unreadable(Exception):
@@ -98,7 +98,7 @@ class TrainSet:
         """The sample `item` of an epoch; where a film of it cannot be read, another one of the split as a whole.
 
         Which one is a function of (seed, epoch, row): any number of workers and processes gives the same. It is what
-        its own key gives in this epoch, text and labels included, with `bad` set.
+        its own key gives in this epoch, text and labels included, with `unreadable_row` set.
 
         Raises:
             DataError: none of 16 others can be read either.
@@ -110,7 +110,7 @@ class TrainSet:
             bad, reason = first.line, first.reason
         for other in self._stand_ins(epoch, item):
             try:
-                return replace(self._make(epoch, other), bad=bad)
+                return replace(self._make(epoch, other), unreadable_row=bad)
             except _Unreadable:
                 continue
         raise DataError(
@@ -119,7 +119,7 @@ class TrainSet:
         )
 
     def why_unreadable(self, line: int) -> str:
-        """The reason for a `bad` of a sample: the film is read again."""
+        """The reason for the `unreadable_row` of a sample: the film is read again."""
         for path in self.paths[self.lines == line]:  # several where sources were put together
             try:
                 self.films.read(path, self.transform.needed_side_px())
@@ -143,9 +143,8 @@ class TrainSet:
             texts.append(self.texts.draw(first, stream(self.seed, TEXT, epoch, first, k), k))
         labels, line = self.values[first], int(self.lines[first])
         if self.known is not None:
-            return Sample(
-                None, None, texts, labels, line, seen=np.stack([self._seen(self.known, row) for row in chosen])
-            )
+            features = np.stack([self._seen(self.known, row) for row in chosen])
+            return Sample(None, None, texts, labels, line, image_features=features)
         images, numbers = [], []
         for view, row in enumerate(chosen):
             rng = stream(self.seed, IMAGE, epoch, first, view)

@@ -88,4 +88,4 @@ class KnownSplits:
             rows = list(positions[start : start + batch_size])
             labels, index = self.truth(split)[rows], torch.from_numpy(lines[rows])
             seen = features_of(features[rows][:, None])
-            yield self.splits.prepare(Batch(None, None, None, labels, index, seen=seen))
+            yield self.splits.prepare(Batch(None, None, None, labels, index, image_features=seen))

@@ -46,7 +46,9 @@ class Collate:
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         first = samples[0]
         images = None if first.images is None else np.stack([s.images for s in samples if s.images is not None])
-        seen = None if first.seen is None else np.stack([s.seen for s in samples if s.seen is not None])
+        features = None
+        if first.image_features is not None:
+            features = np.stack([s.image_features for s in samples if s.image_features is not None])
         augment = None if first.augment is None else np.stack([s.augment for s in samples if s.augment is not None])
         text = None
         if self.tokenizer is not None and first.texts:
@@ -57,8 +59,8 @@ class Collate:
             text=text,
             labels=torch.from_numpy(np.stack([s.labels for s in samples])),
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
-            seen=None if seen is None else features_of(torch.from_numpy(seen)),
-            bad=torch.tensor([s.bad for s in samples], dtype=torch.int64),
+            image_features=None if features is None else features_of(torch.from_numpy(features)),
+            unreadable_row=torch.tensor([s.unreadable_row for s in samples], dtype=torch.int64),
         )
 
 

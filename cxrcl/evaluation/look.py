@@ -97,8 +97,8 @@ class Look:
         wanted = {ask.name: ask.compute for ask in self._asks if split in ask.splits}
 
         def compute(batch: Batch) -> dict[str, Tensor]:
-            if batch.seen is not None:
-                features = Features(*(part[:, 0] for part in batch.seen))
+            if batch.image_features is not None:
+                features = Features(*(part[:, 0] for part in batch.image_features))
             else:
                 assert batch.images is not None
                 features = encoder.encode_images(batch.images[:, 0])

@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import torch
 
 from cxrcl.evaluation.look import Evaluator, Look
-from cxrcl.types import EvalData, Objective
+from cxrcl.types import ComputesLoss, EvalData
 
 
 class Loss(Evaluator):
@@ -26,7 +26,7 @@ class Loss(Evaluator):
         splits: scored splits, each cut into batches of its own.
     """
 
-    needs: ClassVar[tuple[type, ...]] = (Objective,)
+    needs: ClassVar[tuple[type, ...]] = (ComputesLoss,)
     selects: ClassVar[str] = "total"
     higher_is_better: ClassVar[bool] = False
 
@@ -36,7 +36,7 @@ class Loss(Evaluator):
             raise ValueError(f"the splits {', '.join(self.splits)} have no image")
 
     def run(self, look: Look) -> dict[str, float]:
-        objective, runtime = cast(Objective, look.model), look.runtime
+        objective, runtime = cast(ComputesLoss, look.model), look.runtime
         reads = objective.num_texts > 0
         losses, shares = [], []
         for split in self.splits:

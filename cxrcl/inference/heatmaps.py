@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.errors import ConfigError
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.patch_selection import TopKPatches, best_patches
 from cxrcl.objectives.gloria import Gloria
-from cxrcl.types import Features, ImageEncoder, Text
+from cxrcl.types import Features, Text
 
 ATTENTION = "attention of the words over image regions (GLoRIA)"
 PATCHES = "the scores by which the encoder chooses patches"

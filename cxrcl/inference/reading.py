@@ -19,8 +19,9 @@ from cxrcl.data.films import FULL_SIZE, Films
 from cxrcl.data.image_io import ImageError
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.inference.questions import ALL, Asked, questions
+from cxrcl.objectives.base import Objective
 from cxrcl.trainer import Precision
-from cxrcl.types import Batch, Objective
+from cxrcl.types import Batch
 
 Packages = Sequence[str]
 Film = str | Path | np.ndarray | Image.Image

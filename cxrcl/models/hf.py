@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from cxrcl.load_report import LoadReport
+from cxrcl.models.load_report import LoadReport
 from cxrcl.models.weights import demand_all, from_transformers
 
 # Model types by the type they are under their heads: the code of the first is not part of transformers, that of the

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from cxrcl.models import folders, hf, layers
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features, shapes_alone
-from cxrcl.types import Features, ImageEncoder, ImageSpec
+from cxrcl.types import Features, ImageSpec
 
 Pooling = Literal["cls", "mean", "pooler", "first_token"]
 # Parameters that stand before the patches of the sequence.

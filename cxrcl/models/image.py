@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.models import layers
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.folders import fault
 from cxrcl.models.weights import read
-from cxrcl.types import Features, ImageEncoder, ImageSpec
+from cxrcl.types import Features, ImageSpec
 
 Colour = tuple[float, float, float]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

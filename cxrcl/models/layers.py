@@ -1,4 +1,4 @@
-"""The layers of networks that others wrote, from their structure: see `cxrcl.types.Encoder.layer_names`.
+"""The layers of networks that others wrote, from their structure: see `cxrcl.models.base.Encoder.layer_names`.
 
 In all of them the last norm counts to the layer before it: what follows the blocks is a layer of its own only where it
 has matrices, such as a projection.

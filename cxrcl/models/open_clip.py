@@ -19,11 +19,12 @@ from torch.nn import functional as F
 
 from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.image import Colour, check_patches, local_features, patch_side
 from cxrcl.models.open_clip_source import find, hf_text_config, tower_weights
 from cxrcl.models.text import num_positions
 from cxrcl.models.weights import lay_in
-from cxrcl.types import Features, ImageEncoder, ImageSpec, TextEncoder
+from cxrcl.types import Features, ImageSpec
 
 # open_clip makes both towers at once; the one that is not wanted is made as small as possible.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.models import layers
-from cxrcl.types import Features, ImageEncoder
+from cxrcl.models.base import ImageEncoder
+from cxrcl.types import Features
 
 Combine = Literal["mean", "weighted_mean", "concat", "soft"]
 

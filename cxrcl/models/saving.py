@@ -18,12 +18,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cxrcl.models import folders, hf
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.huggingface import VisionTower
 from cxrcl.models.image import TimmEncoder
 from cxrcl.models.open_clip import OpenClipImageTower, OpenClipTextTower
 from cxrcl.models.text import BertText
 from cxrcl.models.tokenizer import PackedTokenizer
-from cxrcl.types import ImageEncoder, ImageSpec, TextEncoder
+from cxrcl.types import ImageSpec
 
 TOKENIZER = "tokenizer.json"
 # How a film becomes the square, by the `fit` of our transform.

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
-from cxrcl.types import Corpus, Features, TextEncoder
+from cxrcl.models.base import TextEncoder
+from cxrcl.types import Corpus, Features
 
 Pooling = Literal["cls", "eos", "mean"]
 Attention = Literal["sdpa", "eager"]

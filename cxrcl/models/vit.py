@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD
-from cxrcl.types import Features, ImageEncoder, ImageSpec
+from cxrcl.types import Features, ImageSpec
 
 Stem = Literal["conv", "patchify"]
 StemNorm = Literal["none", "batch"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cxrcl.load_report import LoadReport, compare
+from cxrcl.models.load_report import LoadReport, compare
 
 # Parts that published models carry beside the tower, for the task that they were trained on. Nothing else is left out
 # of a file in silence.

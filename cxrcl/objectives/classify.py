@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cxrcl.distributed import rows_of_all
+from cxrcl.models.base import ImageEncoder
 from cxrcl.objectives.towers import ImageTower, see
-from cxrcl.types import Batch, Features, ImageEncoder, StepOutput
+from cxrcl.types import Batch, Features, StepOutput
 
 
 class Classify(ImageTower):

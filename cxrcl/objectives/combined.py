@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxrcl.types import Batch, Features, Objective, StepOutput, Tokenizer
+from cxrcl.objectives.base import Objective
+from cxrcl.types import Batch, Features, StepOutput, Tokenizer
 
 
 class Sum(Objective):
@@ -68,20 +69,23 @@ class Sum(Objective):
         return self._objectives[self.primary].evaluated()
 
     def check(self, samples: int, global_batch: int) -> None:
-        for part in self._objectives.values():
-            part.check(samples, global_batch)
+        for name, part in self._objectives.items():
+            try:
+                part.check(samples, global_batch)
+            except ValueError as error:
+                raise ValueError(f"parts.{name}: {error}") from None
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return _joined({name: part.targets(batch) for name, part in self._objectives.items()})
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         batch = batch.rows(slice(None))  # the features below are for the parts only
-        if self.image_encoder is not None and batch.images is not None and batch.seen is None:
+        if self.image_encoder is not None and batch.images is not None and batch.image_features is None:
             views = self.embedded_views
-            batch.seen = _by_sample(self.image_encoder(batch.images[:, :views].flatten(0, 1)), views)
-        if self.text_encoder is not None and batch.text is not None and batch.read is None:
+            batch.image_features = _by_sample(self.image_encoder(batch.images[:, :views].flatten(0, 1)), views)
+        if self.text_encoder is not None and batch.text is not None and batch.text_features is None:
             ids, mask = (part[:, : self.num_texts].flatten(0, 1) for part in (batch.text.ids, batch.text.mask))
-            batch.read = _by_sample(self.text_encoder(ids, mask), self.num_texts)
+            batch.text_features = _by_sample(self.text_encoder(ids, mask), self.num_texts)
         return _joined({name: part.embed(batch) for name, part in self._objectives.items()})
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:

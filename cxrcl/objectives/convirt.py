@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import info_nce, sides
 from cxrcl.objectives.towers import Targets, TwoTowers, equal_texts
-from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
+from cxrcl.types import StepOutput
 
 
 class ConVirt(TwoTowers):

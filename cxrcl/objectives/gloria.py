@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cxrcl.distributed import gather, offset, rows_of_all
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.local_similarity import (
     Aggregation,
@@ -22,7 +23,7 @@ from cxrcl.objectives.local_similarity import (
 from cxrcl.objectives.losses import Side, cross_entropy, info_nce, sides
 from cxrcl.objectives.same_text import excluded
 from cxrcl.objectives.towers import Targets, TwoTowers, equal_texts, read, see, unit
-from cxrcl.types import Batch, Features, ImageEncoder, StepOutput, Text, TextEncoder
+from cxrcl.types import Batch, Features, StepOutput, Text
 
 
 class Gloria(TwoTowers):

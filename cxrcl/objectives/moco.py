@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cxrcl.distributed import rows_of_all, shuffle, unshuffle
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.towers import ImageTower, see, unit
-from cxrcl.types import Batch, ImageEncoder, StepOutput
+from cxrcl.types import Batch, StepOutput
 
 
 class Moco(ImageTower):
@@ -79,17 +80,14 @@ class Moco(ImageTower):
         super().check(samples, global_batch)
         size, a_step = len(self.queue), global_batch * self._keys_per_sample
         if size < a_step:
-            raise ValueError(
-                f"objective.queue_size={size}: a step brings {a_step} keys; set objective.queue_size={a_step} or more"
-            )
+            raise ValueError(f"queue_size={size}: a step brings {a_step} keys; set queue_size={a_step} or more")
         largest = samples * self._keys_per_sample
         # A batch larger than the training set is the plan's business, and no queue would suit it.
         if a_step <= largest < size and not self.allow_stale_queue:
             raise ValueError(
-                f"objective.queue_size={size}: larger than the {samples} training samples"
+                f"queue_size={size}: larger than the {samples} training samples"
                 f"{' x 2 keys' if self.symmetric else ''}, so it holds older keys of the very images that it is "
-                f"compared with; set objective.queue_size={largest // a_step * a_step}, or "
-                "objective.allow_stale_queue=true"
+                f"compared with; set queue_size={largest // a_step * a_step}, or allow_stale_queue=true"
             )
 
     @property

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cxrcl.distributed import offset
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import sides
 from cxrcl.objectives.tiled import tile_side, tiles
 from cxrcl.objectives.towers import LearnedScale, Targets, equal_texts
-from cxrcl.types import ImageEncoder, StepOutput, TextEncoder
+from cxrcl.types import StepOutput
 
 
 class SigLip(LearnedScale):

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxrcl.distributed import gather, offset, world_size
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import LARGE
 from cxrcl.objectives.tiled import tiled_nt_xent
 from cxrcl.objectives.towers import ImageTower, see, unit
-from cxrcl.types import Batch, ImageEncoder, StepOutput
+from cxrcl.types import Batch, StepOutput
 
 
 class SimClr(ImageTower):

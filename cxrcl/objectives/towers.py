@@ -10,26 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.losses import Side
 from cxrcl.objectives.same_text import share_of_equal, text_identity
-from cxrcl.types import Batch, Features, ImageEncoder, Objective, StepOutput, TextEncoder, Tokenizer
+from cxrcl.types import Batch, Features, StepOutput, Tokenizer
 
 Targets = Literal["identity", "same_text"]
 
 
 def see(encoder: nn.Module, batch: Batch, views: int) -> Features:
     """Features [B * views, ...] of the first views of each sample: one pass, or none where they are known."""
-    if batch.seen is not None:
-        return Features(*(part[:, :views].flatten(0, 1) for part in batch.seen))
+    if batch.image_features is not None:
+        return Features(*(part[:, :views].flatten(0, 1) for part in batch.image_features))
     assert batch.images is not None
     return encoder(batch.images[:, :views].flatten(0, 1))
 
 
 def read(encoder: nn.Module, batch: Batch, texts: int) -> Features:
     """Features [B * texts, ...] of the first texts of each sample."""
-    if batch.read is not None:
-        return Features(*(part[:, :texts].flatten(0, 1) for part in batch.read))
+    if batch.text_features is not None:
+        return Features(*(part[:, :texts].flatten(0, 1) for part in batch.text_features))
     assert batch.text is not None
     return encoder(batch.text.ids[:, :texts].flatten(0, 1), batch.text.mask[:, :texts].flatten(0, 1))
 

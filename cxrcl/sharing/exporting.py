@@ -19,10 +19,12 @@ import torch
 from cxrcl import checkpoint, config, restoring
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import CheckpointError, ConfigError
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.saving import Saved, Seen, save_json, save_tensors, save_tokenizer, save_towers
 from cxrcl.models.tokenizer import PackedTokenizer
+from cxrcl.objectives.base import Objective
 from cxrcl.sharing import exported, model_card
-from cxrcl.types import ImageEncoder, Objective, ScalesSimilarity, TextEncoder
+from cxrcl.types import ScalesSimilarity
 
 if TYPE_CHECKING:
     from cxrcl.sharing.onnx_export import Written

@@ -16,8 +16,9 @@ from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import DataError
 from cxrcl.inference import RESEARCH_ONLY
 from cxrcl.models.saving import Saved
+from cxrcl.objectives.base import Objective
 from cxrcl.sharing import exported
-from cxrcl.types import Classifies, EmbedsText, Objective
+from cxrcl.types import Classifies, EmbedsText
 
 if TYPE_CHECKING:
     from cxrcl.sharing.onnx_export import Written

@@ -21,6 +21,7 @@ from benchmarks import references
 from benchmarks.table import Aim
 from cxrcl.distributed import Runtime
 from cxrcl.micro_batch import BatchGradient
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Linear
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.cxr_clip import CxrClip
@@ -29,7 +30,7 @@ from cxrcl.objectives.losses import info_nce, sides
 from cxrcl.objectives.moco import queue_cosines, queue_nce
 from cxrcl.objectives.siglip import sigmoid_loss
 from cxrcl.objectives.simclr import nt_xent
-from cxrcl.types import Batch, Features, ImageEncoder, ImageSpec, Text, TextEncoder
+from cxrcl.types import Batch, Features, ImageSpec, Text
 
 
 class Outcome(NamedTuple):

@@ -55,9 +55,9 @@ def test_another_sample_of_the_split_stands_in_as_a_whole(data: Manifest) -> Non
     assert made.items[ITEM].tolist() == [ROW]
     for epoch in range(5):
         found = made[epoch, ITEM]
-        assert found.bad == 7 and found.index != 7
+        assert found.unreadable_row == 7 and found.index != 7
         (other,) = [k for k, rows in enumerate(made.items) if made.lines[rows[0]] == found.index]
-        assert same(found, made[epoch, other]) and made[epoch, other].bad == 0
+        assert same(found, made[epoch, other]) and made[epoch, other].unreadable_row == 0
 
 
 def test_who_stands_in_depends_on_seed_epoch_and_row_only(data: Manifest) -> None:
@@ -76,7 +76,7 @@ def test_samples_whose_films_are_whole_are_as_before(data: Manifest, tiny_set: P
     untouched, made = make(manifest.load(tiny_set).split("train")), make(data)
     for item in range(len(made)):
         if item != ITEM:
-            assert same(untouched[0, item], made[0, item]) and made[0, item].bad == 0
+            assert same(untouched[0, item], made[0, item]) and made[0, item].unreadable_row == 0
 
 
 def test_a_stand_in_that_is_bad_itself_is_passed_over(data: Manifest) -> None:
@@ -84,14 +84,14 @@ def test_a_stand_in_that_is_bad_itself_is_passed_over(data: Manifest) -> None:
     before = made[0, ITEM]
     ruin(data, np.flatnonzero(data.rows["study"] == data.rows["study"][before.index - 2]).tolist())
     after = made[0, ITEM]
-    assert after.bad == before.bad == 7 and after.index not in (before.index, 7)
+    assert after.unreadable_row == before.unreadable_row == 7 and after.index not in (before.index, 7)
 
 
 def test_one_bad_film_of_a_study_is_named_by_its_own_row(data: Manifest) -> None:
     made = make(data, views=2)
     assert made.items[0].tolist() == [0, 1]
     ruin(data, [1])
-    assert made[0, 0].bad == 3
+    assert made[0, 0].unreadable_row == 3
 
 
 def test_a_folder_without_films_is_an_error(data: Manifest) -> None:
@@ -119,7 +119,7 @@ def test_workers_find_the_same_stand_ins(data: Manifest, workers: int) -> None:
     found = [sample for part in feed.batches(made, keys, as_list) for sample in part]  # type: ignore[arg-type,attr-defined]
     feed.close()
     assert all(same(made[key], sample) for key, sample in zip([k for part in keys for k in part], found, strict=True))
-    assert [sample.bad for sample in found] == [7, 0] * 9
+    assert [sample.unreadable_row for sample in found] == [7, 0] * 9
     assert not multiprocessing.active_children()
 
 

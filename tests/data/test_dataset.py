@@ -230,7 +230,7 @@ def test_a_film_is_named_by_its_row_of_the_csv_after_filtering(own_set: Path) ->
     assert row == 5
     with pytest.raises(DataError, match=f"^image of row {row} of the manifest: "):
         EvalSet(data, RadiographTransform(SPEC), None)[0, 2]
-    assert make(data)[0, 2].bad == row
+    assert make(data)[0, 2].unreadable_row == row
     with pytest.raises(DataError, match=f"^image of row {row} of the manifest: "):
         probe_images(data)
     assert make(data)[0, 3].index == EvalSet(data, RadiographTransform(SPEC), None)[0, 3].index == 7

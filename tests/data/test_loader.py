@@ -136,8 +136,8 @@ def test_pinning_reaches_every_tensor_of_a_batch(monkeypatch: pytest.MonkeyPatch
     names = [field.name for field in fields(Batch)]
     values: dict[str, Any] = {name: torch.tensor([k]) for k, name in enumerate(names)}
     values["text"] = Text(*(torch.tensor([10 + k]) for k in range(len(Text._fields))))
-    values["seen"] = Features(torch.tensor([20]), torch.tensor([21]))
-    values["read"] = Features(torch.tensor([30]), torch.tensor([31]))
+    values["image_features"] = Features(torch.tensor([20]), torch.tensor([21]))
+    values["text_features"] = Features(torch.tensor([30]), torch.tensor([31]))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)  # the real one needs CUDA
     pinned = Batch(**values).pin_memory()
     for name in names:
@@ -152,5 +152,5 @@ def test_pinning_reaches_every_tensor_of_a_batch(monkeypatch: pytest.MonkeyPatch
 def test_pinning_leaves_out_what_a_batch_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 100)
     pinned = Batch(None, None, None, torch.zeros(1), torch.zeros(1)).pin_memory()
-    assert (pinned.images, pinned.augment, pinned.text, pinned.seen, pinned.read) == (None,) * 5
+    assert (pinned.images, pinned.augment, pinned.text, pinned.image_features, pinned.text_features) == (None,) * 5
     assert pinned.labels.item() == pinned.index.item() == 100

@@ -50,7 +50,8 @@ def samples(data: Manifest, films: Films = Films(PX)) -> list[Sample]:  # noqa: 
 
 def same(a: Sample, b: Sample) -> bool:
     first, other = (
-        [None if x is None else x.tobytes() for x in (s.images, s.augment, s.labels)] + [s.index, s.bad] for s in (a, b)
+        [None if x is None else x.tobytes() for x in (s.images, s.augment, s.labels)] + [s.index, s.unreadable_row]
+        for s in (a, b)
     )
     return first == other
 
@@ -174,7 +175,8 @@ def test_a_bad_film_is_recorded_and_replaced_as_from_files(own_set: Path, tmp_pa
     plain, data = manifest.load(own_set), from_store(own_set, made.store.folder)
     assert bad_images.named(plain, made.unreadable()) == "row 7: empty file; row 10: file not found"
     drawn = samples(data)
-    assert {sample.bad for sample in drawn} >= {7, 10} and all(same(*pair) for pair in zip(drawn, samples(plain)))
+    assert {sample.unreadable_row for sample in drawn} >= {7, 10}
+    assert all(same(*pair) for pair in zip(drawn, samples(plain)))
     training = TrainSet(data.split("train"), RadiographTransform(SPEC), None, "study", 1, 0, 0)
     assert training.why_unreadable(7) == "empty file"
     assert bad_images.find_unreadable(data, range(len(data)), Feed(0)) == made.unreadable()

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxrcl.distributed import Runtime
-from cxrcl.types import Features, Objective
+from cxrcl.objectives.base import Objective
+from cxrcl.types import Features
 
 TEXTS = ["the heart is large", "", "no edema at all", "the heart is large", "clear lungs", "edema", ""]
 LABELS = [[0, 1, 0], [1, 0, torch.nan], [0, 1, 1], [torch.nan, 0, 0], [1, torch.nan, 1], [0, 1, 0], [0, 0, 1]]

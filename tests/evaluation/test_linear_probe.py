@@ -18,13 +18,14 @@ from cxrcl.evaluation.linear_probe import LinearProbe
 from cxrcl.evaluation.look import Evaluation
 from cxrcl.evaluation.ranking import auroc
 from cxrcl.models.heads import Linear
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.combined import Sum
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.trainer import Precision, evaluate
-from cxrcl.types import EncodesImages, Objective
+from cxrcl.types import EncodesImages
 
 LABELS = ("seen", "noise", "blank", "No Finding")
 

@@ -14,7 +14,8 @@ from cxrcl import config, evaluators
 from cxrcl.evaluation.look import Ask, Evaluation, Evaluator, Look, embeddings, pooled
 from cxrcl.evaluation.retrieval import Retrieval
 from cxrcl.evaluation.zero_shot import ZeroShot
-from cxrcl.types import Features, Objective
+from cxrcl.objectives.base import Objective
+from cxrcl.types import Features
 
 BOTH = ("valid", "test")
 PROMPTS = {"Edema": {"pos": ["edema"], "neg": ["no edema at all"]}}

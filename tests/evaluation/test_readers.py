@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cxrcl.evaluation.readers import ClassifierReader, ZeroShotReader
+from cxrcl.models.base import ImageEncoder
 from cxrcl.objectives.classify import Classify
-from cxrcl.types import Features, ImageEncoder
+from cxrcl.types import Features
 
 PROMPTS = {
     "Edema": {"pos": ["edema", "wet lungs"], "neg": ["no edema"]},

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from cxrcl.errors import ConfigError
 from cxrcl.inference import heatmaps
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.models.image import TimmEncoder
 from cxrcl.models.patch_selection import TopKPatches
@@ -20,7 +21,7 @@ from cxrcl.models.vit import ConvStemViT
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.gloria import Gloria
-from cxrcl.types import Features, ImageEncoder, ImageSpec, Text
+from cxrcl.types import Features, ImageSpec, Text
 
 
 def films(number: int = 3, side: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -18,8 +18,9 @@ from helpers import ROOT
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.tokenizer import learn_wordpiece, vocabulary_size
-from cxrcl.types import Features, ImageEncoder, TextEncoder
+from cxrcl.types import Features
 
 WORDS = ["heart", "lung", "enlarged", "normal", "effusion", "edema", "small", "left", "right"]
 WORDS += ["pleural", "opacity", "no", "there", "is", "of", "the", "in", "base"]
@@ -126,7 +127,7 @@ def refused(*_):
     raise AssertionError("a network was asked for")
 socket.socket.connect = socket.getaddrinfo = refused
 from cxrcl.config import build
-from cxrcl.types import ImageEncoder, TextEncoder
+from cxrcl.models.base import ImageEncoder, TextEncoder
 torch.set_num_threads(1)
 for path in sys.argv[1:]:
     node, weights, inputs, pooled, local, spec = torch.load(path)

@@ -16,8 +16,8 @@ from helpers import ROOT
 from safetensors.torch import save_file
 from torch import nn
 
-from cxrcl.load_report import LoadReport
 from cxrcl.models import folders
+from cxrcl.models.load_report import LoadReport
 from cxrcl.models.weights import is_known_head, lay_in, read
 
 OPEN_CLIP = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_model_name": "x", "hf_tokenizer_name": "x"}}

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from cxrcl.cli import compose
 from cxrcl.config import build
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.huggingface import HuggingFaceVision
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD
-from cxrcl.types import ImageEncoder
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 FEED = {"intermediate_size": 32}

@@ -14,8 +14,8 @@ from helpers import SMALL
 
 from cxrcl.cli import compose
 from cxrcl.config import build
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.image import TimmEncoder, TorchvisionEncoder
-from cxrcl.types import ImageEncoder
 
 SWIN = {"img_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 8, 12, 16]}

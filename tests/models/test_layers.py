@@ -16,13 +16,13 @@ from torch import nn
 
 from cxrcl.freezing import layer_numbers
 from cxrcl.models import layers
+from cxrcl.models.base import Encoder, ImageEncoder
 from cxrcl.models.huggingface import VisionTower
 from cxrcl.models.image import TimmEncoder, TorchvisionEncoder
 from cxrcl.models.open_clip import OpenClipImageTower, OpenClipTextTower
 from cxrcl.models.patch_selection import TopKPatches
 from cxrcl.models.text import BertText
 from cxrcl.models.vit import ConvStemViT
-from cxrcl.types import Encoder, ImageEncoder
 
 GREY = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SMALL_VIT = {"width": 16, "depth": 3, "heads": 2, "size": 32}

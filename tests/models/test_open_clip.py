@@ -31,9 +31,9 @@ from safetensors.torch import load_file, save_file
 
 from cxrcl.cli import compose
 from cxrcl.config import build
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.open_clip import OpenClipImage, OpenClipText
 from cxrcl.models.tokenizer import vocabulary_size
-from cxrcl.types import ImageEncoder, TextEncoder
 
 RESNET = {**CLIP, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}}
 # SigLIP's way to read a text: no causal mask, so that the padding counts.

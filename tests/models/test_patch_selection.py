@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from cxrcl.cli import compose
 from cxrcl.config import build
 from cxrcl.errors import ConfigError
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.image import TimmEncoder
 from cxrcl.models.patch_selection import PatchScorer, TopKPatches, best_patches, combine_patches
 from cxrcl.models.vit import ConvStemViT
-from cxrcl.types import ImageEncoder
 
 MODES = ["mean", "weighted_mean", "concat", "soft"]
 VIT = {"_target_": "cxrcl.models.vit.ConvStemViT", "size": 32, "width": 16, "depth": 1, "heads": 2}

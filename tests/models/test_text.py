@@ -21,9 +21,9 @@ from helpers import ROOT
 from safetensors.torch import load_file, save_file
 
 from cxrcl.config import build
+from cxrcl.models.base import TextEncoder
 from cxrcl.models.text import BertText, HuggingFaceText, TinyText, pool
 from cxrcl.models.tokenizer import PackedTokenizer, learn_wordpiece
-from cxrcl.types import TextEncoder
 
 
 class Corpus:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cxrcl.checkpoint import lay_in
 from cxrcl.cli import compose
 from cxrcl.config import build
+from cxrcl.models.base import ImageEncoder
 from cxrcl.models.vit import Block, ConvStemViT, resize_positions
-from cxrcl.types import ImageEncoder
 
 SMALL: dict[str, Any] = {"size": 32, "width": 16, "depth": 2, "heads": 2}
 

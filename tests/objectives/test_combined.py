@@ -21,13 +21,14 @@ from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.micro_batch import BatchGradient
 from cxrcl.models.heads import MLP, Linear
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.combined import Sum
 from cxrcl.objectives.cxr_clip import CxrClip
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.types import Batch, Classifies, EmbedsImages, EmbedsText, Objective
+from cxrcl.types import Batch, Classifies, EmbedsImages, EmbedsText
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
 PACKAGES = (*config.OWN_PACKAGES, "helpers")
@@ -161,7 +162,7 @@ def test_some_samples_at_a_time_embed_to_the_same() -> None:
     parts = [model.embed(given.rows(slice(start, end))) for start, end in ((0, 2), (2, 5))]
     for name, value in whole.items():
         assert (torch.cat([part[name] for part in parts]) - value).abs().max() < 1e-12
-    assert given.seen is None and given.read is None
+    assert given.image_features is None and given.text_features is None
 
 
 def test_micro_batches_give_the_same_gradient_and_the_keys_of_the_whole_batch() -> None:

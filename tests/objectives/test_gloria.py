@@ -123,7 +123,8 @@ def test_features_known_before_give_the_same_embeddings() -> None:
         model.text_encoder(given.text.ids[:, 0], given.text.mask[:, 0]),
     )
     known = Batch(None, None, given.text, given.labels, given.index)
-    known.seen, known.read = (Features(*(part[:, None] for part in features)) for features in (image, text))
+    known.image_features = Features(*(part[:, None] for part in image))
+    known.text_features = Features(*(part[:, None] for part in text))
     for name, value in model.embed(known).items():
         assert torch.allclose(value, model.embed(given)[name], atol=1e-6)
 

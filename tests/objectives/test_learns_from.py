@@ -17,11 +17,11 @@ from cxrcl.data.manifest import Manifest
 from cxrcl.distributed import Runtime
 from cxrcl.errors import DataError
 from cxrcl.models.heads import Linear
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.combined import Sum
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.types import Objective
 
 NAN = math.nan
 ALONE, SECOND = (Runtime(rank, rank + 1, torch.device("cpu")) for rank in (0, 1))

@@ -21,11 +21,12 @@ from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.objectives import moco as module
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.moco import Moco, queue_cosines, queue_nce
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import unit
 from cxrcl.optim import parameter_groups
-from cxrcl.types import Batch, EncodesImages, Objective
+from cxrcl.types import Batch, EncodesImages
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
 
@@ -295,7 +296,7 @@ def planned(model: Moco, samples: int, batch_size: int = 8) -> Any:
 
 @pytest.mark.parametrize(("symmetric", "valid"), [(False, 24), (True, 48)])
 def test_a_queue_larger_than_the_training_set_is_refused(symmetric: bool, valid: int) -> None:
-    with pytest.raises(ConfigError, match=f"queue_size=64: larger than the 30 .* set objective.queue_size={valid}, or"):
+    with pytest.raises(ConfigError, match=f"queue_size=64: larger than the 30 .* set queue_size={valid}, or"):
         planned(moco(queue_size=64, symmetric=symmetric), 30)
     planned(moco(queue_size=valid, symmetric=symmetric), 30)
     planned(moco(queue_size=64, symmetric=symmetric, allow_stale_queue=True), 30)
@@ -303,7 +304,7 @@ def test_a_queue_larger_than_the_training_set_is_refused(symmetric: bool, valid:
 
 @pytest.mark.parametrize(("symmetric", "least"), [(False, 8), (True, 16)])
 def test_a_queue_smaller_than_the_keys_of_a_step_is_refused(symmetric: bool, least: int) -> None:
-    message = f"queue_size={least - 1}: a step brings {least} keys; set objective.queue_size={least} or more"
+    message = f"^objective: queue_size={least - 1}: a step brings {least} keys; set queue_size={least} or more"
     with pytest.raises(ConfigError, match=message):
         planned(moco(queue_size=least - 1, symmetric=symmetric), 30)
     planned(moco(queue_size=least, symmetric=symmetric), 30)
@@ -315,7 +316,9 @@ def test_a_batch_larger_than_the_training_set_is_named_and_not_the_queue() -> No
 
 
 def test_a_batch_of_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"trainer.batch_size=1: a contrastive loss needs two samples"):
+    with pytest.raises(
+        ConfigError, match=r"a batch of 1: a contrastive loss needs two samples or more \(trainer.batch_size=1\)$"
+    ):
         planned(moco(), 30, batch_size=1)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from cxrcl.distributed import Runtime
 from cxrcl.models.heads import Linear
 from cxrcl.objectives import losses, simclr, tiled
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.combined import Sum
@@ -29,7 +30,7 @@ from cxrcl.objectives.gloria import Gloria
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.types import Batch, Objective, Text
+from cxrcl.types import Batch, Text
 
 COUNT = 8  # samples of the global batch
 ALONE = Runtime(0, 1, torch.device("cpu"))

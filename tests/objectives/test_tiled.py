@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cxrcl.objectives import losses, simclr
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.cxr_clip import CxrClip
 from cxrcl.objectives.losses import info_nce, sides
 from cxrcl.objectives.simclr import SimClr, nt_xent
 from cxrcl.objectives.tiled import tiled_info_nce, tiled_nt_xent
-from cxrcl.types import Objective
 
 COUNT = 8
 TEXTS = {

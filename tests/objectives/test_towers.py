@@ -12,6 +12,7 @@ from helpers import TinyImages, batch_of, two_towers
 from torch import Tensor, nn
 
 from cxrcl.models.heads import MLP, Linear
+from cxrcl.objectives.base import Objective
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.convirt import ConVirt
 from cxrcl.objectives.cxr_clip import CxrClip
@@ -19,16 +20,7 @@ from cxrcl.objectives.gloria import Gloria
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import read, see, unit
-from cxrcl.types import (
-    Batch,
-    EmbedsImages,
-    EmbedsText,
-    EncodesImages,
-    Features,
-    Objective,
-    ScalesSimilarity,
-    StepOutput,
-)
+from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, Features, ScalesSimilarity, StepOutput
 
 ALL = [Clip, SigLip, ConVirt, CxrClip, SimClr]
 WITH_TEXT = [Clip, SigLip, ConVirt, CxrClip]
@@ -71,12 +63,12 @@ def test_features_that_are_known_are_not_made_again(objective: type[Objective]) 
     model, given = two_towers(objective), batch(objective)
     expected = model(given).loss
     seen = model.image_encoder(given.images.flatten(0, 1))
-    given.seen = Features(*(part.unflatten(0, (5, -1)) for part in seen))
+    given.image_features = Features(*(part.unflatten(0, (5, -1)) for part in seen))
     given.images = None
     model.image_encoder.forward = None
     if objective.num_texts:
         found = model.text_encoder(given.text.ids.flatten(0, 1), given.text.mask.flatten(0, 1))
-        given.read = Features(*(part.unflatten(0, (5, -1)) for part in found))
+        given.text_features = Features(*(part.unflatten(0, (5, -1)) for part in found))
         model.text_encoder.forward = None
     assert torch.equal(model(given).loss, expected)
 
@@ -90,10 +82,10 @@ def test_views_and_texts_that_are_not_asked_for_are_ignored(objective: type[Obje
         given.text = type(given.text)(*(torch.cat([part, part.flip(0)], dim=1) for part in given.text))
     assert torch.equal(model(given).loss, expected)
     seen = model.image_encoder(given.images.flatten(0, 1))
-    given.seen = Features(*(part.unflatten(0, (5, -1)) for part in seen))
+    given.image_features = Features(*(part.unflatten(0, (5, -1)) for part in seen))
     if given.text is not None:
         found = model.text_encoder(given.text.ids.flatten(0, 1), given.text.mask.flatten(0, 1))
-        given.read = Features(*(part.unflatten(0, (5, -1)) for part in found))
+        given.text_features = Features(*(part.unflatten(0, (5, -1)) for part in found))
     assert torch.allclose(model(given).loss, expected, atol=1e-6)
 
 
@@ -222,7 +214,7 @@ def test_a_single_sample_is_an_error(objective: type[Objective]) -> None:
     model = two_towers(objective)
     with pytest.raises(ValueError, match="needs two samples or more, found 1"):
         model(batch(objective, count=1))
-    with pytest.raises(ValueError, match=r"trainer.batch_size=1: .* two samples or more"):
+    with pytest.raises(ValueError, match=r"a batch of 1: .* two samples or more"):
         model.check(100, 1)
     model.check(100, 2)
 
