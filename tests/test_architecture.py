@@ -68,7 +68,9 @@ ALLOWED = {
     "cxrcl.checkpoint": ("errors", "sharing.exported", "models.load_report"),
     "cxrcl.sharing.exported": ("errors", "models.folders"),
     "cxrcl.objectives.base": ("types",),
-    "cxrcl.objectives.losses": ("distributed", "objectives"),
+    "cxrcl.objectives.losses": (
+        *("distributed", "objectives.local_similarity", "objectives.losses", "objectives.same_text"),
+    ),
     "cxrcl.objectives": ("distributed", "errors", "models", "objectives", "types"),
     "cxrcl.models": ("errors", "models", "types"),
     "cxrcl.data": ("csv_file", "data", "errors", "types"),

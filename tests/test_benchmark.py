@@ -21,7 +21,7 @@ from benchmarks.table import Aim, Row, markdown
 
 from cxrcl.cli import guarded
 from cxrcl.errors import UserError
-from cxrcl.objectives import losses as objective_losses
+from cxrcl.objectives.losses import tiled
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -30,10 +30,10 @@ SCRIPT = ROOT / "scripts" / "benchmark.py"
 
 
 @pytest.mark.parametrize(
-    ("name", "tiled_from"), [*((name, objective_losses.LARGE) for name in CASES), ("clip", 1), ("cxr_clip", 1)]
+    ("name", "tiled_from"), [*((name, tiled.MAX_LOGITS) for name in CASES), ("clip", 1), ("cxr_clip", 1)]
 )
 def test_our_forms_equal_the_reference(name: str, tiled_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective_losses, "LARGE", tiled_from)  # the full sizes are tiled
+    monkeypatch.setattr(tiled, "MAX_LOGITS", tiled_from)  # the full sizes are tiled
     contenders = CASES[name].make(4, torch.empty(0, dtype=torch.float64))
     assert next(iter(contenders)) == "reference" and len(contenders) > 1
     outcome = contenders["reference"]()

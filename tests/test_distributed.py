@@ -23,7 +23,7 @@ from cxrcl.evaluation.zero_shot import ZeroShot
 from cxrcl.models.heads import Linear
 from cxrcl.models.image import TimmEncoder
 from cxrcl.objectives.clip import Clip
-from cxrcl.objectives.losses import info_nce, sides
+from cxrcl.objectives.losses import gather_sides, info_nce
 from cxrcl.optim import Constant, parameter_groups
 from cxrcl.run import RunStore
 from cxrcl.tracking import Tracker
@@ -51,7 +51,7 @@ def contrast(runtime: Runtime, identity: Tensor | None) -> tuple[Tensor, Tensor,
     b = local(unit_rows(1), runtime).requires_grad_()
     scale = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
     own = None if identity is None else local(identity, runtime)[:, None]
-    to_b, to_a = info_nce(*sides([a, b], [own, own]), scale)
+    to_b, to_a = info_nce(*gather_sides([a, b], [own, own]), scale)
     loss = to_b + 2 * to_a
     (loss / runtime.world).backward()
     mean_of_gradients = runtime.mean(scale.grad) * runtime.world

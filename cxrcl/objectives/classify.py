@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cxrcl.distributed import rows_of_all
 from cxrcl.models.base import ImageEncoder
+from cxrcl.objectives.losses import has_known_label, has_one_class, multi_class_loss, multi_label_loss
 from cxrcl.objectives.towers import ImageTower, see
 from cxrcl.types import Batch, Features, StepOutput
 
@@ -104,8 +103,7 @@ class Classify(ImageTower):
 
     def learns_from(self, labels: Tensor) -> Tensor:
         """bool [B]: exactly one positive (multi_class), or any known label."""
-        positive = (labels == 1).sum(dim=1)
-        return positive == 1 if self.multi_class else (positive + (labels == 0).sum(dim=1)) > 0
+        return has_one_class(labels) if self.multi_class else has_known_label(labels)
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
@@ -133,34 +131,9 @@ class Classify(ImageTower):
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
         logits, labels = embeddings["logits"], targets["labels"]
-        used = self.learns_from(labels)
-        each = self._of_classes(logits, labels) if self.multi_class else self._of_labels(logits, labels)
-        # In training all samples are used, but not in evaluation, nor as a part of a sum.
-        share = rows_of_all(used.to(each.dtype).mean()[None]).mean()
-        loss = (each * used).mean() / share.clamp_min(1 / 2**30)
+        loss_of = multi_class_loss if self.multi_class else multi_label_loss
+        loss = loss_of(logits, labels, self.class_weights, self.focal_gamma)
         return StepOutput(loss, {"loss": loss.detach()}, {})
-
-    def _of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[B, C] each -> [B]."""
-        known = (labels == 0) | (labels == 1)
-        truth = labels.nan_to_num(0.0).clamp(0, 1)
-        each = focal(F.binary_cross_entropy_with_logits(logits, truth, reduction="none"), self.focal_gamma)
-        weights = torch.where(truth == 1, self.class_weights, 1.0)
-        return (each * weights * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)
-
-    def _of_classes(self, logits: Tensor, labels: Tensor) -> Tensor:
-        truth = (labels == 1).int().argmax(dim=1)
-        each = focal(F.cross_entropy(logits, truth, reduction="none"), self.focal_gamma)
-        return each * self.class_weights[truth]
 
     def chance(self, global_batch: int) -> float | None:
         return math.log(len(self.labels)) if self.multi_class and self.plain else None
-
-
-def focal(cross_entropy: Tensor, gamma: float) -> Tensor:
-    """- (1 - p)^gamma log p, where p is the probability of the truth and - log p is given."""
-    if not gamma:
-        return cross_entropy
-    # Of a power below 1 the slope at 0 is infinite; expm1 keeps the digits of small numbers.
-    wrong = (-torch.expm1(-cross_entropy)).clamp_min(torch.finfo(cross_entropy.dtype).tiny)
-    return cross_entropy * wrong**gamma

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
-from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.towers import LearnedScale, Targets, equal_texts
+from cxrcl.objectives.losses import clip_loss
+from cxrcl.objectives.towers import LearnedScale, Targets
 from cxrcl.types import StepOutput
 
 
@@ -40,14 +40,10 @@ class Clip(LearnedScale):
         super().__init__(image_encoder, text_encoder, image_head, text_head, temperature, targets)
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        text = targets.get("text")
-        image_side, text_side = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [text, text])
-        scale = self.log_scale.exp()
-        to_text, to_image = info_nce(image_side, text_side, scale)
-        loss = (to_text + to_image) / 2
-        logs = {"loss": loss, "image_to_text": to_text, "text_to_image": to_image, "scale": scale}
-        logs |= equal_texts(text_side)
-        return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
+        image, text = embeddings["image"][:, 0], embeddings["text"][:, 0]
+        logs: dict[str, Tensor] = {}
+        loss = clip_loss(image, text, self.log_scale.exp(), targets.get("text"), logs=logs)
+        return StepOutput(loss, logs, {})
 
     def chance(self, global_batch: int) -> float:
         return math.log(global_batch)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
-from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.towers import Targets, TwoTowers, equal_texts
+from cxrcl.objectives.losses import convirt_loss
+from cxrcl.objectives.towers import Targets, TwoTowers
 from cxrcl.types import StepOutput
 
 
@@ -50,12 +50,10 @@ class ConVirt(TwoTowers):
         return 1 / self.tau
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        text = targets.get("text")
-        image_side, text_side = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [text, text])
-        to_text, to_image = info_nce(image_side, text_side, image_side.own.new_tensor(1 / self.tau))
-        loss = self.lambda_ * to_text + (1 - self.lambda_) * to_image
-        logs = {"loss": loss, "image_to_text": to_text, "text_to_image": to_image, **equal_texts(text_side)}
-        return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
+        image, text = embeddings["image"][:, 0], embeddings["text"][:, 0]
+        logs: dict[str, Tensor] = {}
+        loss = convirt_loss(image, text, self.tau, self.lambda_, targets.get("text"), logs=logs)
+        return StepOutput(loss, logs, {})
 
     def chance(self, global_batch: int) -> float:
         return math.log(global_batch)

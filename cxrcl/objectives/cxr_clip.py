@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
-from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.towers import LearnedScale, Targets, equal_texts
+from cxrcl.objectives.losses import cxr_clip_loss
+from cxrcl.objectives.towers import LearnedScale, Targets
 from cxrcl.types import StepOutput
 
 
@@ -54,27 +53,19 @@ class CxrClip(LearnedScale):
         self.label_smoothing = label_smoothing
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        both = targets.get("text")  # an image stands for both texts of its study
-        each = (None, None) if both is None else both.split(1, dim=1)
-        rows = [*embeddings["image"].unbind(1), *embeddings["text"].unbind(1)]
-        *images, first_text, second_text = sides(rows, [both, both, *each])
-        scale = self.log_scale.exp()
-        smoothing = self.label_smoothing if self.training else 0.0
-        pairs = [info_nce(i, t, scale, smoothing) for t in (first_text, second_text) for i in images]
-        to_text, to_image = (torch.stack(part).mean() for part in zip(*pairs, strict=True))
-        loss = (to_text + to_image) / 2
-        logs = {"image_to_text": to_text, "text_to_image": to_image}
-        if self.image_weight:
-            first, second = (image._replace(texts=None, all_texts=None) for image in images)
-            logs["image_to_image"] = torch.stack(info_nce(first, second, scale)).mean()
-            loss = loss + self.image_weight * logs["image_to_image"]
-        if self.text_weight:
-            texts, all_texts = images[0].texts, images[0].all_texts
-            first, second = (t._replace(texts=texts, all_texts=all_texts) for t in (first_text, second_text))
-            logs["text_to_text"] = torch.stack(info_nce(first, second, scale)).mean()
-            loss = loss + self.text_weight * logs["text_to_text"]
-        logs |= {"loss": loss, "scale": scale, **equal_texts(first_text)}
-        return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
+        logs: dict[str, Tensor] = {}
+        loss = cxr_clip_loss(
+            embeddings["image"],
+            embeddings["text"],
+            self.log_scale.exp(),
+            targets.get("text"),
+            image_weight=self.image_weight,
+            text_weight=self.text_weight,
+            # Held-out losses are those of the hard labels, comparable whatever the smoothing.
+            label_smoothing=self.label_smoothing if self.training else 0.0,
+            logs=logs,
+        )
+        return StepOutput(loss, logs, {})
 
     def chance(self, global_batch: int) -> float:
         return (1 + self.image_weight + self.text_weight) * math.log(global_batch)

@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cxrcl.distributed import gather, offset, rows_of_all
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.local_similarity import (
@@ -17,12 +16,10 @@ from cxrcl.objectives.local_similarity import (
     attention_maps,
     best_word_cosines,
     merge_words,
-    pair_scores,
     word_counts,
 )
-from cxrcl.objectives.losses import Side, cross_entropy, info_nce, sides
-from cxrcl.objectives.same_text import excluded
-from cxrcl.objectives.towers import Targets, TwoTowers, equal_texts, read, see, unit
+from cxrcl.objectives.losses import gloria_loss
+from cxrcl.objectives.towers import Targets, TwoTowers, read, see, unit
 from cxrcl.types import Batch, Features, StepOutput, Text
 
 
@@ -121,43 +118,24 @@ class Gloria(TwoTowers):
         }
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        names = targets.get("text")
-        image, text = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [names, names])
-        to_text, to_image = info_nce(image, text, image.own.new_tensor(self.scale))
-        loss = self.global_weight * (to_text + to_image)
-        logs = {"image_to_text": to_text, "text_to_image": to_image, **equal_texts(text)}
-        regions, words = embeddings["regions"], embeddings["words"]
-        if self.local_weight:
-            to_words, to_regions = self._local(regions, words, targets["counts"], text)
-            loss = loss + self.local_weight * (to_words + to_regions)
-            logs |= {"regions_to_words": to_words, "words_to_regions": to_regions}
-        else:
-            # Where processes average gradients, every parameter must have one: of zero, here.
-            loss = loss + 0 * (regions.sum() + words.sum())
-        logs["loss"] = loss
-        return StepOutput(loss, {name: value.detach() for name, value in logs.items()}, {})
-
-    def _local(self, regions: Tensor, words: Tensor, counts: Tensor, text: Side) -> tuple[Tensor, Tensor]:
-        """Cross-entropies of this process's images over all texts, and of its texts over all images.
-
-        Regions are many and stay where they are: words travel, and then a row of scores for each image.
-        """
-        size, first = len(regions), offset(len(regions))
-        by_image = self.scale * pair_scores(
-            regions,
-            gather(words),
-            rows_of_all(counts),
+        logs: dict[str, Tensor] = {}
+        loss = gloria_loss(
+            embeddings["image"][:, 0],
+            embeddings["text"][:, 0],
+            embeddings["regions"],
+            embeddings["words"],
+            targets["counts"],
+            targets.get("text"),
             attention_scale=self.attention_scale,
             word_scale=self.word_scale,
+            scale=self.scale,
             aggregation=self.aggregation,
+            local_weight=self.local_weight,
+            global_weight=self.global_weight,
             low_memory=self.low_memory,
+            logs=logs,
         )
-        by_text = gather(by_image)[:, first : first + size].T
-        if text.texts is not None and text.all_texts is not None:
-            # An image stands for its study's text: the same pairs are left out in both directions.
-            shared = excluded(text.texts, text.all_texts, first)
-            by_image, by_text = (part.masked_fill(shared, -torch.inf) for part in (by_image, by_text))
-        return cross_entropy(by_image, first), cross_entropy(by_text, first)
+        return StepOutput(loss, logs, {})
 
     @torch.no_grad()
     def embed_words(self, ids: Tensor, mask: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from cxrcl.distributed import rows_of_all, shuffle, unshuffle
 from cxrcl.models.base import ImageEncoder
 from cxrcl.models.heads import Head
+from cxrcl.objectives.losses import moco_loss
 from cxrcl.objectives.towers import ImageTower, see, unit
 from cxrcl.types import Batch, StepOutput
 
@@ -114,14 +115,8 @@ class Moco(ImageTower):
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
         query, key = embeddings["query"].flatten(0, 1), targets["key"].flatten(0, 1)
-        positive, negative = queue_cosines(query, key, self.queue)
-        loss = queue_nce(positive, negative, self.temperature)
-        logs = {
-            "loss": loss.detach(),
-            "positive_cosine": positive.detach().mean(),
-            "queue_cosine": negative.detach().mean(),
-            "accuracy": (positive.detach() > negative.detach().amax(dim=1)).float().mean(),
-        }
+        logs: dict[str, Tensor] = {}
+        loss = moco_loss(query, key, self.queue, self.temperature, logs=logs)
         return StepOutput(loss, logs, {"key": targets["key"]})
 
     @torch.no_grad()
@@ -144,19 +139,3 @@ def _follow(model: nn.Module, incompatible: Any) -> None:
     if any("key_tower." in name for name in incompatible.missing_keys):
         for average, own in zip(model.key_tower, (model.image_encoder, model.image_head), strict=True):
             average.load_state_dict(own.state_dict())
-
-
-def queue_cosines(query: Tensor, key: Tensor, queue: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors [b, D], [b, D] and [K, D] -> cosines with the own key [b] and with the queue [b, K]."""
-    return (query * key).sum(dim=1), query @ queue.to(query.dtype).T
-
-
-def queue_nce(positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
-    """- log( exp(p / T) / (exp(p / T) + sum of exp(n / T)) ), mean over queries (He et al. 2020, equation 1).
-
-    Args:
-        positive: cosines [b] with the own key.
-        negative: cosines [b, K] with the queue.
-    """
-    logits = torch.cat([positive[:, None], negative], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cxrcl.distributed import offset
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
-from cxrcl.objectives.losses import sides
-from cxrcl.objectives.tiled import tile_side, tiles
-from cxrcl.objectives.towers import LearnedScale, Targets, equal_texts
+from cxrcl.objectives.losses import siglip_loss
+from cxrcl.objectives.towers import LearnedScale, Targets
 from cxrcl.types import StepOutput
 
 
@@ -49,69 +46,7 @@ class SigLip(LearnedScale):
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
-        text = targets.get("text")
-        image_side, text_side = sides([embeddings["image"][:, 0], embeddings["text"][:, 0]], [text, text])
-        scale = self.log_scale.exp()
-        loss = sigmoid_loss(image_side.own, text_side.everyone, scale, self.bias, text, text_side.all_texts)
-        logs = {"loss": loss.detach(), "scale": scale.detach(), "bias": self.bias.detach()}
-        logs |= equal_texts(text_side)
+        image, text = embeddings["image"][:, 0], embeddings["text"][:, 0]
+        logs: dict[str, Tensor] = {}
+        loss = siglip_loss(image, text, self.log_scale.exp(), self.bias, targets.get("text"), logs=logs)
         return StepOutput(loss, logs, {})
-
-
-def sigmoid_loss(
-    a: Tensor,
-    all_b: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    texts: Tensor | None = None,
-    all_texts: Tensor | None = None,
-    tile: int | None = None,
-) -> Tensor:
-    """The loss of `SigLip` for the rows of this process.
-
-    Args:
-        a: unit vectors [b, D] of this process.
-        all_b: [B, D] of all processes, gathered with gradient.
-        scale, bias: of the cosines.
-        texts, all_texts: identities int64 [b, n] and [B, m]; pairs that share one are left out.
-        tile: side of the block of pairs that is seen at a time.
-    """
-    return _SigmoidLoss.apply(a, all_b, scale, bias, texts, all_texts, tile or tile_side(a))
-
-
-class _SigmoidLoss(torch.autograd.Function):
-    """A sum over pairs has its gradient at hand when the pair is seen: nothing is kept or made again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        a: Tensor,
-        all_b: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        texts: Tensor | None,
-        all_texts: Tensor | None,
-        tile: int,
-    ) -> Tensor:
-        first = offset(len(a))
-        total, grad_bias = a.new_zeros(()), a.new_zeros(())
-        weighted, grad_b = torch.zeros_like(a), torch.zeros_like(all_b)
-        scaled = scale * a
-        for rows, columns, logits in tiles(scaled, all_b, texts, all_texts, first, tile):
-            logits += bias
-            own = logits.diagonal(first + rows.start - columns.start)  # empty where it lies outside
-            positive = own.clone()
-            own.fill_(-torch.inf)  # what is left are negatives
-            total += F.softplus(logits).sum() + F.softplus(-positive).sum()
-            slope = logits.sigmoid_()  # gradient with respect to the logits
-            own.copy_(-torch.sigmoid(-positive))
-            weighted[rows].addmm_(slope, all_b[columns])
-            grad_b[columns].addmm_(slope.T, scaled[rows])
-            grad_bias += slope.sum()
-        grads = (scale * weighted, grad_b, (weighted * a).sum().to(scale.dtype), grad_bias.to(bias.dtype))
-        ctx.save_for_backward(*(grad / len(a) for grad in grads))
-        return total / len(a)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(grads[0] * own for own in ctx.saved_tensors), None, None, None)

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.base import Objective
-from cxrcl.objectives.losses import Side
-from cxrcl.objectives.same_text import share_of_equal, text_identity
+from cxrcl.objectives.same_text import text_identity
 from cxrcl.types import Batch, Features, StepOutput, Tokenizer
 
 Targets = Literal["identity", "same_text"]
@@ -39,11 +38,6 @@ def read(encoder: nn.Module, batch: Batch, texts: int) -> Features:
 def unit(rows: Tensor) -> Tensor:
     """Rows of length one, fp32 or better."""
     return F.normalize(rows.float() if rows.dtype != torch.float64 else rows, dim=-1)
-
-
-def equal_texts(texts: Side) -> dict[str, Tensor]:
-    """For the log: how many of the other samples are no negatives of a sample, where equal texts are left out."""
-    return {} if texts.all_texts is None else {"equal_texts": share_of_equal(texts.all_texts)}
 
 
 class ImageTower(Objective):

@@ -26,10 +26,7 @@ from cxrcl.models.heads import Linear
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.cxr_clip import CxrClip
 from cxrcl.objectives.local_similarity import merge_words, pair_scores
-from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.moco import queue_cosines, queue_nce
-from cxrcl.objectives.siglip import sigmoid_loss
-from cxrcl.objectives.simclr import nt_xent
+from cxrcl.objectives.losses import clip_loss, moco_loss, nt_xent_loss, siglip_loss
 from cxrcl.types import Batch, Features, ImageSpec, Text
 
 
@@ -126,19 +123,13 @@ def word_merge(size: int, like: Tensor) -> Contenders:
 def clip(size: int, like: Tensor) -> Contenders:
     """CLIP's loss, 512 wide."""
     leaves = [*unit_rows(like, 2, size, 512), leaf(like, 1 / 0.07)]
-
-    def ours(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-        one, other = sides([a, b])
-        to_b, to_a = info_nce(one, other, scale)
-        return (to_b + to_a) / 2
-
-    return {"reference": there_and_back(references.clip, *leaves), "ours": there_and_back(ours, *leaves)}
+    return {"reference": there_and_back(references.clip, *leaves), "ours": there_and_back(clip_loss, *leaves)}
 
 
 def siglip(size: int, like: Tensor) -> Contenders:
     """SigLIP's loss, 512 wide."""
     leaves = [*unit_rows(like, 2, size, 512), leaf(like, 10.0), leaf(like, -10.0)]
-    return {"reference": there_and_back(references.siglip, *leaves), "ours": there_and_back(sigmoid_loss, *leaves)}
+    return {"reference": there_and_back(references.siglip, *leaves), "ours": there_and_back(siglip_loss, *leaves)}
 
 
 class _NoImages(ImageEncoder):
@@ -170,7 +161,7 @@ def cxr_clip(size: int, like: Tensor) -> Contenders:
 def simclr(size: int, like: Tensor) -> Contenders:
     """NT-Xent over two views, 128 wide."""
     leaves = unit_rows(like, 2, size, 128)
-    forms = {"reference": references.nt_xent, "ours": nt_xent}
+    forms: dict[str, Callable[..., Tensor]] = {"reference": references.nt_xent, "ours": nt_xent_loss}
     return {name: there_and_back(partial(form, temperature=0.5), *leaves) for name, form in forms.items()}
 
 
@@ -182,7 +173,7 @@ def moco(size: int, like: Tensor) -> Contenders:
     queue_by_column = queue.T.contiguous()  # as published code keeps it
 
     def ours(query: Tensor) -> Tensor:
-        return queue_nce(*queue_cosines(query, key, queue), temperature=0.2)
+        return moco_loss(query, key, queue, temperature=0.2)
 
     def reference(query: Tensor) -> Tensor:
         return references.moco(query, key, queue_by_column, temperature=0.2)

@@ -55,7 +55,7 @@ def test_golden_values_and_gradients_of_the_global_part() -> None:
     given, values = golden("gloria_global")
     unit = {name: F.normalize(value, dim=-1)[:, None] for name, value in given.items()}
     model = gloria(local_weight=0.0)
-    output = model.loss({**embeddings(torch.float32), **unit}, {})
+    output = model.loss({**embeddings(torch.float32), **unit}, {"counts": COUNTS})
     for name in ("image_to_text", "text_to_image"):
         assert abs(output.logs[name].item() - values[f"out_loss_{name}"]) < 1e-5
     output.loss.backward()

@@ -11,7 +11,7 @@ from helpers import assert_golden, assert_same, golden, info_nce_by_loop, unit_r
 from torch import Tensor
 from torch.nn import functional as F
 
-from cxrcl.objectives.losses import cross_entropy, info_nce, sides
+from cxrcl.objectives.losses import cross_entropy, gather_sides, info_nce
 
 IDENTITIES = [None, [0, 1, 2, 3, 4, 5, 6], [0, 1, 0, 3, 1, 0, 6], [4] * 7]
 
@@ -22,7 +22,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 def contrast(a: Tensor, b: Tensor, scale: Tensor, identity: list[int] | None = None, smoothing: float = 0.0) -> list:
     texts = None if identity is None else torch.tensor(identity)[:, None]
-    return list(info_nce(*sides([a, b], [texts, texts]), scale, smoothing))
+    return list(info_nce(*gather_sides([a, b], [texts, texts]), scale, smoothing))
 
 
 def test_golden_values_and_gradients_of_clip() -> None:
@@ -43,15 +43,15 @@ def test_value_and_gradient_equal_a_double_loop(identity: list[int] | None, smoo
 def test_images_may_stand_for_several_texts() -> None:
     a, b, scale = inputs()
     own, column = torch.tensor([[k, k + 1] for k in range(7)]), torch.arange(7)[:, None]
-    fast = info_nce(*sides([a, b], [own, column]), scale)
+    fast = info_nce(*gather_sides([a, b], [own, column]), scale)
     slow = info_nce_by_loop(a, b, scale, lambda i, j: j in (i, i + 1))
     assert_same(fast, slow, (a, b, scale), within=1e-10)
 
 
 def test_a_side_without_texts_leaves_nothing_out() -> None:
     a, b, scale = inputs()
-    one, other = sides([a, b], [torch.zeros(7, 1, dtype=torch.int64), None])
-    assert other.texts is None and other.all_texts is None and one.all_texts is not None
+    one, other = gather_sides([a, b], [torch.zeros(7, 1, dtype=torch.int64), None])
+    assert other.texts is None and other.gathered_texts is None and one.gathered_texts is not None
     assert_same(info_nce(one, other, scale), contrast(a, b, scale), (a, b, scale), within=1e-12)
 
 
@@ -108,4 +108,4 @@ def test_smoothing_is_that_of_pytorch_where_nothing_is_left_out() -> None:
 
 def test_a_single_sample_has_nothing_to_be_contrasted_with() -> None:
     with pytest.raises(ValueError, match="needs two samples or more, found 1"):
-        sides([torch.ones(1, 3), torch.ones(1, 3)])
+        gather_sides([torch.ones(1, 3), torch.ones(1, 3)])

@@ -22,7 +22,8 @@ from cxrcl.errors import ConfigError
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.objectives import moco as module
 from cxrcl.objectives.base import Objective
-from cxrcl.objectives.moco import Moco, queue_cosines, queue_nce
+from cxrcl.objectives.losses import moco_loss
+from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import unit
 from cxrcl.optim import parameter_groups
@@ -87,7 +88,7 @@ def test_golden_value_and_gradient() -> None:
     given, values = golden("moco")
     # The file's inputs are raw; keys and queue carry no gradient.
     query, key, queue = given["query"], given["key"].detach(), given["queue"].detach()
-    loss = queue_nce(*queue_cosines(unit(query), unit(key), queue), json.loads(str(values["meta"]))["temperature"])
+    loss = moco_loss(unit(query), unit(key), queue, json.loads(str(values["meta"]))["temperature"])
     assert_golden({"query": query}, values, loss, within=1e-10)
 
 
@@ -95,7 +96,7 @@ def test_golden_value_and_gradient() -> None:
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 7), (6, 2)])
 def test_value_and_gradient_equal_a_double_loop(count: int, size: int, temperature: float) -> None:
     query, key, queue = unit_rows(1, count, 5), unit_rows(2, count, 5), unit_rows(3, size, 5)
-    fast = queue_nce(*queue_cosines(query, key, queue), temperature)
+    fast = moco_loss(query, key, queue, temperature)
     assert_same([fast], [by_loop(query, key, queue, temperature)], [query, key], within=1e-10)
 
 
@@ -121,8 +122,9 @@ def test_the_tower_of_queries_sees_the_views_that_are_queries(symmetric: bool, v
 
 def test_equal_cosines_give_chance() -> None:
     model = moco(queue_size=7)
-    positive, negative = torch.full((5,), 0.3), torch.full((5, 7), 0.3)
-    assert queue_nce(positive, negative, 0.2).item() == pytest.approx(model.chance(64), abs=1e-6)
+    query, key = torch.tensor([1.0, 0.0]), torch.tensor([0.3, 0.91**0.5])
+    loss = moco_loss(query.expand(5, 2), key.expand(5, 2), key.expand(7, 2), 0.2)
+    assert loss.item() == pytest.approx(model.chance(64), abs=1e-6)
     assert model.chance(64) == math.log(8)
 
 

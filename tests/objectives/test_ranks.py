@@ -19,7 +19,6 @@ from torch import Tensor
 
 from cxrcl.distributed import Runtime
 from cxrcl.models.heads import Linear
-from cxrcl.objectives import losses, simclr, tiled
 from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
 from cxrcl.objectives.clip import Clip
@@ -27,6 +26,7 @@ from cxrcl.objectives.combined import Sum
 from cxrcl.objectives.convirt import ConVirt
 from cxrcl.objectives.cxr_clip import CxrClip
 from cxrcl.objectives.gloria import Gloria
+from cxrcl.objectives.losses import tiled
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
@@ -123,8 +123,7 @@ def share_of(batch: Batch, runtime: Runtime) -> Batch:
 def small_tiles(wanted: bool) -> Iterator[None]:
     with ExitStack() as stack:
         if wanted:
-            for module in (losses, simclr):
-                stack.enter_context(mock.patch.object(module, "LARGE", 1))
+            stack.enter_context(mock.patch.object(tiled, "MAX_LOGITS", 1))
         stack.enter_context(mock.patch.object(tiled, "TILE_CPU", 3))
         yield
 

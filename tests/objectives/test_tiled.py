@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cxrcl.objectives import losses, simclr
 from cxrcl.objectives.base import Objective
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.cxr_clip import CxrClip
-from cxrcl.objectives.losses import info_nce, sides
-from cxrcl.objectives.simclr import SimClr, nt_xent
-from cxrcl.objectives.tiled import tiled_info_nce, tiled_nt_xent
+from cxrcl.objectives.losses import contrast, gather_sides, info_nce, nt_xent, nt_xent_loss, tiled
+from cxrcl.objectives.losses.tiled import tiled_info_nce, tiled_nt_xent
+from cxrcl.objectives.simclr import SimClr
 
 COUNT = 8
 TEXTS = {
@@ -40,9 +39,9 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 def test_values_and_gradients_are_those_of_the_whole_matrix(tile: int, smoothing: float, texts: str) -> None:
     a, b, scale = inputs()
     names = None if TEXTS[texts] is None else torch.tensor(TEXTS[texts])
-    plain = info_nce(*sides([a, b], [names, names]), scale, smoothing)
-    tiled = tiled_info_nce(a, b, scale, names, names, smoothing, tile)
-    assert_same(tiled, plain, (a, b, scale), within=1e-10)
+    plain = info_nce(*gather_sides([a, b], [names, names]), scale, smoothing)
+    by_tile = tiled_info_nce(a, b, scale, names, names, smoothing, tile)
+    assert_same(by_tile, plain, (a, b, scale), within=1e-10)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -67,7 +66,7 @@ def test_extreme_cosines_at_the_largest_scale_stay_finite(sign: float, smoothing
     rows = [a.clone().requires_grad_(), (sign * a.flip(0)).requires_grad_()]
     scale = torch.tensor(100.0, requires_grad=True)
     found = tiled_info_nce(*rows, scale, smoothing=smoothing, tile=2)
-    assert_same(found, info_nce(*sides(rows), scale, smoothing), (*rows, scale), within=2e-3)
+    assert_same(found, info_nce(*gather_sides(rows), scale, smoothing), (*rows, scale), within=2e-3)
 
 
 def test_a_row_whose_negatives_are_all_left_out_has_no_loss_and_no_gradient() -> None:
@@ -94,7 +93,7 @@ def tiled_views(a: Tensor, b: Tensor, temperature: float, tile: int) -> Tensor:
 @pytest.mark.parametrize("tile", [1, 2, 3, 4, 5, 11, 12, 64])
 def test_nt_xent_has_the_value_and_gradient_of_the_whole_matrix(tile: int, count: int, temperature: float) -> None:
     a, b = unit_rows(1, count, 5), unit_rows(2, count, 5)
-    assert_same([tiled_views(a, b, temperature, tile)], [nt_xent(a, b, temperature)], (a, b), within=1e-10)
+    assert_same([tiled_views(a, b, temperature, tile)], [nt_xent_loss(a, b, temperature)], (a, b), within=1e-10)
 
 
 def test_the_gradient_of_nt_xent_is_that_of_numbers_next_to_the_point() -> None:
@@ -104,7 +103,7 @@ def test_the_gradient_of_nt_xent_is_that_of_numbers_next_to_the_point() -> None:
 
 def test_nt_xent_of_extreme_cosines_at_a_low_temperature_stays_finite() -> None:
     a = F.normalize(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3 + [[-1.0, 1e-4]] * 3), dim=-1).requires_grad_()
-    assert_same([tiled_views(a, -a.flip(0), 0.01, 2)], [nt_xent(a, -a.flip(0), 0.01)], [a], within=2e-3)
+    assert_same([tiled_views(a, -a.flip(0), 0.01, 2)], [nt_xent_loss(a, -a.flip(0), 0.01)], [a], within=2e-3)
 
 
 # ------------------------------------------------------------------------------------------------ the threshold
@@ -121,42 +120,42 @@ def batch(views: int, texts: int) -> Any:
 def test_large_batches_are_tiled_with_the_same_results(
     objective: type[Objective], contrasts: int, targets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, tiled = two_towers(objective, torch.float64, targets=targets), []
+    model, tiles = two_towers(objective, torch.float64, targets=targets), []
     given = batch(objective.num_views, objective.num_texts)
 
     def spy(*arguments: Any) -> tuple[Tensor, Tensor]:
-        tiled.append(arguments[0])
+        tiles.append(arguments[0])
         return tiled_info_nce(*arguments, tile=2)
 
-    monkeypatch.setattr(losses, "tiled_info_nce", spy)
+    monkeypatch.setattr(contrast, "tiled_info_nce", spy)
     plain = model(given)
-    assert tiled == []
-    monkeypatch.setattr(losses, "LARGE", 26)
+    assert tiles == []
+    monkeypatch.setattr(tiled, "MAX_LOGITS", 26)
     model(given)
-    assert tiled == []
-    monkeypatch.setattr(losses, "LARGE", 25)
+    assert tiles == []
+    monkeypatch.setattr(tiled, "MAX_LOGITS", 25)
     found = model(given)
-    assert len(tiled) == contrasts
+    assert len(tiles) == contrasts
     assert_same([found.loss], [plain.loss], list(model.parameters()), within=1e-10)
     for name, value in plain.logs.items():
         assert abs(found.logs[name] - value) < 1e-10, name
 
 
 def test_large_batches_of_views_are_tiled_with_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tiled, given = two_towers(SimClr, torch.float64), [], batch(2, 1)
+    model, tiles, given = two_towers(SimClr, torch.float64), [], batch(2, 1)
 
     def spy(*arguments: Any) -> Tensor:
-        tiled.append(arguments[0])
+        tiles.append(arguments[0])
         return tiled_nt_xent(*arguments, tile=3)
 
-    monkeypatch.setattr(simclr, "tiled_nt_xent", spy)
+    monkeypatch.setattr(nt_xent, "tiled_nt_xent", spy)
     plain = model(given)
-    monkeypatch.setattr(simclr, "LARGE", 101)
+    monkeypatch.setattr(tiled, "MAX_LOGITS", 101)
     model(given)
-    assert tiled == []
-    monkeypatch.setattr(simclr, "LARGE", 100)  # two views of five samples
+    assert tiles == []
+    monkeypatch.setattr(tiled, "MAX_LOGITS", 100)  # two views of five samples
     found = model(given)
-    assert len(tiled) == 1
+    assert len(tiles) == 1
     assert_same([found.loss], [plain.loss], list(model.parameters()), within=1e-10)
 
 
@@ -180,19 +179,19 @@ class Largest(TorchDispatchMode):
 def test_memory_is_linear_in_the_batch(smoothing: float) -> None:
     a, b = unit_rows(1, 256, 4), unit_rows(2, 256, 4)
     names, scale = torch.arange(256)[:, None] // 2, torch.tensor(5.0, requires_grad=True)
-    with Largest() as tiled:
+    with Largest() as by_tile:
         sum(tiled_info_nce(a, b, scale, names, names, smoothing, tile=16)).backward()
-    assert tiled.numel == 256 * 4  # the embeddings; a tile has 256
+    assert by_tile.numel == 256 * 4  # the embeddings; a tile has 256
     with Largest() as plain:
-        sum(info_nce(*sides([a, b], [names, names]), scale, smoothing)).backward()
+        sum(info_nce(*gather_sides([a, b], [names, names]), scale, smoothing)).backward()
     assert plain.numel == 256 * 256
 
 
 def test_memory_of_nt_xent_is_linear_in_the_batch() -> None:
     a, b = unit_rows(1, 128, 4), unit_rows(2, 128, 4)
-    with Largest() as tiled:
+    with Largest() as by_tile:
         tiled_views(a, b, 0.5, 16).backward()
-    assert tiled.numel == 256 * 4
+    assert by_tile.numel == 256 * 4
     with Largest() as plain:
-        nt_xent(a, b, 0.5).backward()
+        nt_xent_loss(a, b, 0.5).backward()
     assert plain.numel == 256 * 256
