@@ -24,7 +24,7 @@ from cxrcl.models.image import TimmEncoder
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.objectives.towers import ImageTower
+from cxrcl.objectives.towers import ImageObjective
 from cxrcl.types import Batch, Features, ImageSpec
 
 
@@ -245,7 +245,7 @@ def test_a_setting_that_does_not_fit_is_answered_with_its_name() -> None:
         build(SIMCLR, text_encoder="all")
 
 
-class TowerOnly(ImageTower):
+class TowerOnly(ImageObjective):
     def __init__(self, image_encoder: ImageEncoder) -> None:
         super().__init__(image_encoder)
 

@@ -16,11 +16,11 @@ from cxrcl.types import StepOutput
 
 
 class Clip(LearnedScale):
-    """Symmetric InfoNCE between one image and one text of each study.
+    """Symmetric InfoNCE between one image and one text of each study: `cxrcl.objectives.losses.clip_loss`.
 
     Args:
-        image_encoder, text_encoder: the towers.
-        image_head, text_head: projections; called with the tower's width.
+        image_encoder, text_encoder: of the images and of the texts.
+        image_head, text_head: make projections; called with the encoder's width.
         temperature: start of the learned temperature; the scale 1 / temperature is clamped at 100.
         targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
     """
@@ -40,10 +40,12 @@ class Clip(LearnedScale):
         super().__init__(image_encoder, text_encoder, image_head, text_head, temperature, targets)
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        """Of `image` and `text` float [b, 1, D], and of `text` int64 [b, 1] where equal texts are left out."""
         image, text = embeddings["image"][:, 0], embeddings["text"][:, 0]
         logs: dict[str, Tensor] = {}
         loss = clip_loss(image, text, self.log_scale.exp(), targets.get("text"), logs=logs)
         return StepOutput(loss, logs, {})
 
     def chance(self, global_batch: int) -> float:
+        """Equal similarities: log B."""
         return math.log(global_batch)

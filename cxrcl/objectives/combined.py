@@ -1,4 +1,4 @@
-"""Several objectives at once over the same towers."""
+"""Several objectives at once over the same encoders."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from cxrcl.types import Batch, Features, StepOutput, Tokenizer
 
 
 class Sum(Objective):
-    """The weighted sum of objectives; each tower sees every view, or text, once for all of them.
+    """The weighted sum of objectives; an encoder takes each view, or text, once for all of them.
+
+    Embeddings, targets and logs of a part are named `part/name`.
 
     Args:
-        parts: objectives by name, each made with the same towers.
-        primary: the part that evaluators and inference see.
-        weights: of parts by name; 1 where none is given.
+        parts: make the objectives, by name, all with the same encoders.
+        primary: the part that evaluators and inference use.
+        weights: of parts by name; 1 where none is set.
+
+    Raises:
+        ValueError: fewer than two parts, a name that is no part's, or a weight below 0.
     """
 
     def __init__(
@@ -31,17 +36,17 @@ class Sum(Objective):
         if len(parts) < 2:
             raise ValueError(f"parts: expected two objectives or more, found {', '.join(parts) or 'none'}")
         for what, names in (("primary", [primary]), ("weights", list(weights or {}))):
-            if strange := [name for name in names if name not in parts]:
-                raise ValueError(f"{what}={', '.join(strange)}: no such part (parts: {', '.join(parts)})")
+            if unknown := [name for name in names if name not in parts]:
+                raise ValueError(f"{what}={', '.join(unknown)}: no such part (parts: {', '.join(parts)})")
         if wrong := [f"{name}: {weight}" for name, weight in (weights or {}).items() if not weight >= 0]:
             raise ValueError(f"weights={{{', '.join(wrong)}}}: expected numbers of 0 or more")
         made = {name: make() for name, make in parts.items()}
-        # Registered before the parts: a part that freezes a tower has the last word in train().
-        self.image_encoder = _taken_from(made.values(), "image_encoder")
-        self.text_encoder = _taken_from(made.values(), "text_encoder")
+        # Registered before the parts: train() reaches the encoder first, and then a part that freezes it.
+        self.image_encoder = _take_from(made.values(), "image_encoder")
+        self.text_encoder = _take_from(made.values(), "text_encoder")
         self.parts = nn.ModuleDict(made)
         self.primary = primary
-        # Of a classifier among them: weights of another list of labels must not be laid in.
+        # Of a classifier among them: weights for another list of labels must not be loaded.
         self.labels = next((part.labels for part in made.values() if hasattr(part, "labels")), None)
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in parts}
         # Shadow the class's declarations: they depend on the parts.
@@ -76,10 +81,12 @@ class Sum(Objective):
                 raise ValueError(f"parts.{name}: {error}") from None
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
+        """The targets of the parts, [B, ...] by `part/name`."""
         return _joined({name: part.targets(batch) for name, part in self._objectives.items()})
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        batch = batch.rows(slice(None))  # the features below are for the parts only
+        """What the parts embed, float [B, ...] by `part/name`."""
+        batch = batch.rows(slice(None))  # a batch of its own: the features below are for the parts only
         if self.image_encoder is not None and batch.images is not None and batch.image_features is None:
             views = self.embedded_views
             batch.image_features = _by_sample(self.image_encoder(batch.images[:, :views].flatten(0, 1)), views)
@@ -89,6 +96,7 @@ class Sum(Objective):
         return _joined({name: part.embed(batch) for name, part in self._objectives.items()})
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        """Of what `embed` and `targets` return, [b, ...] by `part/name`."""
         outputs = {
             name: part.loss(_of(name, embeddings), _of(name, targets)) for name, part in self._objectives.items()
         }
@@ -104,22 +112,27 @@ class Sum(Objective):
             part.after_step(StepOutput(output.loss, _of(name, output.logs), _of(name, output.state)), step, total)
 
     def chance(self, global_batch: int) -> float | None:
-        each = {name: part.chance(global_batch) for name, part in self._objectives.items()}
-        known = [self.weights[name] * value for name, value in each.items() if value is not None]
-        return sum(known) if len(known) == len(each) else None
+        """The weighted sum of the parts' chances; None where one has none."""
+        chances = {name: part.chance(global_batch) for name, part in self._objectives.items()}
+        weighted = [self.weights[name] * value for name, value in chances.items() if value is not None]
+        return sum(weighted) if len(weighted) == len(chances) else None
 
 
-def _taken_from(parts: Iterable[nn.Module], name: str) -> nn.Module | None:
-    """The tower of this name. Parts keep a plain reference: a checkpoint holds the tower once, by its own name."""
-    found = None
+def _take_from(parts: Iterable[nn.Module], name: str) -> nn.Module | None:
+    """The encoder of this name, no longer a submodule of the parts.
+
+    They keep a plain reference, so that a checkpoint holds the encoder once, under the sum's own name.
+    """
+    encoder = None
     for part in parts:
         if name in part._modules:
-            assert found in (None, part._modules[name]), f"parts were made with different towers: {name}"
-            found = part.__dict__[name] = part._modules.pop(name)
-    return found
+            assert encoder in (None, part._modules[name]), f"parts were made with different encoders: {name}"
+            encoder = part.__dict__[name] = part._modules.pop(name)
+    return encoder
 
 
 def _by_sample(features: Features, count: int) -> Features:
+    """Features [B * count, ...] -> [B, count, ...]."""
     return Features(*(part.unflatten(0, (-1, count)) for part in features))
 
 

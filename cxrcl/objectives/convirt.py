@@ -16,14 +16,19 @@ from cxrcl.types import StepOutput
 
 
 class ConVirt(TwoTowers):
-    """lambda InfoNCE(image -> text) + (1 - lambda) InfoNCE(text -> image) of cosines / tau (equations 2 to 4).
+    """Weighted InfoNCE in both directions at a fixed temperature: `cxrcl.objectives.losses.convirt_loss`.
+
+    lambda InfoNCE(image -> text) + (1 - lambda) InfoNCE(text -> image) of cosines / tau (equations 2 to 4).
 
     Args:
-        image_encoder, text_encoder: the towers.
-        image_head, text_head: projections; called with the tower's width. The paper's are MLPs.
-        tau: temperature.
+        image_encoder, text_encoder: of the images and of the texts.
+        image_head, text_head: make projections; called with the encoder's width. The paper's are MLPs.
+        tau: temperature, divides the cosines.
         lambda_: weight of the direction image -> text.
         targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
+
+    Raises:
+        ValueError: tau not above 0, or lambda_ outside of [0, 1].
     """
 
     num_views: ClassVar[int] = 1
@@ -47,13 +52,16 @@ class ConVirt(TwoTowers):
         self.tau, self.lambda_ = tau, lambda_
 
     def similarity_scale(self) -> float:
+        """The factor that turns cosines into logits."""
         return 1 / self.tau
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        """Of `image` and `text` float [b, 1, D], and of `text` int64 [b, 1] where equal texts are left out."""
         image, text = embeddings["image"][:, 0], embeddings["text"][:, 0]
         logs: dict[str, Tensor] = {}
         loss = convirt_loss(image, text, self.tau, self.lambda_, targets.get("text"), logs=logs)
         return StepOutput(loss, logs, {})
 
     def chance(self, global_batch: int) -> float:
+        """Equal similarities: log B."""
         return math.log(global_batch)

@@ -16,19 +16,23 @@ from cxrcl.types import StepOutput
 
 
 class CxrClip(LearnedScale):
-    """The mean of CLIP's loss over four image-text pairs, plus image-image and text-text contrasts at the same scale.
+    """Contrasts of images and texts, of images, and of texts at one scale: `cxrcl.objectives.losses.cxr_clip_loss`.
 
+    The mean of CLIP's loss over four image-text pairs, plus image-image and text-text contrasts (equations 1 to 5).
     With `targets=same_text` a text that equals one of the sample's own two is not its negative, and neither are texts
     of studies that share one. Images are always negatives of other studies' images.
 
     Args:
-        image_encoder, text_encoder: the towers.
-        image_head, text_head: projections; called with the tower's width.
+        image_encoder, text_encoder: of the images and of the texts.
+        image_head, text_head: make projections; called with the encoder's width.
         temperature: start of the learned temperature; the scale 1 / temperature is clamped at 100.
         image_weight: weight of the image-image contrast (ICL).
         text_weight: weight of the text-text contrast (TCL).
         label_smoothing: of the image-text part, in training only.
         targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
+
+    Raises:
+        ValueError: label_smoothing outside of [0, 1).
     """
 
     num_views: ClassVar[int] = 2
@@ -53,6 +57,7 @@ class CxrClip(LearnedScale):
         self.label_smoothing = label_smoothing
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        """Of `image` and `text` float [b, 2, D], and of `text` int64 [b, 2] where equal texts are left out."""
         logs: dict[str, Tensor] = {}
         loss = cxr_clip_loss(
             embeddings["image"],
@@ -68,4 +73,5 @@ class CxrClip(LearnedScale):
         return StepOutput(loss, logs, {})
 
     def chance(self, global_batch: int) -> float:
+        """Equal similarities: log B for each of the three contrasts, weighted."""
         return (1 + self.image_weight + self.text_weight) * math.log(global_batch)

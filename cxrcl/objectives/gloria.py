@@ -19,22 +19,23 @@ from cxrcl.objectives.local_similarity import (
     word_counts,
 )
 from cxrcl.objectives.losses import gloria_loss
-from cxrcl.objectives.towers import Targets, TwoTowers, read, see, unit
+from cxrcl.objectives.towers import Targets, TwoTowers, encode_texts, encode_views, unit_vectors
 from cxrcl.types import Batch, Features, StepOutput, Text
 
 
 class Gloria(TwoTowers):
-    """local_weight (L_l0 + L_l1) + global_weight (L_g0 + L_g1): InfoNCE in both directions, summed.
+    """Contrasts of images and texts, and of regions and words: `cxrcl.objectives.losses.gloria_loss`.
 
-    The global similarity of an image and a text is the cosine of their projections, the local one that of
+    local_weight (L_l0 + L_l1) + global_weight (L_g0 + L_g1): InfoNCE in both directions, summed. The global similarity
+    of an image and a text is the cosine of their projections, the local one that of
     `cxrcl.objectives.local_similarity.pair_scores`; both are multiplied by `scale`. The words of a text are its first
-    piece ([CLS]) and each whole word, the sum of its pieces; what closes the text ([SEP]) and padding are no words.
+    token ([CLS]) and each whole word, the sum of its tokens; what closes the text ([SEP]) and padding are no words.
 
     Args:
-        image_encoder, text_encoder: the towers; the image encoder must have local features.
-        image_head, text_head: projections of pooled features; called with the tower's width.
-        region_head, word_head: projections of local features and words; called with the tower's local width. The
-            paper projects regions without bias, and words not at all.
+        image_encoder, text_encoder: of the images and of the texts; the image encoder must have local features.
+        image_head, text_head: make projections of pooled features; called with the encoder's width.
+        region_head, word_head: make projections of local features and of words; called with the encoder's local width.
+            The paper projects regions without bias, and words not at all.
         attention_scale: the paper's first temperature, multiplies before the softmax over regions.
         word_scale: its second, multiplies the cosines of words and their contexts.
         scale: its third, multiplies both similarities. The paper divides by these letters, its code multiplies.
@@ -42,6 +43,10 @@ class Gloria(TwoTowers):
         local_weight, global_weight: of the two parts; with a weight of 0 a part has no influence.
         low_memory: make regional attention again in the backward pass instead of keeping it.
         targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
+
+    Raises:
+        ValueError: an image encoder without local features, a tokenizer without an opening token, heads of different
+            widths, scales not above 0, or weights below 0.
     """
 
     num_views: ClassVar[int] = 1
@@ -67,7 +72,7 @@ class Gloria(TwoTowers):
         if not image_encoder.local_dim:
             raise ValueError(
                 f"image_encoder: {type(image_encoder).__name__} gives no local features (local_dim=0), which GLoRIA "
-                "matches with words: choose one that does, or objective=clip"
+                "matches with words: choose one that does"
             )
         super().__init__(image_encoder, text_encoder, image_head, text_head, targets)
         self.region_head = region_head(image_encoder.local_dim)
@@ -78,7 +83,7 @@ class Gloria(TwoTowers):
             )
         if text_encoder.tokenizer(["chest"]).words[0][0] != -1:
             raise ValueError(
-                "text_encoder: its texts do not begin with a special piece such as [CLS], which GLoRIA reads as their "
+                "text_encoder: its texts do not begin with a special token such as [CLS], which GLoRIA takes for their "
                 "first word: choose a BERT-like one"
             )
         scales = {"attention_scale": attention_scale, "word_scale": word_scale, "scale": scale}
@@ -96,28 +101,32 @@ class Gloria(TwoTowers):
         self.low_memory = low_memory
 
     def similarity_scale(self) -> float:
+        """The factor that turns cosines into logits."""
         return self.scale
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
-        """`text` as `TwoTowers` has it, and `counts` int64 [B] on the CPU: words of each text, the first piece too."""
+        """`text` as `TwoTowers` has it, and `counts` int64 [B] on the CPU: words of each text, the first token too."""
         assert batch.text is not None
-        # The loss cuts captions to their length and so needs these on the host. Copied here, before the towers run,
-        # they make the host wait for the rest of the last update only.
+        # The loss cuts texts to their length and so needs these on the host. Copied here, before the encoders run, they
+        # make the host wait for the rest of the last update only.
         return {**super().targets(batch), "counts": word_counts(batch.text.words[:, 0]).cpu()}
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        """`image` [B, 1, D] and `text` [B, 1, D], unit vectors; `regions` [B, N, d] and `words` [B, L, d]."""
+        """`image` and `text` float32 [B, 1, D], unit vectors; `regions` float [B, N, d] and `words` float [B, L, d]."""
         assert batch.text is not None
-        image, text = see(self.image_encoder, batch, 1), read(self.text_encoder, batch, 1)
+        image, text = encode_views(self.image_encoder, batch, 1), encode_texts(self.text_encoder, batch, 1)
         merged, _ = merge_words(text.local, batch.text.words[:, 0])
         return {
-            "image": unit(self.image_head(image.pooled))[:, None],
-            "text": unit(self.text_head(text.pooled))[:, None],
+            "image": unit_vectors(self.image_head(image.pooled))[:, None],
+            "text": unit_vectors(self.text_head(text.pooled))[:, None],
             "regions": self.region_head(image.local),
             "words": self.word_head(merged),
         }
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        """Of `image` and `text` float [b, 1, D], `regions` [b, N, d] and `words` [b, L, d]; of `counts` int64 [b] on
+        the CPU, and of `text` int64 [b, 1] where equal texts are left out.
+        """
         logs: dict[str, Tensor] = {}
         loss = gloria_loss(
             embeddings["image"][:, 0],
@@ -139,9 +148,13 @@ class Gloria(TwoTowers):
 
     @torch.no_grad()
     def embed_words(self, ids: Tensor, mask: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """int64 [P, L] each -> words of texts float32 [P, L - 1, d], and how many each has, int64 [P] on the CPU.
+        """The words of texts, without the first token, which is a word in training only.
 
-        Without the first piece, which is no word when images are read.
+        Args:
+            ids, mask, words: int64 [P, L] each, the tokens of P texts.
+
+        Returns:
+            float32 [P, L - 1, d], and how many of them each text has, int64 [P] on the CPU.
 
         Raises:
             ValueError: a text has no word.
@@ -153,9 +166,14 @@ class Gloria(TwoTowers):
 
     @torch.no_grad()
     def match_words(self, features: Features, words: Tensor, counts: Tensor) -> Tensor:
-        """Local similarity [B, P] of images, as `encode_images` gives them, and texts, as `embed_words` does.
+        """Local similarity: `word_scale` times the cosine of the word that is matched best.
 
-        `word_scale` times the cosine of the word that is matched best.
+        Args:
+            features: of B images, as `encode_images` returns them.
+            words, counts: float32 [P, W, d] and int64 [P], as `embed_words` returns them.
+
+        Returns:
+            float32 [B, P].
         """
         regions = self.region_head(features.local).float()
         with torch.autocast(regions.device.type, enabled=False):
@@ -167,17 +185,18 @@ class Gloria(TwoTowers):
 
         Args:
             images: float32 [B, 3, S, S].
-            text: one or more texts of each image, of which the first is taken.
+            text: int64 [B, T, L], one or more texts of each image, of which the first is taken.
 
         Returns:
-            [B, L, N]: slot 0 is the first piece, slot w + 1 word w, each with a sum of one over regions; slots behind
-            the last word are zero.
+            float32 [B, L, N]: slot 0 is the first token, slot w + 1 word w, each with a sum of one over regions; slots
+            behind the last word are zero.
         """
         words = text.words[:, 0]
         merged, counts = merge_words(self.text_encoder(text.ids[:, 0], text.mask[:, 0]).local, words)
-        regions, found = self.region_head(self.image_encoder(images).local), self.word_head(merged)
+        regions, projected = self.region_head(self.image_encoder(images).local), self.word_head(merged)
         with torch.autocast(images.device.type, enabled=False):
-            return attention_maps(regions.float(), found.float(), counts, self.attention_scale)
+            return attention_maps(regions.float(), projected.float(), counts, self.attention_scale)
 
     def chance(self, global_batch: int) -> float:
+        """Equal similarities: log B for each direction of each part, weighted."""
         return 2 * (self.local_weight + self.global_weight) * math.log(global_batch)

@@ -1,4 +1,4 @@
-"""How well the words of a caption are found among the regions of an image (GLoRIA, Huang et al. 2021).
+"""How well the words of a caption match the regions of an image (GLoRIA, Huang et al. 2021, equations 2 to 5).
 
 Every image of a batch meets every caption, and the plain form makes a context vector for each image and word. Here it
 is never made: with the Gram matrix G = C Cᵀ of an image's regions C and the attention a of a word w,
@@ -21,39 +21,47 @@ TILE_CPU, TILE_ACCELERATOR = (4, 4), (16, 16)
 
 
 def word_counts(words: Tensor) -> Tensor:
-    """Word indices int64 [B, L] of pieces (-1: none) -> int64 [B]: number of words, and one for the first piece."""
+    """Number of words of each text, and one more for its first token.
+
+    Args:
+        words: int64 [B, L], the word that a token is part of, counted from 0; -1: none.
+
+    Returns:
+        int64 [B].
+    """
     return words.amax(dim=1) + 2
 
 
-def merge_words(pieces: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum the pieces of each word.
+def merge_words(tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the token features of each word.
 
     Args:
-        pieces: [B, L, D]; the first is the special piece that opens a text ([CLS]).
-        words: int64 [B, L], word that a piece belongs to, counted from 0; -1 on special pieces and padding.
+        tokens: float [B, L, D]; the first is that of the special token that opens a text ([CLS]).
+        words: int64 [B, L], the word that a token is part of, counted from 0; -1 on special tokens and padding.
 
     Returns:
-        [B, L, D] with the first piece in slot 0 and word w in slot w + 1, zero behind the last word: what closes a
-        text ([SEP]) and padding are left out. And `word_counts`, the number of slots that are filled.
+        float [B, L, D] with the first token in slot 0 and word w in slot w + 1, zero behind the last word: what closes
+        a text ([SEP]) and padding are left out. And `word_counts` int64 [B], the number of slots that are filled.
     """
-    size, length, _ = pieces.shape
+    size, length, _ = tokens.shape
     # One row more than there are slots takes what is left out, so that no shape depends on the data.
     slots = torch.arange(size, device=words.device)[:, None] * length + words + 1
     slots = slots.masked_fill(words < 0, size * length)
     slots[:, 0] = torch.arange(size, device=words.device) * length
-    merged = pieces.new_zeros(size * length + 1, pieces.shape[2])
-    merged = merged.index_add(0, slots.flatten(), pieces.flatten(0, 1))
-    return merged[:-1].view_as(pieces), word_counts(words)
+    merged = tokens.new_zeros(size * length + 1, tokens.shape[2])
+    merged = merged.index_add(0, slots.flatten(), tokens.flatten(0, 1))
+    return merged[:-1].view_as(tokens), word_counts(words)
 
 
 def attention_maps(regions: Tensor, words: Tensor, counts: Tensor, attention_scale: float) -> Tensor:
-    """Where in its own image each word of a caption is found: the attention of `pair_scores`.
+    """Where in its own image each word of a caption lies: the attention of `pair_scores`.
 
     Args:
-        regions, words, counts, attention_scale: as in `pair_scores`, with as many captions as images.
+        regions, words, counts, attention_scale: float [B, N, D], float [B, W, D], int64 [B] and a number, as in
+            `pair_scores`, with as many captions as images.
 
     Returns:
-        [B, W, N]: each of a caption's words has a sum of one over regions; zero behind the last word.
+        float [B, W, N]: each of a caption's words has a sum of one over regions; zero behind the last word.
     """
     padding = torch.arange(words.shape[1], device=words.device) >= counts.to(words.device)[:, None]
     scores = regions @ words.transpose(1, 2)
@@ -82,8 +90,8 @@ def pair_scores(
     The cosine of a vector of zeros is 0, and gives no gradient.
 
     Args:
-        regions: [I, N, D], fp32 or float64.
-        words: [C, W, D]; what lies behind a caption's count has no influence.
+        regions: float [I, N, D], fp32 or float64.
+        words: float [C, W, D]; what lies behind a caption's count has no influence.
         counts: int64 [C] on the CPU, each from 1 to W: the first `counts[k]` words of caption k are compared.
         attention_scale: temperature that multiplies before the softmax over regions (4 in the paper).
         word_scale: temperature that multiplies the cosines of words (5 in the paper).
@@ -93,7 +101,7 @@ def pair_scores(
         tile: images and captions at a time.
 
     Returns:
-        [I, C]
+        float [I, C].
     """
     tile = tile or (TILE_CPU if regions.device.type == "cpu" else TILE_ACCELERATOR)
     keeps = torch.is_grad_enabled() and not low_memory
@@ -110,10 +118,11 @@ def best_word_cosines(
     """The cosine of each caption's best matched word and its context, which the published code infers with.
 
     Args:
-        regions, words, counts, attention_scale, tile: as in `pair_scores`.
+        regions, words, counts, attention_scale, tile: float [I, N, D], float [C, W, D], int64 [C], ..., as in
+            `pair_scores`.
 
     Returns:
-        [I, C]
+        float [I, C].
     """
     images_at_a_time, captions_at_a_time = tile or (TILE_CPU if regions.device.type == "cpu" else TILE_ACCELERATOR)
     best = regions.new_empty(len(regions), len(words))
@@ -122,9 +131,9 @@ def best_word_cosines(
         part = regions[start : start + images_at_a_time]
         gram = torch.bmm(part, part.transpose(1, 2))
         for captions in groups:
-            cosines = _meet(part, gram, captions, attention_scale, 1.0).cosines
-            found = cosines.masked_fill(captions.padding, -torch.inf).amax(dim=2)
-            best[start : start + len(part), captions.places] = found
+            cosines = _compare(part, gram, captions, attention_scale, 1.0).cosines
+            words_only = cosines.masked_fill(captions.padding, -torch.inf)
+            best[start : start + len(part), captions.places] = words_only.amax(dim=2)
     return best
 
 
@@ -144,6 +153,7 @@ class _Captions(NamedTuple):
 
 
 def _captions(words: Tensor, counts: Tensor, size: int) -> list[_Captions]:
+    """Words float [C, W, D] and counts int64 [C] in groups of `size`, by length: little of a group is padding."""
     lengths, order = counts.sort()
     groups = []
     for start in range(0, len(counts), size):
@@ -159,7 +169,7 @@ def _captions(words: Tensor, counts: Tensor, size: int) -> list[_Captions]:
     return groups
 
 
-class _Meeting(NamedTuple):
+class _Compared(NamedTuple):
     """A few images and a few captions; columns are the captions' words, one caption after the other."""
 
     scores: Tensor  # [i, c]
@@ -172,7 +182,10 @@ class _Meeting(NamedTuple):
     inverse_lengths: Tensor  # [i, cw] of the contexts, 0 for one of zeros
 
 
-def _meet(regions: Tensor, gram: Tensor, captions: _Captions, attention_scale: float, word_scale: float) -> _Meeting:
+def _compare(
+    regions: Tensor, gram: Tensor, captions: _Captions, attention_scale: float, word_scale: float
+) -> _Compared:
+    """Regions float [i, N, D], their Gram matrices [i, N, N], and a group of captions -> scores and what made them."""
     images, places, _ = regions.shape
     shape = (images, places, *captions.padding.shape)
     products = (regions.flatten(0, 1) @ captions.words.flatten(0, 1).T).view(images, places, -1)
@@ -187,11 +200,11 @@ def _meet(regions: Tensor, gram: Tensor, captions: _Captions, attention_scale: f
     logits = (word_scale * cosines).masked_fill_(captions.padding, -torch.inf)
     scores = logits.logsumexp(dim=2)
     weights = (logits - scores[:, :, None]).exp_()
-    return _Meeting(scores, products, by_word, attention, spread, cosines, weights, inverse_lengths)
+    return _Compared(scores, products, by_word, attention, spread, cosines, weights, inverse_lengths)
 
 
 class _Slopes(NamedTuple):
-    """Gradients of the scores of a meeting."""
+    """Gradients of the scores of a comparison."""
 
     products: Tensor  # [i, N, cw]
     attention: Tensor  # [i, N, cw]: the attention itself; the gradient of G is attention diag(squares) attentionᵀ
@@ -199,22 +212,23 @@ class _Slopes(NamedTuple):
     norms: Tensor  # [i, c, w] with respect to log |w|
 
 
-def _slopes(found: _Meeting, captions: _Captions, attention_scale: float, word_scale: float) -> _Slopes:
-    """Backward through `_meet`, whose tensors are used up."""
-    by_cosine = word_scale * found.weights
+def _slopes(compared: _Compared, captions: _Captions, attention_scale: float, word_scale: float) -> _Slopes:
+    """Backward through `_compare`, whose tensors are used up."""
+    by_cosine = word_scale * compared.weights
     by_match = by_cosine * captions.inverse_norms  # with respect to a . (C w) / |Cᵀ a|
-    by_dot = by_match.flatten(1) * found.inverse_lengths
-    norms = -by_cosine * found.cosines
-    squares = norms.flatten(1) * found.inverse_lengths**2 / 2
+    by_dot = by_match.flatten(1) * compared.inverse_lengths
+    norms = -by_cosine * compared.cosines
+    squares = norms.flatten(1) * compared.inverse_lengths**2 / 2
     # Through both softmaxes. The one over regions needs no mean taken off: a cosine does not depend on the length of
     # a, so that the gradient with respect to a is at right angles to a.
-    slope = found.products.mul_((attention_scale * by_dot)[:, None])
-    slope.addcmul_(found.spread, (2 * attention_scale * squares)[:, None]).mul_(found.attention).mul_(found.by_word)
+    slope = compared.products.mul_((attention_scale * by_dot)[:, None])
+    slope.addcmul_(compared.spread, (2 * attention_scale * squares)[:, None])
+    slope.mul_(compared.attention).mul_(compared.by_word)
     per_caption = (*slope.shape[:2], *captions.padding.shape)
     means = slope.view(per_caption).sum(dim=3, keepdim=True)
-    slope.view(per_caption).addcmul_(found.by_word.view(per_caption), means, value=-1)
-    slope.addcmul_(found.attention, by_dot[:, None])
-    return _Slopes(slope, found.attention, squares, norms)
+    slope.view(per_caption).addcmul_(compared.by_word.view(per_caption), means, value=-1)
+    slope.addcmul_(compared.attention, by_dot[:, None])
+    return _Slopes(slope, compared.attention, squares, norms)
 
 
 class _PairScores(torch.autograd.Function):
@@ -237,10 +251,10 @@ class _PairScores(torch.autograd.Function):
         for part, rows in zip(regions.split(tile[0]), scores.split(tile[0])):
             gram = part @ part.transpose(1, 2)
             for captions in groups:
-                found = _meet(part, gram, captions, attention_scale, word_scale)
-                rows[:, captions.places] = found.scores
+                compared = _compare(part, gram, captions, attention_scale, word_scale)
+                rows[:, captions.places] = compared.scores
                 if keeps:
-                    kept += _slopes(found, captions, attention_scale, word_scale)
+                    kept += _slopes(compared, captions, attention_scale, word_scale)
         ctx.save_for_backward(regions, words, counts, *kept)
         ctx.attention_scale, ctx.word_scale, ctx.tile = attention_scale, word_scale, tile
         return scores
@@ -262,8 +276,8 @@ class _PairScores(torch.autograd.Function):
                 if gram is None:
                     slopes = _Slopes(*(next(following) for _ in _Slopes._fields))
                 else:
-                    found = _meet(part, gram, captions, ctx.attention_scale, ctx.word_scale)
-                    slopes = _slopes(found, captions, ctx.attention_scale, ctx.word_scale)
+                    compared = _compare(part, gram, captions, ctx.attention_scale, ctx.word_scale)
+                    slopes = _slopes(compared, captions, ctx.attention_scale, ctx.word_scale)
                 pull = rows[:, captions.places, None].expand(-1, -1, captions.padding.shape[1])
                 columns = pull.flatten(1)
                 by_product = (slopes.products * columns[:, None]).flatten(0, 1)

@@ -16,14 +16,15 @@ from cxrcl.types import StepOutput
 
 
 class SigLip(LearnedScale):
-    """Pairwise sigmoid loss: - sum over j of log sigmoid(z_ij (s x_i . y_j + b)), mean over images i (equation 1).
+    """Pairwise sigmoid loss of one image and one text of each study: `cxrcl.objectives.losses.siglip_loss`.
 
-    z is 1 for an image and its own text, -1 for others; with `targets=same_text`, pairs that share a text count as
-    neither. The sum over texts makes the loss grow with the batch, so no chance level is given.
+    - sum over j of log sigmoid(z_ij (s x_i . y_j + b)), mean over images i; z is 1 for an image and its own text, -1
+    for others; with `targets=same_text`, pairs that share a text count as neither. The sum over texts makes the loss
+    grow with the batch, so no chance level is given.
 
     Args:
-        image_encoder, text_encoder: the towers.
-        image_head, text_head: projections; called with the tower's width.
+        image_encoder, text_encoder: of the images and of the texts.
+        image_head, text_head: make projections; called with the encoder's width.
         temperature: start of the learned temperature; the scale 1 / temperature is clamped at 100.
         bias: start of the learned bias; -10 makes almost every pair a negative at the start, as almost every one is.
         targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
@@ -46,6 +47,7 @@ class SigLip(LearnedScale):
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
+        """Of `image` and `text` float [b, 1, D], and of `text` int64 [b, 1] where equal texts are left out."""
         image, text = embeddings["image"][:, 0], embeddings["text"][:, 0]
         logs: dict[str, Tensor] = {}
         loss = siglip_loss(image, text, self.log_scale.exp(), self.bias, targets.get("text"), logs=logs)

@@ -1,4 +1,4 @@
-"""What objectives share: towers that encode all views, or all texts, of a batch in one pass."""
+"""What objectives share: encoders that take all views, or all texts, of a batch in one pass, and one space for both."""
 
 from __future__ import annotations
 
@@ -19,48 +19,77 @@ from cxrcl.types import Batch, Features, StepOutput, Tokenizer
 Targets = Literal["identity", "same_text"]
 
 
-def see(encoder: nn.Module, batch: Batch, views: int) -> Features:
-    """Features [B * views, ...] of the first views of each sample: one pass, or none where they are known."""
+def encode_views(encoder: nn.Module, batch: Batch, views: int) -> Features:
+    """Features of the first views of each sample, in one pass, or those that the batch holds in place of images.
+
+    Args:
+        encoder: of images.
+        batch: with images float32 [B, V, 3, S, S] or image_features [B, V, ...].
+        views: how many of the V.
+
+    Returns:
+        Features [B * views, ...], the views of a sample one after the other.
+    """
     if batch.image_features is not None:
         return Features(*(part[:, :views].flatten(0, 1) for part in batch.image_features))
     assert batch.images is not None
+    # One pass for all views: BatchNorm takes its statistics over all of them.
     return encoder(batch.images[:, :views].flatten(0, 1))
 
 
-def read(encoder: nn.Module, batch: Batch, texts: int) -> Features:
-    """Features [B * texts, ...] of the first texts of each sample."""
+def encode_texts(encoder: nn.Module, batch: Batch, texts: int) -> Features:
+    """Features of the first texts of each sample, in one pass, or those that the batch holds in place of texts.
+
+    Args:
+        encoder: of texts.
+        batch: with text int64 [B, T, L] or text_features [B, T, ...].
+        texts: how many of the T.
+
+    Returns:
+        Features [B * texts, ...], the texts of a sample one after the other.
+    """
     if batch.text_features is not None:
         return Features(*(part[:, :texts].flatten(0, 1) for part in batch.text_features))
     assert batch.text is not None
     return encoder(batch.text.ids[:, :texts].flatten(0, 1), batch.text.mask[:, :texts].flatten(0, 1))
 
 
-def unit(rows: Tensor) -> Tensor:
-    """Rows of length one, fp32 or better."""
+def unit_vectors(rows: Tensor) -> Tensor:
+    """Rows float [..., D] scaled to length one, float32 or float64.
+
+    fp32 before the norm is taken: the squares of fp16 overflow from 256 on, and bf16 would keep two digits.
+    """
     return F.normalize(rows.float() if rows.dtype != torch.float64 else rows, dim=-1)
 
 
-class ImageTower(Objective):
-    """An objective with an image encoder."""
+class ImageObjective(Objective):
+    """An objective with an image encoder.
+
+    Args:
+        image_encoder: of the images.
+    """
 
     def __init__(self, image_encoder: ImageEncoder) -> None:
         super().__init__()
         self.image_encoder = image_encoder
 
     def encode_images(self, images: Tensor) -> Features:
-        """float32 [B, 3, S, S] -> features of the image encoder, before any projection."""
+        """Images float32 [B, 3, S, S] -> features of the image encoder, before any projection."""
         return self.image_encoder(images)
 
 
-class TwoTowers(ImageTower):
+class TwoTowers(ImageObjective):
     """An objective that projects images and texts to one space of unit vectors.
 
     Args:
-        image_encoder, text_encoder: the towers.
-        image_head, text_head: projections; called with the tower's width.
+        image_encoder, text_encoder: of the images and of the texts.
+        image_head, text_head: make projections; called with the encoder's width.
         targets: `identity`: every other text of the batch is a negative; `same_text`: texts that are equal to one of
-            the sample's own are not. Many films share a prompt or a normal report: as negatives they would push a film
-            away from its own text, so `same_text` is the default. Published models were trained with `identity`.
+            the sample's own are not. Many images share a prompt or a normal report: as negatives these would push an
+            image away from its own text, so `same_text` is the default. Published models were trained with `identity`.
+
+    Raises:
+        ValueError: heads of different widths.
     """
 
     def __init__(
@@ -86,15 +115,15 @@ class TwoTowers(ImageTower):
         return self.text_encoder.tokenizer
 
     def embed_images(self, features: Features) -> Tensor:
-        """What `encode_images` gives -> unit vectors float32 [B, D]."""
-        return unit(self.image_head(features.pooled))
+        """Features as `encode_images` returns them -> unit vectors float32 [B, D]."""
+        return unit_vectors(self.image_head(features.pooled))
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """int64 [B, L] each -> unit vectors float32 [B, D]."""
-        return unit(self.text_head(self.text_encoder(ids, mask).pooled))
+        """Ids and mask, int64 [B, L] each -> unit vectors float32 [B, D]."""
+        return unit_vectors(self.text_head(self.text_encoder(ids, mask).pooled))
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
-        """`text` int64 [B, T]: equal for equal texts; empty with targets=identity."""
+        """`text` int64 [B, T], equal for equal texts; nothing with targets=identity."""
         if not self.same_text:
             return {}
         assert batch.text is not None
@@ -102,9 +131,9 @@ class TwoTowers(ImageTower):
         return {"text": text_identity(ids.flatten(0, 1), mask.flatten(0, 1)).view(len(ids), -1)}
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        """`image` [B, V, D] and `text` [B, T, D], unit vectors: one pass through each tower."""
-        image = unit(self.image_head(see(self.image_encoder, batch, self.num_views).pooled))
-        text = unit(self.text_head(read(self.text_encoder, batch, self.num_texts).pooled))
+        """`image` float32 [B, V, D] and `text` float32 [B, T, D], unit vectors: one pass through each encoder."""
+        image = unit_vectors(self.image_head(encode_views(self.image_encoder, batch, self.num_views).pooled))
+        text = unit_vectors(self.text_head(encode_texts(self.text_encoder, batch, self.num_texts).pooled))
         return {
             "image": image.unflatten(0, (-1, self.num_views)),
             "text": text.unflatten(0, (-1, self.num_texts)),
@@ -112,10 +141,14 @@ class TwoTowers(ImageTower):
 
 
 class LearnedScale(TwoTowers):
-    """Two towers and a scale of their cosines that is learned as a logarithm and clamped at 100.
+    """`TwoTowers` whose cosines are multiplied by a scale that is learned as a logarithm and clamped at 100.
 
     Args:
-        temperature: where 1 / scale starts.
+        image_encoder, text_encoder, image_head, text_head, targets: see `TwoTowers`.
+        temperature: start of the temperature, which is 1 / scale.
+
+    Raises:
+        ValueError: a temperature below 0.01 (a scale above 100) or above 1000.
     """
 
     def __init__(
@@ -133,8 +166,10 @@ class LearnedScale(TwoTowers):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def similarity_scale(self) -> float:
+        """The factor that turns cosines into logits."""
         return float(self.log_scale.detach().exp())
 
     @torch.no_grad()
     def after_step(self, output: StepOutput, step: int, total: int) -> None:
+        """Clamp the scale at 100 (Radford et al. 2021, section 2.5: larger ones make training unstable)."""
         self.log_scale.clamp_(max=math.log(100))

@@ -286,8 +286,8 @@ def test_wrong_settings_are_refused(arguments: dict[str, Any], message: str) -> 
         added("clip", "simclr", **arguments)
 
 
-def test_parts_with_different_towers_are_refused() -> None:
-    with pytest.raises(AssertionError, match="different towers"):
+def test_parts_with_different_encoders_are_refused() -> None:
+    with pytest.raises(AssertionError, match="different encoders"):
         Sum({"clip": waiting("clip", towers()), "simclr": waiting("simclr", towers())}, "clip")
 
 

@@ -10,7 +10,7 @@ import torch
 from helpers import assert_golden, assert_same, golden, info_nce_by_loop, two_towers, unit_rows
 
 from cxrcl.objectives.convirt import ConVirt
-from cxrcl.objectives.towers import unit
+from cxrcl.objectives.towers import unit_vectors
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_golden_values_and_gradients(name: str, tau: str, weight: str) -> None:
     meta = json.loads(str(values["meta"]))
     model = two_towers(ConVirt, tau=meta[tau], lambda_=meta[weight])
     # The files' inputs are raw: their gradients go through the normalisation.
-    output = model.loss({key: unit(value)[:, None] for key, value in given.items()}, {})
+    output = model.loss({key: unit_vectors(value)[:, None] for key, value in given.items()}, {})
     assert_golden(given, values, output.loss, within=1e-5)
     for key in ("image_to_text", "text_to_image"):
         if f"out_loss_{key}_mean" in values:

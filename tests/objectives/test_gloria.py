@@ -284,5 +284,5 @@ def test_a_tokenizer_whose_texts_begin_with_a_word_is_refused() -> None:
     encoder = TinyTexts(width=12)
     gloria(text_encoder=encoder)
     encoder.tokenizer = NoOpening()
-    with pytest.raises(ValueError, match=r"text_encoder: its texts do not begin with a special piece such as \[CLS\]"):
+    with pytest.raises(ValueError, match=r"text_encoder: its texts do not begin with a special token such as \[CLS\]"):
         gloria(text_encoder=encoder)

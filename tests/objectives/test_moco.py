@@ -25,7 +25,7 @@ from cxrcl.objectives.base import Objective
 from cxrcl.objectives.losses import moco_loss
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.objectives.towers import unit
+from cxrcl.objectives.towers import unit_vectors
 from cxrcl.optim import parameter_groups
 from cxrcl.types import Batch, EncodesImages
 
@@ -88,7 +88,7 @@ def test_golden_value_and_gradient() -> None:
     given, values = golden("moco")
     # The file's inputs are raw; keys and queue carry no gradient.
     query, key, queue = given["query"], given["key"].detach(), given["queue"].detach()
-    loss = moco_loss(unit(query), unit(key), queue, json.loads(str(values["meta"]))["temperature"])
+    loss = moco_loss(unit_vectors(query), unit_vectors(key), queue, json.loads(str(values["meta"]))["temperature"])
     assert_golden({"query": query}, values, loss, within=1e-10)
 
 

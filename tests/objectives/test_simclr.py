@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from cxrcl.objectives.losses import nt_xent_loss
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.objectives.towers import unit
+from cxrcl.objectives.towers import unit_vectors
 from cxrcl.types import EmbedsImages, EncodesImages
 
 
@@ -31,7 +31,7 @@ def test_golden_values_and_gradients(tau: float) -> None:
     given, values = golden(f"simclr_tau{tau}")
     assert json.loads(str(values["meta"]))["temperature"] == tau
     # The file's inputs are raw: its gradients go through the normalisation.
-    views = [unit(given[name]) for name in ("view1", "view2")]
+    views = [unit_vectors(given[name]) for name in ("view1", "view2")]
     assert_golden(given, values, nt_xent_loss(*views, tau), within=1e-10)
 
 

@@ -19,7 +19,7 @@ from cxrcl.objectives.cxr_clip import CxrClip
 from cxrcl.objectives.gloria import Gloria
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.objectives.towers import read, see, unit
+from cxrcl.objectives.towers import encode_texts, encode_views, unit_vectors
 from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, Features, ScalesSimilarity, StepOutput
 
 ALL = [Clip, SigLip, ConVirt, CxrClip, SimClr]
@@ -94,9 +94,9 @@ def test_rows_of_a_sample_lie_together() -> None:
     model = two_towers(CxrClip)
     for view in range(2):
         alone = model.image_encoder(given.images[:, view]).pooled
-        assert torch.allclose(see(model.image_encoder, given, 2).pooled[view::2], alone, atol=1e-6)
+        assert torch.allclose(encode_views(model.image_encoder, given, 2).pooled[view::2], alone, atol=1e-6)
         text = model.text_encoder(given.text.ids[:, view], given.text.mask[:, view]).pooled
-        assert torch.allclose(read(model.text_encoder, given, 2).pooled[view::2], text, atol=1e-6)
+        assert torch.allclose(encode_texts(model.text_encoder, given, 2).pooled[view::2], text, atol=1e-6)
 
 
 # -------------------------------------------------------------------------------------------------- embeddings
@@ -109,8 +109,8 @@ def test_unit_vectors_are_fp32_or_better() -> None:
         (torch.float32, torch.float32),
         (torch.float64, torch.float64),
     ):
-        assert unit(rows.to(dtype)).dtype == kept
-        assert torch.allclose(unit(rows.to(dtype)).float(), torch.tensor([[0.6, 0.8], [0.0, -1.0]]))
+        assert unit_vectors(rows.to(dtype)).dtype == kept
+        assert torch.allclose(unit_vectors(rows.to(dtype)).float(), torch.tensor([[0.6, 0.8], [0.0, -1.0]]))
 
 
 @pytest.mark.parametrize("objective", ALL)

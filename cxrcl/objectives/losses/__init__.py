@@ -12,7 +12,7 @@ for a softmax over a batch.
 """
 
 from cxrcl.objectives.losses.classification import (
-    has_known_label,
+    has_label,
     has_one_class,
     multi_class_loss,
     multi_label_loss,
@@ -33,7 +33,7 @@ __all__ = [
     "cxr_clip_loss",
     "gather_sides",
     "gloria_loss",
-    "has_known_label",
+    "has_label",
     "has_one_class",
     "info_nce",
     "moco_loss",

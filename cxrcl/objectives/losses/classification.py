@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from cxrcl.distributed import rows_of_all
 
 
-def has_known_label(labels: Tensor) -> Tensor:
+def has_label(labels: Tensor) -> Tensor:
     """Labels float [B, C] -> bool [B]: the samples with any label of 0 or 1."""
     return ((labels == 1).sum(dim=1) + (labels == 0).sum(dim=1)) > 0
 
@@ -47,12 +47,12 @@ def multi_label_loss(
         tensor(0.6931)
     """
     _check_shapes(logits, labels)
-    known = (labels == 0) | (labels == 1)
+    labelled = (labels == 0) | (labels == 1)
     targets = labels.nan_to_num(0.0).clamp(0, 1)
     terms = _focal(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), focal_gamma)
     weights = torch.where(targets == 1, positive_weights, 1.0)
-    by_sample = (terms * weights * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)
-    return _mean_of_used(by_sample, has_known_label(labels))
+    by_sample = (terms * weights * labelled).sum(dim=1) / labelled.sum(dim=1).clamp_min(1)
+    return _mean_of_used(by_sample, has_label(labels))
 
 
 def multi_class_loss(
