@@ -1,1 +1,1 @@
-"""Towers and heads. Nothing here knows data files, processes or devices."""
+"""Encoders and heads. Nothing here knows data files, processes or devices."""

@@ -1,4 +1,4 @@
-"""What is in a folder of weights, told in one line before anything is built.
+"""What is missing or wrong in a folder of weights, in one line before anything is built.
 
 Of large files only the first bytes and the length are looked at, so the answer comes at once whatever their size.
 """
@@ -28,7 +28,13 @@ _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format, bytes
 
 
 def lacking(name: Any, kind: Kind, settings: Mapping[str, Any]) -> list[str]:
-    """`describe` for the settings of an encoder, where its name is a folder; a hub is not asked."""
+    """`describe` for the settings of an encoder, where its name is a folder; a hub is not asked.
+
+    Args:
+        name: the setting `name`.
+        kind: of the encoder and its library.
+        settings: all settings of the encoder.
+    """
     path = Path(str(name).removeprefix("local-dir:")).expanduser()
     if not path.is_dir():
         return [f"name={name}: no such folder"] if _is_path(str(name)) else []
@@ -37,7 +43,7 @@ def lacking(name: Any, kind: Kind, settings: Mapping[str, Any]) -> list[str]:
     return [f"name={name}: {'; '.join(wrong)}"] if wrong else []
 
 
-def locate(name: str, kind: Kind, given: Collection[str] = ()) -> Path:
+def locate(name: str, kind: Kind, provided: Collection[str] = ()) -> Path:
     """The checked folder behind a path, `local-dir:PATH`, a hub id or `hf-hub:ID` (the last two may need a network).
 
     Raises:
@@ -50,7 +56,7 @@ def locate(name: str, kind: Kind, given: Collection[str] = ()) -> Path:
         raise ValueError(f"name={name}: no such folder")
     else:
         folder = _from_hub(name, kind)
-    if wrong := describe(folder, kind, given):
+    if wrong := describe(folder, kind, provided):
         raise ValueError(f"name={name}: {'; '.join(wrong)}")
     return folder
 
@@ -60,11 +66,11 @@ def _is_path(name: str) -> bool:
     return name.startswith(("local-dir:", ".", "~")) or Path(name).is_absolute()
 
 
-def describe(folder: Path, kind: Kind, given: Collection[str] = ()) -> list[str]:
+def describe(folder: Path, kind: Kind, provided: Collection[str] = ()) -> list[str]:
     """Everything that is missing or wrong in a folder, one phrase each; empty when it can be loaded.
 
     Args:
-        given: what the user's settings provide, so that the folder need not: `normalisation` (mean and std).
+        provided: what the user's settings provide, so that the folder need not: `normalisation` (mean and std).
     """
     wrong: list[str] = []
     if kind.startswith("hf"):
@@ -75,7 +81,7 @@ def describe(folder: Path, kind: Kind, given: Collection[str] = ()) -> list[str]
         if kind == "hf text":
             wrong += _tokenizer(folder)
         else:
-            wrong += _preprocessor(folder, given)
+            wrong += _preprocessor(folder, provided)
         return wrong
     content = read_json(folder, OPEN_CLIP_CONFIG, wrong) or {}
     model = content.get("model_cfg")
@@ -83,7 +89,7 @@ def describe(folder: Path, kind: Kind, given: Collection[str] = ()) -> list[str]
     if content:
         kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
         absent = [f"model_cfg.{key}" for key, base in kinds.items() if not isinstance(model.get(key), base)]
-        absent += [] if kind == "open_clip text" or "normalisation" in given else _absent_normalisation(content)
+        absent += [] if kind == "open_clip text" or "normalisation" in provided else _absent_normalisation(content)
         if absent:
             remedy = " (set mean and std)" if absent[-1].startswith("preprocess_cfg") else ""
             wrong.append(f"{OPEN_CLIP_CONFIG} lacks {', '.join(absent)}{remedy}")
@@ -125,8 +131,8 @@ def read_json(folder: Path, name: str, wrong: list[str]) -> dict[str, Any] | Non
     file = folder / name
     if not file.is_file():
         wrong.append(f"no {name}")
-    elif found := fault(file):
-        wrong.append(found)
+    elif damage := fault(file):
+        wrong.append(damage)
     else:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -159,20 +165,20 @@ def _weights(folder: Path, names: tuple[str, ...]) -> list[str]:
     if not present:
         return [f"no weights ({' or '.join(name for name in names if 'index' not in name)})"]
     if not present[0].endswith(".index.json"):
-        found = fault(folder / present[0])
-        return [found] if found else []
+        damage = fault(folder / present[0])
+        return [damage] if damage else []
     wrong: list[str] = []
     index = read_json(folder, present[0], wrong)
     places = (index or {}).get("weight_map")
     parts = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
-    if strange := [part for part in parts if Path(part).name != part]:
-        return [*wrong, f"{present[0]} names a file outside of the folder, {strange[0]}"]
+    if outside := [part for part in parts if Path(part).name != part]:
+        return [*wrong, f"{present[0]} names a file outside of the folder, {outside[0]}"]
     if index is not None and not parts:
         wrong.append(f"{present[0]} names no files")
     absent = [part for part in parts if not (folder / part).is_file()]
     if absent:
         wrong.append(f"{len(absent)} of {len(parts)} files of weights are missing, such as {absent[0]}")
-    return wrong + [found for part in parts if part not in absent and (found := fault(folder / part))]
+    return wrong + [damage for part in parts if part not in absent and (damage := fault(folder / part))]
 
 
 def _tokenizer(folder: Path) -> list[str]:
@@ -191,13 +197,13 @@ def _tokenizer(folder: Path) -> list[str]:
         return [*wrong, "no tokenizer (tokenizer.json or vocab.txt)"]
     if not (folder / names[-1]).is_file():
         return [*wrong, "no merges.txt beside vocab.json"]
-    return wrong + [found for name in names if (found := fault(folder / name))]
+    return wrong + [damage for name in names if (damage := fault(folder / name))]
 
 
-def _preprocessor(folder: Path, given: Collection[str]) -> list[str]:
+def _preprocessor(folder: Path, provided: Collection[str]) -> list[str]:
     """A missing preprocessor_config.json is no fault: ImageNet's normalisation is taken (documented)."""
     wrong = list[str]()
-    if "normalisation" in given:
+    if "normalisation" in provided:
         return wrong
     content = preprocessor(folder, wrong)
     if content is None:
@@ -232,8 +238,8 @@ def preprocessor(folder: Path, wrong: list[str]) -> dict[str, Any] | None:
 
 
 def _absent_normalisation(content: dict[str, Any]) -> list[str]:
-    found = content.get("preprocess_cfg")
-    values = found if isinstance(found, dict) else {}
+    preprocessing = content.get("preprocess_cfg")
+    values = preprocessing if isinstance(preprocessing, dict) else {}
     return [f"preprocess_cfg.{key}" for key in ("mean", "std") if not _is_colour(values.get(key))]
 
 

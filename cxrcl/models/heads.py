@@ -1,4 +1,4 @@
-"""Projections from a tower's width to the shared space."""
+"""Projections from an encoder's width to the shared space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from torch import Tensor, nn
 
 
 class Head(nn.Module):
-    """Base of all heads: [B, in_dim] -> [B, out_dim]."""
+    """Base of all heads: `forward` takes features float [B, in_dim] and returns float [B, out_dim].
+
+    Attributes:
+        out_dim: width of what it returns.
+    """
 
     out_dim: int
 
@@ -15,6 +19,7 @@ class Linear(Head):
     """One linear map.
 
     Args:
+        in_dim, out_dim: widths.
         bias: CXR-CLIP's projection has one, OpenAI's CLIP has none.
     """
 
@@ -24,13 +29,15 @@ class Linear(Head):
         self.layer = nn.Linear(in_dim, out_dim, bias=bias)
 
     def forward(self, features: Tensor) -> Tensor:
+        """float [B, in_dim] -> float [B, out_dim]."""
         return self.layer(features)
 
 
 class MLP(Head):
-    """Linear, ReLU, Linear (ConVIRT, Zhang et al. 2020, eq. 1; SimCLR's g; MoCo v2's head).
+    """Linear, ReLU, Linear (ConVIRT, Zhang et al. 2020, equation 1; SimCLR's g; MoCo v2's head).
 
     Args:
+        in_dim, out_dim: widths.
         hidden_dim: width of the hidden layer; None takes `in_dim`.
         batch_norm: normalise the hidden layer over the batch before the ReLU.
         dropout: on the hidden layer.
@@ -53,4 +60,5 @@ class MLP(Head):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """float [B, in_dim] -> float [B, out_dim]."""
         return self.layers(features)

@@ -1,4 +1,4 @@
-"""What the text and image towers of Hugging Face share: configs, weights, and no code out of a folder, ever."""
+"""What the text and image encoders of Hugging Face share: configs, weights, and no code out of a folder, ever."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cxrcl.models.weights import demand_all, from_transformers
 
 # Model types by the type they are under their heads: the code of the first is not part of transformers, that of the
 # second hides three patches of four, drawn at random, in evaluation too.
-ADAPTED = {"cxr-bert": "bert", "vit_mae": "vit"}  # BiomedVLP-CXR-BERT and BioViL-T's text tower; masked autoencoders
+ADAPTED = {"cxr-bert": "bert", "vit_mae": "vit"}  # BiomedVLP-CXR-BERT and BioViL-T's text encoder; masked autoencoders
 # What else is in the files of two-tower models.
 _OTHER_TOWER = ("vision_model.", "text_model.", "visual_projection.", "text_projection.", "logit_scale", "logit_bias")
 _ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "auto_map")
-# What a tower decides itself; a name of attention code in the hub would be fetched and run.
+# What an encoder decides itself; a name of attention code in the hub would be fetched and run.
 _ABOUT_THE_CALL = ("attn_implementation", "_attn_implementation", "return_dict", "output_hidden_states")
 
 
@@ -44,7 +44,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def part_of(values: dict[str, Any], part: Literal["text", "vision"]) -> dict[str, Any]:
-    """The config of one tower of a two-tower model such as CLIP; any other config as it is."""
+    """The config of one encoder of a two-tower model such as CLIP; any other config as it is."""
     inner = values.get(f"{part}_config")
     if not isinstance(inner, dict):
         return values
@@ -95,7 +95,7 @@ def make(config: Any, add_pooling_layer: bool) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the tables of transformers: the tower's own report says what was loaded."""
+    """Without the tables of transformers: the encoder's own report says what was loaded."""
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -115,6 +115,10 @@ def load(
     """A Hugging Face model with the weights of a folder.
 
     Args:
+        folder: with config.json and weights.
+        name: the setting that named it, for messages.
+        config: of the model to make.
+        add_pooling_layer: keep the model's own pooler.
         beside: prefixes of tensors that the file may hold beside the model's.
 
     Raises:
@@ -133,13 +137,13 @@ def load(
     try:
         with _quiet():
             try:
-                model, found = AutoModel.from_pretrained(folder, add_pooling_layer=add_pooling_layer, **settings)
+                model, info = AutoModel.from_pretrained(folder, add_pooling_layer=add_pooling_layer, **settings)
             except TypeError:
-                model, found = AutoModel.from_pretrained(folder, **settings)
+                model, info = AutoModel.from_pretrained(folder, **settings)
     except Exception as error:  # the readers raise errors of many kinds
         reason = (str(error) or repr(error)).splitlines()[0]
         if isinstance(error, pickle.UnpicklingError):  # PyTorch advises to run what the file says
             reason = "the weights cannot be read as plain tensors: use a folder with model.safetensors"
         raise ValueError(f"name={name}: {reason}") from error
-    report = from_transformers(found, model, (*_OTHER_TOWER, *beside))
+    report = from_transformers(info, model, (*_OTHER_TOWER, *beside))
     return model, demand_all(report, f"name={name}")

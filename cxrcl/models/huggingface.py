@@ -1,4 +1,4 @@
-"""Image towers of Hugging Face: ViT, DeiT, Swin, ConvNeXt, DINOv2, ResNet, CLIP's image tower, ..."""
+"""Image encoders of Hugging Face: ViT, DeiT, Swin, ConvNeXt, DINOv2, ResNet, CLIP's image encoder, ..."""
 
 from __future__ import annotations
 
@@ -89,22 +89,23 @@ class VisionTower(ImageEncoder):
                 f"{(str(error) or repr(error)).splitlines()[0]}"
             ) from error
         self.dim, self.local_dim = pooled.shape[1], local.shape[2]
-        found = torch.autograd.grad(pooled.sum() + local.sum(), free, allow_unused=True)
-        for parameter, gradient in zip(self.parameters(), found, strict=True):
+        gradients = torch.autograd.grad(pooled.sum() + local.sum(), free, allow_unused=True)
+        # A parameter without a gradient would stop DDP, which waits for one from each.
+        for parameter, gradient in zip(self.parameters(), gradients, strict=True):
             if gradient is None:  # such as DINOv2's mask token, which belongs to its own training
                 parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Features:
-        """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
-        found = self.model(pixel_values=images, **self._call)
-        hidden = found.last_hidden_state
+        """Images float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
+        output = self.model(pixel_values=images, **self._call)
+        hidden = output.last_hidden_state
         local = local_features(hidden, hidden.shape[1] if hidden.ndim == 4 else hidden.shape[-1], self._prefix)
         if self.pooling == "mean":
             return Features(local.mean(dim=1), local)
         if self.pooling == "pooler":
-            if getattr(found, "pooler_output", None) is None:
+            if getattr(output, "pooler_output", None) is None:
                 raise TypeError("the model has no pooler_output, set pooling=mean, cls or first_token")
-            return Features(found.pooler_output.flatten(1), local)
+            return Features(output.pooler_output.flatten(1), local)
         return Features(hidden[:, 0] if hidden.ndim == 3 else local[:, 0], local)
 
     def layer_names(self) -> list[list[str]]:
@@ -149,15 +150,15 @@ class HuggingFaceVision(VisionTower):
     ) -> None:
         folder = folders.locate(name, "hf image", ["normalisation"] if mean and std else [])
         values = hf.part_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), "vision")
-        found = folders.preprocessor(folder, []) or {}
-        if not found.get("do_normalize", True):
-            found |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-        mean = mean or tuple(found.get("image_mean", IMAGENET_MEAN))
-        std = std or tuple(found.get("image_std", IMAGENET_STD))
+        preprocessor = folders.preprocessor(folder, []) or {}
+        if not preprocessor.get("do_normalize", True):
+            preprocessor |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+        mean = mean or tuple(preprocessor.get("image_mean", IMAGENET_MEAN))
+        std = std or tuple(preprocessor.get("image_std", IMAGENET_STD))
         adapted = hf.ADAPTED.get(values["model_type"])
         try:
             kind = hf.config_of(values | ({"model_type": adapted} if adapted else {}))
-            native = _square(kind, "image_size", None) or _side(found) or 224
+            native = _square(kind, "image_size", None) or _side(preprocessor) or 224
             with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
                 super().__init__(hf.plain(kind), mean, std, size or native, pooling, checkpointing)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Image towers from timm and torchvision."""
+"""Image encoders from timm and torchvision."""
 
 from __future__ import annotations
 
@@ -24,14 +24,33 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def check_patches(size: int, patch: int | None) -> None:
-    """Raises ValueError when patches do not tile the input: the border would be cut off in silence."""
+    """Refuse patches that do not tile the input: the border would be cut off in silence.
+
+    Args:
+        size, patch: sides in pixels; a patch of None has no such demand.
+
+    Raises:
+        ValueError: with the nearest size that does.
+    """
     if patch is not None and size % patch:
         nearest = max(1, round(size / patch)) * patch
         raise ValueError(f"size={size} is not a multiple of the patch of {patch} pixels: set size={nearest}")
 
 
 def local_features(features: Tensor, width: int, num_prefix_tokens: int) -> Tensor:
-    """A feature map [B, C, h, w] or [B, h, w, C], or tokens [B, prefix + N, C] -> local features [B, N, C]."""
+    """What a model returns before pooling, as local features.
+
+    Args:
+        features: float, a map [B, C, h, w] or [B, h, w, C], or tokens [B, prefix + N, C].
+        width: C.
+        num_prefix_tokens: leading tokens that are no patches, such as the class token.
+
+    Returns:
+        float [B, N, C].
+
+    Raises:
+        TypeError: several maps.
+    """
     if not isinstance(features, Tensor):
         raise TypeError(f"the model gives a {type(features).__name__} of features instead of one map")
     if features.ndim == 3:
@@ -82,11 +101,11 @@ def _load_weights(model: Any, file: str) -> None:
         _, first, *more = str(error).splitlines()
         raise ValueError(f"weights={file}: {1 + len(more)} tensors of another shape: {first.strip()}") from error
     classifier = model.pretrained_cfg.get("classifier") or ()
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    strange = [key for key in keys.unexpected_keys if not key.startswith(tuple(f"{name}." for name in names))]
-    for what, found in (("lacks", keys.missing_keys), ("has beside the model's own", strange)):
-        if found:
-            raise ValueError(f"weights={file}: the file {what} {len(found)} tensors, such as {found[0]}")
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    unexpected = [key for key in keys.unexpected_keys if not key.startswith(tuple(f"{name}." for name in heads))]
+    for what, names in (("lacks", keys.missing_keys), ("has beside the model's own", unexpected)):
+        if names:
+            raise ValueError(f"weights={file}: the file {what} {len(names)} tensors, such as {names[0]}")
 
 
 class TimmEncoder(ImageEncoder):
@@ -96,7 +115,7 @@ class TimmEncoder(ImageEncoder):
         name: a timm model name, such as resnet50, densenet121 or vit_base_patch16_224.
         size: side of the input in pixels. Transformers of another native size are built for this one; position
             embeddings of loaded weights are interpolated.
-        pretrained: load timm's weights: from `weights` when given, else from the hub (needs a network).
+        pretrained: load timm's weights: from `weights` where that is set, else from the hub (needs a network).
         weights: a local file of weights, loaded strictly but for the classifier.
         mean, std: normalisation of the input; ImageNet's by default.
         channels_last: memory layout of the convolutions; about twice as fast with bf16 on recent CPUs and on CUDA.
@@ -193,7 +212,7 @@ class TimmEncoder(ImageEncoder):
         except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
             raise ValueError(f"{where}: {(str(error) or repr(error)).splitlines()[0]}") from error
         if local.ndim == 3 and not self._prefix and not hasattr(self.model, "num_prefix_tokens"):
-            # CoaT and VOLO do not say that a class token leads; a square of patches has no odd one out.
+            # CoaT and VOLO do not say that a class token leads: patches are a square, so one more is that token.
             self._prefix = int(math.isqrt(local.shape[1]) ** 2 != local.shape[1] > 1)
             local = local[:, self._prefix :]
         if pooled.ndim != 2 or local.ndim != 3 or local.shape[2] != self.local_dim or not local.shape[1]:
@@ -204,7 +223,7 @@ class TimmEncoder(ImageEncoder):
         self.dim = pooled.shape[1]
 
     def forward(self, images: Tensor) -> Features:
-        """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
+        """Images float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
         images = images.contiguous(memory_format=self._layout)
         if self.local_layer == -1:
             features = self.model.forward_features(images)
@@ -289,14 +308,14 @@ class TorchvisionEncoder(ImageEncoder):
                 "[1, dim], and a map [1, C, h, w] or tokens [1, N, C]"
             )
         self._prefix = int(hasattr(full, "class_token"))
-        # Swin's maps have their channels last; their number is told by the pooled features.
+        # Swin's maps have their channels last; the width of the pooled features tells which axis these are.
         last = len(local) == 3 or (local[3] == pooled[1] != local[1])
         self.dim, self.local_dim = pooled[1], local[-1] if last else local[1]
 
     def forward(self, images: Tensor) -> Features:
-        """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
-        found = self.model(images.contiguous(memory_format=self._layout))
-        return Features(found["pooled"], local_features(found["local"], self.local_dim, self._prefix))
+        """Images float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
+        outputs = self.model(images.contiguous(memory_format=self._layout))
+        return Features(outputs["pooled"], local_features(outputs["local"], self.local_dim, self._prefix))
 
     def layer_names(self) -> list[list[str]]:
         return layers.below("model", layers.of_children(self.model))

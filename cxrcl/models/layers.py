@@ -40,12 +40,12 @@ def of_stack(model: nn.Module, last: Collection[str] = ()) -> Layers:
     if stack is None:
         return [[name for name, _ in model.named_parameters()]]
     blocks: Layers = [[f"{stack}.{number}"] for number, _ in model.get_submodule(stack).named_children()]
-    first, rest, seen = list[str](), list[str](), False
+    first, rest, behind = list[str](), list[str](), False
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     for name, parameter in model.named_parameters():
         if name.startswith(f"{stack}."):
-            seen = True
-        elif name in last or (seen and id(parameter) not in tables):
+            behind = True
+        elif name in last or (behind and id(parameter) not in tables):
             rest.append(name)
         else:  # tables of relative positions may be registered last, but all blocks read them
             first.append(name)

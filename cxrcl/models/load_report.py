@@ -1,4 +1,4 @@
-"""What comes of comparing the weights of a file with a model's, said in one line."""
+"""How the weights of a file fit a model, in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Numbers and names of tensors. `ignored` counts those of the file that the model may leave out."""
+    """How the tensors of a file and those of a model agree.
+
+    Attributes:
+        matched: number of tensors with the same name and shape.
+        missing: names that only the model has.
+        unexpected: names that only the file has.
+        mismatched: names that both have, with both shapes.
+        ignored: number of tensors that only the file has, and that may be left out.
+    """
 
     matched: int
     missing: tuple[str, ...] = ()
@@ -20,7 +28,7 @@ class LoadReport:
 
     @property
     def fits(self) -> bool:
-        """Every tensor of the model was found, and nothing unknown was left over."""
+        """Every tensor of the model is in the file, and nothing unknown is left over."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
@@ -35,22 +43,24 @@ class LoadReport:
 
 
 def compare(
-    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], may_ignore: Callable[[str], bool] = lambda key: False
+    model: Mapping[str, Tensor], weights: Mapping[str, Tensor], may_ignore: Callable[[str], bool] = lambda key: False
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """The weights whose name and shape agree with a model's own, and the report.
+    """The weights that have a name and shape of the model's, and the report.
 
     Args:
-        may_ignore: names of tensors that may be left over.
+        model: the model's state dict, tensors of any shape.
+        weights: those of the file.
+        may_ignore: whether a tensor of this name may be left over.
     """
-    good = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
-    excess = sorted(set(weights) - set(own))
+    good = {key: value for key, value in weights.items() if key in model and model[key].shape == value.shape}
+    excess = sorted(set(weights) - set(model))
     report = LoadReport(
         matched=len(good),
-        missing=tuple(sorted(set(own) - set(weights))),
+        missing=tuple(sorted(set(model) - set(weights))),
         unexpected=tuple(key for key in excess if not may_ignore(key)),
         mismatched=tuple(
-            f"{key} {list(weights[key].shape)} for {list(own[key].shape)}"
-            for key in sorted(set(own) & set(weights) - set(good))
+            f"{key} {list(weights[key].shape)} for {list(model[key].shape)}"
+            for key in sorted(set(model) & set(weights) - set(good))
         ),
         ignored=sum(map(may_ignore, excess)),
     )

@@ -1,9 +1,9 @@
-"""The two towers of open_clip models: by open_clip's own names, from a folder, or from the hub.
+"""The two encoders of open_clip models: by open_clip's own names, from a folder, or from the hub.
 
 A folder holds open_clip_config.json and open_clip_model.safetensors (or open_clip_pytorch_model.bin); one whose text
-tower is a Hugging Face model, such as BiomedCLIP, also its tokenizer. Nothing in a folder makes a network needed:
-open_clip itself would ask the hub for the text tower's config even then, so that config is taken from the folder's
-config.json, from a setting, or from the shapes of the weights. Each tower is loaded by itself.
+encoder is a Hugging Face model, such as BiomedCLIP, also its tokenizer. Nothing in a folder makes a network needed:
+open_clip itself would ask the hub for the text encoder's config even then, so that config is taken from the folder's
+config.json, from a setting, or from the shapes of the weights. Each encoder is loaded by itself.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.image import Colour, check_patches, local_features, patch_side
 from cxrcl.models.open_clip_source import find, hf_text_config, tower_weights
 from cxrcl.models.text import num_positions
-from cxrcl.models.weights import lay_in
+from cxrcl.models.weights import load_weights
 from cxrcl.types import Features, ImageSpec
 
-# open_clip makes both towers at once; the one that is not wanted is made as small as possible.
+# open_clip makes both encoders at once; the one that is not wanted is made as small as possible.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 _NO_IMAGE = {"image_size": 1, "patch_size": 1, "width": 1, "head_width": 1, "layers": 1}
 
@@ -37,26 +37,28 @@ def _make(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[st
     try:
         return open_clip.CustomTextCLIP(config["embed_dim"], dict(vision), dict(text), config.get("quick_gelu", False))
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"open_clip cannot make this tower: {(str(error) or repr(error)).splitlines()[0]}") from error
+        raise ValueError(
+            f"open_clip cannot make this encoder: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
 
 
 def _of(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
-    """The part of a model's config that describes one tower."""
-    found = {"embed_dim": config["embed_dim"], tower: config[tower], "quick_gelu": config.get("quick_gelu", False)}
-    return copy.deepcopy(found)
+    """The part of a model's config that describes one encoder: `vision_cfg` or `text_cfg`."""
+    part = {"embed_dim": config["embed_dim"], tower: config[tower], "quick_gelu": config.get("quick_gelu", False)}
+    return copy.deepcopy(part)
 
 
 def _file_faults(settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with `pretrained` where it is a file and no tag."""
     file = Path(settings.get("pretrained") or "").expanduser()
-    found = folders.fault(file) if file.is_file() else None
-    return [f"pretrained={file}: {found}"] if found else []
+    fault = folders.fault(file) if file.is_file() else None
+    return [f"pretrained={file}: {fault}"] if fault else []
 
 
 class OpenClipImageTower(ImageEncoder):
-    """An open_clip image tower described entirely by values, without weights: what a checkpoint rebuilds.
+    """An open_clip image encoder described entirely by values, without weights: what a checkpoint rebuilds.
 
-    Pooled features are the tower's embedding, not normalised to unit length; local features are the tokens or the map
+    Pooled features are the encoder's embedding, not normalised to unit length; local features are the tokens or the map
     before the projection, without the class token.
 
     Args:
@@ -87,7 +89,7 @@ class OpenClipImageTower(ImageEncoder):
         self.spec = ImageSpec(native, mean, std)
         self.tower: Any = _make(config, vision, _NO_TEXT).visual
         if getattr(self.tower, "pool_type", None) == "none":
-            raise ValueError("vision_cfg.pool_type=none: this tower does not pool its tokens")
+            raise ValueError("vision_cfg.pool_type=none: this encoder does not pool its tokens")
         self._adapt(size, projection, checkpointing)
 
     def _adapt(self, size: int | None, projection: bool, checkpointing: bool) -> None:
@@ -115,7 +117,7 @@ class OpenClipImageTower(ImageEncoder):
     def _drop_projection(self) -> None:
         pooled_by_attention = hasattr(self.tower, "attnpool") or hasattr(getattr(self.tower, "head", None), "pool")
         if pooled_by_attention:
-            raise ValueError("projection=false: the attention pooling of this tower is its projection")
+            raise ValueError("projection=false: the attention pooling of this encoder is its projection")
         if hasattr(self.tower, "trunk"):
             self.tower.head = nn.Identity()
             self.tower.trunk.reset_classifier(0)
@@ -123,7 +125,7 @@ class OpenClipImageTower(ImageEncoder):
             self.tower.proj = None
 
     def _resize(self, size: int) -> None:
-        """Fit the tower to another input; position embeddings are interpolated as open_clip does."""
+        """Fit the encoder to another input; position embeddings are interpolated as open_clip does."""
         tower = self.tower
         if hasattr(tower, "trunk"):
             patches = getattr(tower.trunk, "patch_embed", None)
@@ -133,7 +135,9 @@ class OpenClipImageTower(ImageEncoder):
                 tower.set_input_size(size)
         elif hasattr(tower, "attnpool"):
             if size != self.spec.size:
-                raise ValueError(f"size={size}: the attention pooling of this tower takes {self.spec.size} pixels only")
+                raise ValueError(
+                    f"size={size}: the attention pooling of this encoder takes {self.spec.size} pixels only"
+                )
         else:
             check_patches(size, tower.patch_size[0])
             grid, old = size // tower.patch_size[0], tower.grid_size[0]
@@ -147,12 +151,13 @@ class OpenClipImageTower(ImageEncoder):
         self.spec = ImageSpec(size, self.spec.mean, self.spec.std)
 
     def forward(self, images: Tensor) -> Features:
-        """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
+        """Images float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim])."""
         tower = self.tower
         if hasattr(tower, "trunk"):
-            found = tower.trunk.forward_features(images)
-            pooled = tower.head(tower.trunk.forward_head(found))
-            return Features(pooled, local_features(found, self.local_dim, getattr(tower.trunk, "num_prefix_tokens", 0)))
+            features = tower.trunk.forward_features(images)
+            pooled = tower.head(tower.trunk.forward_head(features))
+            prefix = getattr(tower.trunk, "num_prefix_tokens", 0)
+            return Features(pooled, local_features(features, self.local_dim, prefix))
         if hasattr(tower, "attnpool"):
             grid = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
             return Features(tower.attnpool(grid), local_features(grid, self.local_dim, 0))
@@ -183,7 +188,7 @@ class OpenClipImageTower(ImageEncoder):
 
 
 class OpenClipImage(OpenClipImageTower):
-    """The image tower of an open_clip model.
+    """The image encoder of an open_clip model.
 
     Args:
         name: a folder (also as local-dir:FOLDER), hf-hub:ID, or one of open_clip's own names such as ViT-B-32.
@@ -208,27 +213,27 @@ class OpenClipImage(OpenClipImageTower):
         projection: bool = True,
         checkpointing: bool = False,
     ) -> None:
-        given = ["normalisation"] if mean and std else []
-        source = find(name, pretrained, "open_clip image", given)
+        provided = ["normalisation"] if mean and std else []
+        source = find(name, pretrained, "open_clip image", provided)
         super().__init__(source.config, mean or source.mean, std or source.std)
         self.load_report = None
         if source.weights is not None:
-            self.load_report = lay_in(self.tower, tower_weights(source.weights, "image"), f"name={name}")
+            self.load_report = load_weights(self.tower, tower_weights(source.weights, "image"), f"name={name}")
         self._adapt(size, projection, checkpointing)
 
 
 class OpenClipTextTower(TextEncoder):
-    """An open_clip text tower described entirely by values, without weights: what a checkpoint rebuilds.
+    """An open_clip text encoder described entirely by values, without weights: what a checkpoint rebuilds.
 
-    Pooled features are the tower's embedding, not normalised to unit length; local features are the states of all
-    pieces before the projection.
+    Pooled features are the encoder's embedding, not normalised to unit length; local features are the states of all
+    tokens before the projection.
 
     Args:
         config: `embed_dim`, `text_cfg` and `quick_gelu` of open_clip's model config.
         definition: the content of a `tokenizer.json`.
-        max_length: texts are cut to this many pieces.
+        max_length: texts are cut to this many tokens.
         hf_config: config of the Hugging Face model where `text_cfg` names one.
-        pad_id: id of the padding piece.
+        pad_id: id of the padding token.
         clean: see `cxrcl.models.tokenizer.clean_text`.
         projection: False gives the features before the projection to the shared space.
         checkpointing: recompute activations in the backward pass: less memory, more time.
@@ -277,12 +282,12 @@ class OpenClipTextTower(TextEncoder):
         self.dim, self.local_dim = int(self.config["embed_dim"]) if projected else width, width
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
-        """int64 [B, L] each -> Features([B, dim], [B, L, local_dim])."""
+        """Ids and mask, int64 [B, L] each -> Features([B, dim], [B, L, local_dim])."""
         tower, length = self.tower, ids.shape[1]
         if self.hf_config is not None:
-            found = tower.transformer(input_ids=ids, attention_mask=mask)
-            return Features(tower.proj(tower.pooler(found, mask)), found.last_hidden_state)
-        # open_clip's towers read all positions: without a causal mask the padding counts, and so it did in training.
+            output = tower.transformer(input_ids=ids, attention_mask=mask)
+            return Features(tower.proj(tower.pooler(output, mask)), output.last_hidden_state)
+        # open_clip's encoders attend to all positions: without a causal mask the padding counts, as it did in training.
         padded = F.pad(ids, (0, tower.context_length - length), value=self.tokenizer.pad_id)
         pooled, local = tower(padded)
         return Features(pooled, local[:, :length])
@@ -334,12 +339,12 @@ def _hf_tower(embed_dim: int, text: Mapping[str, Any], hf_config: Mapping[str, A
 
 
 class OpenClipText(OpenClipTextTower):
-    """The text tower of an open_clip model, with its tokenizer.
+    """The text encoder of an open_clip model, with its tokenizer.
 
     Args:
         name, pretrained: see `OpenClipImage`.
-        max_length: texts are cut to this many pieces; None takes the model's context length.
-        hf_config: config of a Hugging Face text tower as a mapping with `model_type`, for a folder without a
+        max_length: texts are cut to this many tokens; None takes the model's context length.
+        hf_config: config of a Hugging Face text encoder as a mapping with `model_type`, for a folder without a
             config.json; None then reads a BERT's sizes from the shapes of the weights, its heads being 64 wide.
         projection, checkpointing: see `OpenClipTextTower`.
     """
@@ -363,9 +368,9 @@ class OpenClipText(OpenClipTextTower):
         if text.get("hf_model_name"):
             hf_config = hf_text_config(source, weights or {}, hf_config)
         elif hf_config is not None:
-            raise ValueError(f"hf_config: the text tower of {name} is open_clip's own and has no such config")
+            raise ValueError(f"hf_config: the text encoder of {name} is open_clip's own and has no such config")
         definition, pad_id, clean = source.tokenizer()
         length = max_length or int(text.get("context_length", 77))
         super().__init__(source.config, definition, length, hf_config, pad_id, clean)
-        self.load_report = None if weights is None else lay_in(self.tower, weights, f"name={name}")
+        self.load_report = None if weights is None else load_weights(self.tower, weights, f"name={name}")
         self._adapt(projection, checkpointing)

@@ -17,14 +17,14 @@ from cxrcl.models import folders, weights
 from cxrcl.models import tokenizer as tok
 from cxrcl.models.image import Colour
 
-# Where the text tower's tensors lie at the top level of a file (open_clip's class CLIP) instead of under `text.`
+# Where the text encoder's tensors lie at the top level of a file (open_clip's class CLIP) instead of under `text.`
 _FLAT_TEXT = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "attn_mask")
 _SHARED = ("logit_scale", "logit_bias", "text_decoder.")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model that was found."""
+    """A model that exists in a folder, in the hub's cache or in open_clip, before it is built."""
 
     name: str
     config: dict[str, Any]  # open_clip's model_cfg
@@ -37,19 +37,19 @@ class Source:
         """(tokenizer.json content, pad id, how texts are cleaned)."""
         text = self.config["text_cfg"]
         settings = dict(text.get("tokenizer_kwargs") or {})
-        own = not text.get("hf_tokenizer_name")
-        clean = settings.pop("clean", "lower" if own else "whitespace")
+        is_clip_bpe = not text.get("hf_tokenizer_name")
+        clean = settings.pop("clean", "lower" if is_clip_bpe else "whitespace")
         if text.get("tokenizer_mode"):
             settings["tokenizer_mode"] = text["tokenizer_mode"]
         if settings:
             raise ValueError(f"name={self.name}: tokenizer settings that are not supported: {', '.join(settings)}")
-        if own:
+        if is_clip_bpe:
             return tok.clip_bpe(), 0, clean
         definition, pad_id = tok.from_folder(self.folder or folders.fetch(text["hf_tokenizer_name"]))
         return definition, pad_id, clean
 
 
-def find(name: str, pretrained: str | None, kind: folders.Kind, given: Collection[str]) -> Source:
+def find(name: str, pretrained: str | None, kind: folders.Kind, provided: Collection[str]) -> Source:
     """A folder, a hub entry or one of open_clip's own names.
 
     Raises:
@@ -60,9 +60,9 @@ def find(name: str, pretrained: str | None, kind: folders.Kind, given: Collectio
         return _built_in(name, pretrained)
     if pretrained is not None:
         raise ValueError(f"pretrained={pretrained}: {name} brings its own weights, set pretrained=null")
-    folder = folders.locate(name, kind, given)
+    folder = folders.locate(name, kind, provided)
     content = json.loads((folder / folders.OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
-    colours = {**_openai_colours(), **(content.get("preprocess_cfg") or {})}  # a text tower needs none
+    colours = {**_openai_colours(), **(content.get("preprocess_cfg") or {})}  # a text encoder needs none
     weights_file = folders.weights_file(folder, folders.OPEN_CLIP_WEIGHTS)
     return Source(name, content["model_cfg"], tuple(colours["mean"]), tuple(colours["std"]), weights_file, folder)
 
@@ -105,26 +105,26 @@ def _openai_colours() -> dict[str, Colour]:
 
 
 def tower_weights(file: Path, tower: Literal["image", "text"]) -> dict[str, Tensor]:
-    """The tensors of one tower by the tower's own names; those of neither tower keep theirs and are refused later."""
-    found: dict[str, Tensor] = {}
+    """The tensors of one encoder by its own names; those of neither encoder keep theirs, and are refused later."""
+    tensors: dict[str, Tensor] = {}
     content = weights.read(file)
     nested = any(key.startswith("text.") for key in content)
     for key, value in content.items():
         if key.startswith("visual."):
             if tower == "image":
-                found[key.removeprefix("visual.")] = value
+                tensors[key.removeprefix("visual.")] = value
         elif key.startswith("text.") or (not nested and key.startswith(_FLAT_TEXT)):
             if tower == "text":
-                found[key.removeprefix("text.")] = value
+                tensors[key.removeprefix("text.")] = value
         elif not key.startswith(_SHARED):
-            found[f"{file.name}:{key}"] = value
-    return found
+            tensors[f"{file.name}:{key}"] = value
+    return tensors
 
 
 def hf_text_config(
     source: Source, tensors: Mapping[str, Tensor], hf_config: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The Hugging Face config of a text tower: the setting, the folder's config.json, or the shapes of the weights."""
+    """The Hugging Face config of a text encoder: the setting, the folder's config.json, or the weights' shapes."""
     if hf_config is not None:
         if "model_type" not in hf_config:
             raise ValueError(f"hf_config: no model_type among {', '.join(hf_config) or 'nothing'}")
@@ -141,8 +141,8 @@ def hf_text_config(
     except (KeyError, ValueError) as error:
         hf_name = source.config["text_cfg"]["hf_model_name"]
         raise ValueError(
-            f"name={source.name}: the weights of the text tower are no plain BERT's ({error}): put the config.json of "
-            f"{hf_name} into the folder, or set hf_config"
+            f"name={source.name}: the weights of the text encoder are no plain BERT's ({error}): put the "
+            f"config.json of {hf_name} into the folder, or set hf_config"
         ) from error
 
 
@@ -155,7 +155,8 @@ def _bert_of_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     tables = {
         name: tensors[f"transformer.embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type")
     }
-    layers = {int(found[1]) for key in tensors if (found := re.match(r"transformer\.encoder\.layer\.(\d+)\.", key))}
+    matches = (re.match(r"transformer\.encoder\.layer\.(\d+)\.", key) for key in tensors)
+    layers = {int(match[1]) for match in matches if match}
     width = tables["word"].shape[1]
     if width % 64:
         raise ValueError(f"{width} is not a multiple of 64")

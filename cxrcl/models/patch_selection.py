@@ -1,4 +1,4 @@
-"""An encoder that looks at the patches it finds most telling: score them, keep the K best, combine them."""
+"""An encoder that scores its patches, keeps the K best and combines them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,22 @@ class PatchScorer(nn.Module):
 
 
 def best_patches(scores: Tensor, count: int) -> Tensor:
-    """Scores [B, N] -> places int64 [B, count] of the highest, best first; of equal scores the earlier place leads."""
+    """Places of the highest scores, best first; of equal scores the earlier place leads.
+
+    Args:
+        scores: float [B, N].
+        count: how many.
+
+    Returns:
+        int64 [B, count].
+    """
     return scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def combine_patches(local: Tensor, scores: Tensor, count: int, combine: Combine) -> Tensor:
-    """Local features x [B, N, D] and their scores s [B, N] -> [B, D], or [B, count * D] for `concat`.
+    """One vector of the best patches of each image, through which the scorer learns.
 
-    With S the `count` best patches:
+    With local features x, their scores s and S the `count` best patches:
 
     - `weighted_mean` (and `soft`, the same over all patches): sum over S of w_k x_k, w = softmax of s within S.
     - `mean`: sum over S of g_k x_k / count, with the gate g_k = sigmoid(s_k) that lets the scorer learn (as in the
@@ -51,6 +59,15 @@ def combine_patches(local: Tensor, scores: Tensor, count: int, combine: Combine)
     would stay so. Attention over all N patches, p = softmax(s), therefore lends its gradient, not its value: w_k has
     the gradient of p_k (exact for count = N, where w = p), and that of N p_k, which is 1 when all scores are equal, is
     added to that of g_k.
+
+    Args:
+        local: float [B, N, D].
+        scores: float [B, N].
+        count: size of S.
+        combine: see above.
+
+    Returns:
+        float [B, D], or [B, count * D] for `concat`.
     """
     places = best_patches(scores, count)
     attention = scores.softmax(dim=1).gather(1, places)
@@ -145,7 +162,7 @@ class TopKPatches(ImageEncoder):
         return self.num_patches or available
 
     def forward(self, images: Tensor) -> Features:
-        """float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim]), the local ones being all of the encoder's."""
+        """Images float32 [B, 3, S, S] -> Features([B, dim], [B, N, local_dim]); local ones are all of the encoder's."""
         pooled, local = self.encoder(images)
         combined = combine_patches(local, self.scorer(local), self._count(local.shape[1]), self.combine)
         return Features(torch.cat([pooled, combined], dim=1) if self.include_pooled else combined, local)
@@ -155,11 +172,11 @@ class TopKPatches(ImageEncoder):
         return [*layers.below("encoder", self.encoder.layer_names()), ["scorer"]]
 
     def scores(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> the score of every patch, float32 [B, N] in the order of the local features."""
+        """Images float32 [B, 3, S, S] -> scores of all patches, float32 [B, N] in the order of the local features."""
         return self.scorer(self.encoder(images).local)
 
     def selected(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] -> places of the chosen patches among the local features, int64 [B, K], best first."""
+        """Images float32 [B, 3, S, S] -> places of the chosen patches among the N, int64 [B, K], best first."""
         scores = self.scores(images)
         return best_patches(scores, self._count(scores.shape[1]))
 

@@ -1,7 +1,7 @@
-"""Towers as folders of the libraries whose models they are: transformers, open_clip, timm. Nothing in them is pickled.
+"""Encoders as folders of the libraries whose models they are: transformers, open_clip, timm. No file is pickled.
 
-A folder holds a tower by itself: neither the heads of an objective, nor what a tower of ours adds (its pooling, or the
-mix of its last layers).
+A folder holds an encoder by itself: neither the heads of an objective, nor what an encoder of ours adds (its pooling,
+or the mix of its last layers).
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ from cxrcl.models.tokenizer import PackedTokenizer
 from cxrcl.types import ImageSpec
 
 TOKENIZER = "tokenizer.json"
-# How a film becomes the square, by the `fit` of our transform.
+# How an image becomes the square, by the `fit` of our transform.
 _OPEN_CLIP_MODES = {"pad": "longest", "crop": "shortest", "squash": "squash"}
 _TIMM_MODES = {"pad": "border", "crop": "center", "squash": "squash"}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is done to a film: its size and normalisation, `fit` (pad, crop or squash) and `eval_crop` of our transform.
+class Preprocessing:
+    """What is done to an image before it is encoded.
 
-    Folders state the nearest that their library has. On films of the size itself that is the same, pixel for pixel;
+    Folders state the nearest that their library has. On images of the size itself that is the same, pixel for pixel;
     others are interpolated in another way, timm pads with the mean, and open_clip has no `eval_crop`.
+
+    Attributes:
+        spec: its size and normalisation.
+        fit: `pad`, `crop` or `squash`, as in our transform.
+        eval_crop: share of the side that is cut out of the middle.
     """
 
     spec: ImageSpec
@@ -51,8 +56,8 @@ class Saved:
 
     Attributes:
         folder: its name.
-        code: how its library loads it, below this folder.
-        note: what it gives, and what not.
+        code: how its library loads it, relative to the parent folder.
+        note: which of its outputs were trained, and which not.
     """
 
     folder: str
@@ -61,30 +66,36 @@ class Saved:
 
 
 def save_towers(
-    image: ImageEncoder | None, text: TextEncoder | None, seen: Seen, scale: float | None, folder: Path
+    image: ImageEncoder | None,
+    text: TextEncoder | None,
+    preprocessing: Preprocessing,
+    scale: float | None,
+    folder: Path,
 ) -> tuple[list[Saved], list[str]]:
-    """Write the towers that have a library into folders below `folder`.
+    """Write the encoders that have a library into folders below `folder`.
 
     Args:
-        seen: what is done to a film.
+        image, text: the encoders, None where there is none.
+        preprocessing: what is done to an image.
         scale: of cosines to logits, for open_clip; None where it was not learned.
+        folder: what they are written below.
 
     Returns:
-        The folders, and a line for each tower that has none.
+        The folders, and a line for each encoder that has none.
     """
     if isinstance(image, OpenClipImageTower) and isinstance(text, OpenClipTextTower) and _are_one_model(image, text):
-        return [_save_open_clip(image, text, seen, scale, folder / "open_clip")], []
+        return [_save_open_clip(image, text, preprocessing, scale, folder / "open_clip")], []
     saved, lines = [], []
     for name, tower in (("image_encoder", image), ("text_encoder", text)):
         if isinstance(tower, VisionTower):
-            saved.append(_save_vision(tower, seen, folder / name))
+            saved.append(_save_vision(tower, preprocessing, folder / name))
         elif isinstance(tower, BertText):
             saved.append(_save_text(tower, folder / name))
         elif isinstance(tower, TimmEncoder):
-            saved.append(_save_timm(tower, seen, folder / name))
+            saved.append(_save_timm(tower, preprocessing, folder / name))
         elif isinstance(tower, OpenClipImageTower | OpenClipTextTower):
             lines.append(
-                f"{name}: no folder of its own: open_clip loads both towers of one model, with their projections"
+                f"{name}: no folder of its own: open_clip loads both encoders of one model, with their projections"
             )
         elif tower is not None:
             kind = type(tower).__name__
@@ -99,8 +110,8 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     and a module that ties them again is given equal values.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    own = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    file.write_bytes(save(own, metadata={"format": "pt"}))  # its own way to a file makes one for this user alone
+    copies = {name: part.detach().cpu().clone(memory_format=torch.contiguous_format) for name, part in tensors.items()}
+    file.write_bytes(save(copies, metadata={"format": "pt"}))  # safetensors' save_file makes one for this user alone
 
 
 def save_json(content: Any, file: Path) -> None:
@@ -114,7 +125,7 @@ def save_tokenizer(tokenizer: PackedTokenizer, folder: Path) -> None:
     (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
     added = {token["id"]: token["content"] for token in json.loads(tokenizer.definition)["added_tokens"]}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": tokenizer.max_length}
-    # Any other piece would be split off from texts as a special one.
+    # Any other token would be split off from texts as a special one.
     padding = {"pad_token": added[tokenizer.pad_id]} if tokenizer.pad_id in added else {}
     save_json({**settings, **padding, "clean_up_tokenization_spaces": False}, folder / "tokenizer_config.json")
 
@@ -122,12 +133,12 @@ def save_tokenizer(tokenizer: PackedTokenizer, folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ transformers
 
 
-def _save_vision(tower: VisionTower, seen: Seen, folder: Path) -> Saved:
+def _save_vision(tower: VisionTower, preprocessing: Preprocessing, folder: Path) -> Saved:
     _save_transformers(tower.model, folder)
-    save_json(_processor(seen), folder / "preprocessor_config.json")
+    save_json(_processor(preprocessing), folder / "preprocessor_config.json")
     resized = ", interpolate_pos_encoding=True" if "interpolate_pos_encoding" in tower._call else ""
     pooler = "" if tower.pooling == "pooler" else ", not `pooler_output`, which was not trained"
-    note = f"Call it with films of {seen.spec.size} px{resized}; read `last_hidden_state`{pooler}."
+    note = f"Call it with images of {preprocessing.spec.size} px{resized}; read `last_hidden_state`{pooler}."
     return Saved(folder.name, _auto("AutoModel", folder.name), note)
 
 
@@ -137,7 +148,7 @@ def _save_text(tower: BertText, folder: Path) -> Saved:
     layers = (
         f"the {tower.layer_mix} of the last {tower.last_layers} layers" if tower.last_layers > 1 else "the last layer"
     )
-    cut = f"Texts are cut to {tower.tokenizer.max_length} pieces; pooling is `{tower.pooling}` over {layers}"
+    cut = f"Texts are cut to {tower.tokenizer.max_length} tokens; pooling is `{tower.pooling}` over {layers}"
     code = f"{_auto('AutoModel', folder.name)}, AutoTokenizer likewise"
     return Saved(folder.name, code, f"{cut}: read `last_hidden_state`, not a pooler's output, which was not trained.")
 
@@ -155,8 +166,8 @@ def _save_transformers(model: Any, folder: Path) -> None:
     save_tensors({**whole, **model.state_dict()}, folder / "model.safetensors")
 
 
-def _processor(seen: Seen) -> dict[str, Any]:
-    spec, side = seen.spec, math.floor(seen.spec.size / seen.eval_crop)
+def _processor(preprocessing: Preprocessing) -> dict[str, Any]:
+    spec, side = preprocessing.spec, math.floor(preprocessing.spec.size / preprocessing.eval_crop)
     sizes = {
         "pad": {"max_height": side, "max_width": side},  # what the cut from the middle lacks is black
         "crop": {"shortest_edge": side},
@@ -166,7 +177,7 @@ def _processor(seen: Seen) -> dict[str, Any]:
         "image_processor_type": "ViTImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": sizes[seen.fit],
+        "size": sizes[preprocessing.fit],
         "do_center_crop": True,
         "crop_size": {"height": spec.size, "width": spec.size},
         "do_rescale": True,
@@ -180,14 +191,14 @@ def _processor(seen: Seen) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------- timm
 
 
-def _save_timm(tower: TimmEncoder, seen: Seen, folder: Path) -> Saved:
-    spec, name = seen.spec, str(tower.node()["name"]).split(".")[0]  # what follows the dot are timm's weights
+def _save_timm(tower: TimmEncoder, preprocessing: Preprocessing, folder: Path) -> Saved:
+    spec, name = preprocessing.spec, str(tower.node()["name"]).split(".")[0]  # what follows the dot are timm's weights
     values = {
         "input_size": [3, spec.size, spec.size],
         "mean": list(spec.mean),
         "std": list(spec.std),
-        "crop_pct": seen.eval_crop,
-        "crop_mode": _TIMM_MODES[seen.fit],
+        "crop_pct": preprocessing.eval_crop,
+        "crop_mode": _TIMM_MODES[preprocessing.fit],
         "interpolation": "bilinear",
         "num_classes": 0,
     }
@@ -195,7 +206,7 @@ def _save_timm(tower: TimmEncoder, seen: Seen, folder: Path) -> Saved:
     save_json(config, folder / "config.json")
     save_tensors(tower.model.state_dict(), folder / "model.safetensors")
     code = f'timm.create_model("local-dir:{folder.name}", pretrained=True)'
-    return Saved(folder.name, code, f"Pooled features of films of {spec.size} px.")
+    return Saved(folder.name, code, f"Pooled features of images of {spec.size} px.")
 
 
 # --------------------------------------------------------------------------------------------------- open_clip
@@ -207,7 +218,7 @@ def _are_one_model(image: OpenClipImageTower, text: OpenClipTextTower) -> bool:
 
 
 def _save_open_clip(
-    image: OpenClipImageTower, text: OpenClipTextTower, seen: Seen, scale: float | None, folder: Path
+    image: OpenClipImageTower, text: OpenClipTextTower, preprocessing: Preprocessing, scale: float | None, folder: Path
 ) -> Saved:
     vision = {**image.config["vision_cfg"], "image_size": image.spec.size}
     words = dict(text.config["text_cfg"])
@@ -224,12 +235,12 @@ def _save_open_clip(
     if words.get("hf_tokenizer_name"):
         save_tokenizer(text.tokenizer, folder)
     model = {"embed_dim": image.config["embed_dim"], "quick_gelu": image.config["quick_gelu"], "custom_text": True}
-    colours = {"mean": list(seen.spec.mean), "std": list(seen.spec.std)}
+    colours = {"mean": list(preprocessing.spec.mean), "std": list(preprocessing.spec.std)}
     shape = {
-        "size": seen.spec.size,
+        "size": preprocessing.spec.size,
         "mode": "RGB",
         "interpolation": "bilinear",
-        "resize_mode": _OPEN_CLIP_MODES[seen.fit],
+        "resize_mode": _OPEN_CLIP_MODES[preprocessing.fit],
     }
     config = {"model_cfg": {**model, "vision_cfg": vision, "text_cfg": words}, "preprocess_cfg": {**shape, **colours}}
     save_json(config, folder / folders.OPEN_CLIP_CONFIG)

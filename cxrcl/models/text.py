@@ -1,4 +1,4 @@
-"""Text towers: any BERT-like Hugging Face model, or a small one built from scratch."""
+"""Text encoders: any BERT-like Hugging Face model, or a small one built from scratch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ LayerMix = Literal["sum", "mean"]
 
 
 def pool(hidden: Tensor, mask: Tensor, how: Pooling) -> Tensor:
-    """Hidden states [B, L, D] and mask [B, L] -> [B, D].
+    """One vector for each text.
 
-    `cls` takes the first piece, `eos` the last one that the mask admits, `mean` averages the admitted ones.
+    Args:
+        hidden: float [B, L, D], states of the tokens.
+        mask: int64 [B, L], 1 on tokens, 0 on padding.
+        how: `cls` takes the first token, `eos` the last one that the mask admits, `mean` averages the admitted ones.
+
+    Returns:
+        float [B, D].
     """
     if how == "cls":
         return hidden[:, 0]
@@ -38,9 +44,9 @@ class BertText(TextEncoder):
     Args:
         config: the model's `config.json` as a mapping.
         definition: the content of its `tokenizer.json`.
-        pad_id: id of the padding piece.
+        pad_id: id of the padding token.
         pooling: see `pool`.
-        max_length: texts are cut to this many pieces.
+        max_length: texts are cut to this many tokens.
         attention: PyTorch's fused kernel, or plain matrix products (twice as fast for small models on a CPU in bf16).
         last_layers: local features are mixed from the output of this many last layers, and pooled from the mix.
             GLoRIA (Huang et al. 2021) takes the sum of four.
@@ -69,7 +75,7 @@ class BertText(TextEncoder):
         self.tokenizer: tok.PackedTokenizer = tok.PackedTokenizer(definition, max_length, pad_id)
         tok.check_vocabulary(definition, kind.vocab_size)
         if not 0 <= pad_id < kind.vocab_size:
-            raise ValueError(f"pad_id={pad_id}: the model has {kind.vocab_size} pieces")
+            raise ValueError(f"pad_id={pad_id}: the model has {kind.vocab_size} tokens")
         if not 1 <= last_layers <= kind.num_hidden_layers:
             raise ValueError(f"last_layers={last_layers}: the model has {kind.num_hidden_layers} layers")
         self.model = hf.make(kind, add_pooling_layer=False)
@@ -81,12 +87,12 @@ class BertText(TextEncoder):
         self.dim = self.local_dim = int(kind.hidden_size)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
-        """int64 [B, L] each -> Features([B, dim], [B, L, dim])."""
+        """Ids and mask, int64 [B, L] each -> Features([B, dim], [B, L, dim])."""
         several = self.last_layers > 1
-        found = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=several)
-        hidden = found.last_hidden_state
+        output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=several)
+        hidden = output.last_hidden_state
         if several:  # the last one as the model gives it: some models normalise it at the end
-            layers = torch.stack([*found.hidden_states[-self.last_layers : -1], hidden])
+            layers = torch.stack([*output.hidden_states[-self.last_layers : -1], hidden])
             hidden = layers.sum(dim=0) if self.layer_mix == "sum" else layers.mean(dim=0)
         return Features(pool(hidden, mask, self.pooling), hidden)
 
@@ -109,7 +115,7 @@ class BertText(TextEncoder):
 
 
 def num_positions(model: Any) -> int | None:
-    """How many pieces a Hugging Face text model can place; None when there is no limit."""
+    """How many tokens a Hugging Face text model has positions for; None when there is no limit."""
     positions = getattr(model.config, "max_position_embeddings", None)
     table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
@@ -119,13 +125,15 @@ def num_positions(model: Any) -> int | None:
 
 
 class HuggingFaceText(BertText):
-    """A pre-trained BERT-like model by folder or hub id, such as Bio_ClinicalBERT, PubMedBERT, RoBERTa, the text tower
-    of CLIP (pooling=eos, max_length=77), or BiomedVLP-CXR-BERT without its heads. Remote code is never run.
+    """A pre-trained BERT-like model by folder or hub id; remote code is never run.
+
+    Such as Bio_ClinicalBERT, PubMedBERT, RoBERTa, the text encoder of CLIP (pooling=eos, max_length=77), or
+    BiomedVLP-CXR-BERT without its heads.
 
     Args:
         name: a folder with config.json, weights and tokenizer (then nothing touches the network), or a hub id.
         pooling: see `pool`.
-        max_length: texts are cut to this many pieces.
+        max_length: texts are cut to this many tokens.
         last_layers, layer_mix, checkpointing: see `BertText`.
     """
 
@@ -166,10 +174,10 @@ class TinyText(BertText):
     """A small BERT from scratch with a WordPiece vocabulary learnt from the training text.
 
     Args:
-        corpus: the training texts (given by the application).
+        corpus: the training texts (from the application).
         width, depth, heads: of the transformer; the feed-forward layer is four times as wide.
-        vocabulary_size: at most this many word pieces.
-        max_length: texts are cut to this many pieces.
+        vocabulary_size: at most this many tokens.
+        max_length: texts are cut to this many tokens.
         pooling: see `pool`.
         dropout: on hidden states and attention.
     """

@@ -17,7 +17,7 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def clean_text(text: str, how: Clean) -> str:
-    """What open_clip does to a text before its pieces are looked up (a tokenizer.json cannot say it).
+    """What open_clip does to a text before it is split into tokens (a tokenizer.json cannot say it).
 
     `whitespace` mends wrong encodings and HTML escapes and joins words by one space, `lower` also lowers the case,
     `canonicalize` also drops punctuation; `none` leaves the text as it is.
@@ -43,9 +43,12 @@ class PackedTokenizer:
 
     Args:
         definition: the content of a `tokenizer.json`.
-        max_length: texts are cut to this many pieces, special tokens included.
-        pad_id: id of the padding piece.
+        max_length: texts are cut to this many tokens, special ones included.
+        pad_id: id of the padding token.
         clean: see `clean_text`.
+
+    Raises:
+        ValueError: a max_length that leaves no room between the special tokens.
     """
 
     def __init__(self, definition: str, max_length: int, pad_id: int = 0, clean: Clean = "none") -> None:
@@ -58,7 +61,7 @@ class PackedTokenizer:
 
         least = 1 + Tokenizer.from_str(definition).num_special_tokens_to_add(False)
         if max_length < least:  # not cut at all otherwise
-            raise ValueError(f"max_length={max_length}: with the pieces that frame a text, expected {least} or more")
+            raise ValueError(f"max_length={max_length}: with the tokens that frame a text, expected {least} or more")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fast": None}
@@ -77,11 +80,11 @@ class PackedTokenizer:
         return int(self.fast.get_vocab_size(with_added_tokens=True))
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Texts -> ids, mask and word index of each piece, padded to the longest."""
-        found = self.fast.encode_batch([_encodable(clean_text(text, self.clean)) for text in texts])
-        longest = max((len(e.ids) for e in found), default=0)
+        """Texts -> ids, mask and word number of each token, one row [L] a text, padded to the longest."""
+        encodings = self.fast.encode_batch([_encodable(clean_text(text, self.clean)) for text in texts])
+        longest = max((len(e.ids) for e in encodings), default=0)
         tokens = Tokens([], [], [])
-        for encoding in found:
+        for encoding in encodings:
             missing = longest - len(encoding.ids)
             words = [-1 if word is None else word for word in encoding.word_ids]
             tokens.ids.append(encoding.ids + [self.pad_id] * missing)
@@ -180,9 +183,9 @@ def from_folder(folder: Path, kind: str | None = None) -> tuple[str, int]:
 
 
 def vocabulary_size(definition: str) -> int:
-    """One more than the highest number of a piece that a tokenizer.json defines."""
+    """One more than the highest id of a token that a tokenizer.json defines."""
     content = json.loads(definition)
-    vocabulary = content["model"]["vocab"]  # a list of pieces, or a mapping that may leave numbers out
+    vocabulary = content["model"]["vocab"]  # a list of tokens, or a mapping that may leave ids out
     last = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
     return 1 + max(last, max((token["id"] for token in content["added_tokens"]), default=0))
 
@@ -193,8 +196,8 @@ def check_vocabulary(definition: str, rows: int) -> None:
     Published tables are filled up to round numbers, by 900 of 250,000 rows at most: 2 % (or 128) are admitted.
 
     Raises:
-        ValueError: pieces without a row, or so many rows without a piece that the two cannot belong together.
+        ValueError: tokens without a row, or so many rows without a token that the two cannot belong together.
     """
-    pieces = vocabulary_size(definition)
-    if pieces > rows or rows - pieces > max(128, rows // 50):
-        raise ValueError(f"the tokenizer has {pieces} pieces, the model {rows}: they do not belong together")
+    tokens = vocabulary_size(definition)
+    if tokens > rows or rows - tokens > max(128, rows // 50):
+        raise ValueError(f"the tokenizer has {tokens} tokens, the model {rows}: they do not belong together")

@@ -126,7 +126,7 @@ class Block(nn.Module):
         return self.norm2(tokens + self._feed_forward(tokens))
 
 
-class Encoder(nn.Module):
+class Transformer(nn.Module):
     """Blocks, then a last LayerNorm where they are pre-norm: [B, L, D] -> [B, L, D]."""
 
     def __init__(self, blocks: list[Block], width: int, checkpointing: bool) -> None:
@@ -247,10 +247,10 @@ class ConvStemViT(ImageEncoder):
         for parameter in (self.class_token, self.positions):
             nn.init.trunc_normal_(parameter, std=0.02)
         blocks = [Block(width, heads, hidden, norm, activation, dropout) for _ in range(depth)]
-        self.encoder = Encoder(blocks, width, checkpointing)
+        self.encoder = Transformer(blocks, width, checkpointing)
 
     def forward(self, images: Tensor) -> Features:
-        """float32 [B, 3, H, W] -> Features([B, width], [B, H/stride * W/stride, width]), local features in rows.
+        """Images float32 [B, 3, H, W] -> Features([B, width], [B, H/stride * W/stride, width]), local features in rows.
 
         Raises:
             ValueError: H or W is not divisible by the stride.

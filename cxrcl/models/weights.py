@@ -1,4 +1,4 @@
-"""Laying the weights of a file into a tower, strictly, with a report of what came of it."""
+"""Loading the weights of a file into an encoder, strictly, with a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cxrcl.models.load_report import LoadReport, compare
 
-# Parts that published models carry beside the tower, for the task that they were trained on. Nothing else is left out
+# Parts that published models carry beside the encoder, for the task that they were trained on. Nothing else is left out
 # of a file in silence.
 KNOWN_HEADS = (
     "cls",  # BERT: masked words and next sentence
@@ -42,13 +42,18 @@ _HEAD = re.compile(rf"(\w+\.)?({'|'.join(KNOWN_HEADS)})\.")
 _CONSTANT = re.compile(rf"(.*\.)?({'|'.join(KNOWN_CONSTANTS)})")
 
 
-def is_known_head(key: str, known: Iterable[str] = ()) -> bool:
-    """A tensor of a head or a constant that a tower may leave out; `known` lists more prefixes."""
-    return bool(_HEAD.match(key) or _CONSTANT.fullmatch(key)) or key.startswith(tuple(known))
+def is_known_head(key: str, more_prefixes: Iterable[str] = ()) -> bool:
+    """Whether a tensor of this name belongs to a head, or is a constant, that an encoder may leave out."""
+    return bool(_HEAD.match(key) or _CONSTANT.fullmatch(key)) or key.startswith(tuple(more_prefixes))
 
 
-def lay_in(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Copy weights into a module of the same tensors; known heads in excess are left out.
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Copy weights into a module of the same tensors; heads that are known by name may be left over.
+
+    Args:
+        module: what they are copied into.
+        weights: tensors by the module's own names.
+        source: named in messages.
 
     Raises:
         ValueError: a tensor of the module is missing or of another shape, or an unknown one is left over.
@@ -60,7 +65,7 @@ def lay_in(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> Loa
 
 
 def demand_all(report: LoadReport, source: str) -> LoadReport:
-    """The report itself.
+    """Return a report that fits.
 
     Raises:
         ValueError: it does not fit, with the counts and examples.
@@ -70,11 +75,17 @@ def demand_all(report: LoadReport, source: str) -> LoadReport:
     return report
 
 
-def from_transformers(found: Mapping[str, Any], module: nn.Module, known: Iterable[str] = ()) -> LoadReport:
-    """The report of `from_pretrained(..., output_loading_info=True)`; `known` lists more prefixes of known heads."""
-    missing, excess = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
-    mismatched = tuple(f"{key} {list(there)} for {list(here)}" for key, there, here in sorted(found["mismatched_keys"]))
-    heads = [key for key in excess if is_known_head(key, known)]
+def from_transformers(info: Mapping[str, Any], module: nn.Module, more_prefixes: Iterable[str] = ()) -> LoadReport:
+    """The report of a load by transformers.
+
+    Args:
+        info: what `from_pretrained(..., output_loading_info=True)` returns beside the model.
+        module: the model.
+        more_prefixes: of tensors that may be left over beside known heads.
+    """
+    missing, excess = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    mismatched = tuple(f"{key} {list(there)} for {list(here)}" for key, there, here in sorted(info["mismatched_keys"]))
+    heads = [key for key in excess if is_known_head(key, more_prefixes)]
     return LoadReport(
         matched=len(module.state_dict()) - len(missing) - len(mismatched),
         missing=tuple(missing),
@@ -88,7 +99,8 @@ def read(file: Path, use_ema: bool = False) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a PyTorch file; objects of other kinds are refused.
 
     Args:
-        use_ema: of a training checkpoint of timm take the averaged weights, where it has some.
+        file: its path.
+        use_ema: take the averaged weights of a training checkpoint of timm, where it has some.
 
     Raises:
         ValueError: the file cannot be read as plain tensors.

@@ -20,7 +20,7 @@ from cxrcl import checkpoint, config, restoring
 from cxrcl.data.transforms import RadiographTransform
 from cxrcl.errors import CheckpointError, ConfigError
 from cxrcl.models.base import ImageEncoder, TextEncoder
-from cxrcl.models.saving import Saved, Seen, save_json, save_tensors, save_tokenizer, save_towers
+from cxrcl.models.saving import Preprocessing, Saved, save_json, save_tensors, save_tokenizer, save_towers
 from cxrcl.models.tokenizer import PackedTokenizer
 from cxrcl.objectives.base import Objective
 from cxrcl.sharing import exported, model_card
@@ -215,7 +215,7 @@ def _save_parts(objective: Objective, transform: RadiographTransform, folder: Pa
     if isinstance(text, TextEncoder) and isinstance(text.tokenizer, PackedTokenizer):
         save_tokenizer(text.tokenizer, folder / "tokenizer")
     assert isinstance(image, ImageEncoder | None) and isinstance(text, TextEncoder | None)
-    return save_towers(image, text, Seen(transform.spec, transform.fit, transform.eval_crop), scale, folder)
+    return save_towers(image, text, Preprocessing(transform.spec, transform.fit, transform.eval_crop), scale, folder)
 
 
 def _save_onnx(objective: Objective, transform: RadiographTransform, folder: Path) -> list[Written]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from cxrcl.models import folders
 from cxrcl.models.load_report import LoadReport
-from cxrcl.models.weights import is_known_head, lay_in, read
+from cxrcl.models.weights import is_known_head, load_weights, read
 
 OPEN_CLIP = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_model_name": "x", "hf_tokenizer_name": "x"}}
 COLOURS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
@@ -217,10 +217,10 @@ def test_a_hub_entry_is_fetched_as_a_folder(hf: Path, monkeypatch: pytest.Monkey
 # -------------------------------------------------------------------------------------------------- weights
 
 
-def test_lay_in_is_strict_but_for_known_heads() -> None:
+def test_load_weights_is_strict_but_for_known_heads() -> None:
     given = nn.Linear(2, 3).state_dict() | {"bert.pooler.dense.bias": torch.zeros(2), "a.position_ids": torch.zeros(2)}
     module = nn.Linear(2, 3)
-    report = lay_in(module, given, "x")
+    report = load_weights(module, given, "x")
     assert torch.equal(module.weight, given["weight"])
     assert str(report) == "2 tensors matched, 2 of known heads ignored"
     before = module.weight.clone()
@@ -229,9 +229,9 @@ def test_lay_in_is_strict_but_for_known_heads() -> None:
         ({"weight": torch.zeros(2, 2)}, r"1 tensors matched, 1 mismatched \(weight \[2, 2\] for \[3, 2\]\)"),
     ):
         with pytest.raises(ValueError, match=said):
-            lay_in(module, {"bias": torch.ones(3), "weight": torch.ones(3, 2), **change}, "x")
+            load_weights(module, {"bias": torch.ones(3), "weight": torch.ones(3, 2), **change}, "x")
     with pytest.raises(ValueError, match=r"1 missing \(weight\)"):
-        lay_in(module, {"bias": torch.ones(3)}, "x")
+        load_weights(module, {"bias": torch.ones(3)}, "x")
     assert torch.equal(module.weight, before) and not torch.equal(module.bias, torch.ones(3))
 
 

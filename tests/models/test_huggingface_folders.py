@@ -146,5 +146,5 @@ def test_heads_of_masked_words_are_known(tmp_path: Path, kind: str, own: str) ->
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     """A clinical BERT's 28,996 pieces would index a table of 30,522 rows without any error."""
     builders.save_text(tmp_path, vocab_size=400)
-    with pytest.raises(ValueError, match=r"the tokenizer has \d+ pieces, the model 400: they do not belong together"):
+    with pytest.raises(ValueError, match=r"the tokenizer has \d+ tokens, the model 400: they do not belong together"):
         HuggingFaceText(str(tmp_path), max_length=30)

@@ -162,7 +162,7 @@ def test_a_size_that_does_not_fit_is_one_line_with_the_nearest_that_does(
     for name, size, nearest in (("clip", 33, 32), ("clip", 45, 48), ("biomed", 225, 224)):
         with pytest.raises(ValueError, match=rf"size={size} is not a multiple of the patch .*: set size={nearest}$"):
             OpenClipImage(str(models[name][0]), size=size)
-    with pytest.raises(ValueError, match="size=96: the attention pooling of this tower takes 64 pixels only"):
+    with pytest.raises(ValueError, match="size=96: the attention pooling of this encoder takes 64 pixels only"):
         OpenClipImage(str(models["resnet"][0]), size=96)
 
 
@@ -189,7 +189,7 @@ def test_without_projection_features_are_those_before_it(models: dict[str, tuple
         pooled = features(before).pooled
         assert pooled.shape == (3, before.dim) and before.dim == before.local_dim != whole.dim == 24
         assert (projected(model, pooled) - features(whole).pooled).abs().max() < 1e-5
-    with pytest.raises(ValueError, match="projection=false: the attention pooling of this tower is its projection"):
+    with pytest.raises(ValueError, match="projection=false: the attention pooling of this encoder is its projection"):
         OpenClipImage(str(models["resnet"][0]), projection=False)
 
 
@@ -247,7 +247,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(own: Path) -> None:
     config = copy.deepcopy(CLIP)
     config["text_cfg"]["vocab_size"] = 100
     save_open_clip(own, config)
-    with pytest.raises(ValueError, match="the tokenizer has 49408 pieces, the model 100: they do not belong together"):
+    with pytest.raises(ValueError, match="the tokenizer has 49408 tokens, the model 100: they do not belong together"):
         OpenClipText(str(own))
 
 
@@ -339,7 +339,7 @@ def test_a_text_tower_that_is_no_plain_bert_needs_a_config(models: dict[str, tup
         OpenClipText(str(tmp_path))
     with pytest.raises(ValueError, match="hf_config: no model_type among hidden_size"):
         OpenClipText(str(tmp_path), hf_config={"hidden_size": 3})
-    with pytest.raises(ValueError, match=r"hf_config: the text tower of .* is open_clip's own"):
+    with pytest.raises(ValueError, match=r"hf_config: the text encoder of .* is open_clip's own"):
         OpenClipText(str(models["clip"][0]), hf_config={"model_type": "bert"})
 
 
@@ -384,7 +384,7 @@ def test_weights_beside_a_folder_are_refused(own: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({**CLIP, "vision_cfg": {**VIT, "no_such": 1}}, "open_clip cannot make this tower: .*no_such"),
+        ({**CLIP, "vision_cfg": {**VIT, "no_such": 1}}, "open_clip cannot make this encoder: .*no_such"),
         ({**CLIP, "vision_cfg": {**VIT, "pool_type": "none"}}, r"vision_cfg\.pool_type=none: .* does not pool"),
     ],
 )

@@ -23,12 +23,12 @@ from cxrcl.data.transforms import RadiographTransform
 from cxrcl.models.huggingface import HuggingFaceVision
 from cxrcl.models.image import TimmEncoder
 from cxrcl.models.open_clip import OpenClipImage, OpenClipText
-from cxrcl.models.saving import Saved, Seen, save_tensors, save_tokenizer, save_towers
+from cxrcl.models.saving import Preprocessing, Saved, save_tensors, save_tokenizer, save_towers
 from cxrcl.models.text import HuggingFaceText
 from cxrcl.models.tokenizer import PackedTokenizer, clip_bpe
 from cxrcl.types import ImageSpec
 
-SEEN = Seen(ImageSpec(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), "crop")
+PREPROCESSING = Preprocessing(ImageSpec(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), "crop")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -37,8 +37,10 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     builders.refuse_network(monkeypatch)
 
 
-def save(folder: Path, image: Any = None, text: Any = None, seen: Seen = SEEN) -> tuple[list[Saved], list[str]]:
-    return save_towers(image, text, seen, 20.0, folder)
+def save(
+    folder: Path, image: Any = None, text: Any = None, preprocessing: Preprocessing = PREPROCESSING
+) -> tuple[list[Saved], list[str]]:
+    return save_towers(image, text, preprocessing, 20.0, folder)
 
 
 def near(one: Tensor, other: Tensor) -> bool:
@@ -59,7 +61,11 @@ def test_image_towers_of_transformers(tmp_path: Path, kind: str, size: int) -> N
     getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path / "given")
     tower = HuggingFaceVision(str(tmp_path / "given"), size=size, pooling="mean")
     builders.perturb(tower)
-    (saved,), lines = save(tmp_path, image=tower, seen=Seen(ImageSpec(size, SEEN.spec.mean, SEEN.spec.std), "pad"))
+    (saved,), lines = save(
+        tmp_path,
+        image=tower,
+        preprocessing=Preprocessing(ImageSpec(size, PREPROCESSING.spec.mean, PREPROCESSING.spec.std), "pad"),
+    )
     assert not lines and saved.folder == "image_encoder"
     model = transformers.AutoModel.from_pretrained(tmp_path / "image_encoder").eval()
     films = pictures(size)
@@ -80,15 +86,15 @@ def stripes(height: int, width: int) -> Image.Image:
     return Image.fromarray(film)
 
 
-def readers(folder: Path, seen: Seen) -> dict[str, Any]:
+def readers(folder: Path, preprocessing: Preprocessing) -> dict[str, Any]:
     """Preprocessing as each library takes it from its folder: a film -> [3, S, S]."""
     (folder / "given").mkdir()
     builders.save_open_clip(folder / "given", CLIP)
     transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=8, **SIZES)).save_pretrained(folder / "hf")
     own = HuggingFaceVision(str(folder / "hf"), mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0))  # the transform has others
-    save(folder / "a", image=own, seen=seen)
-    save(folder / "b", image=TimmEncoder("test_resnet", size=32), seen=seen)
-    save(folder / "c", OpenClipImage(str(folder / "given")), OpenClipText(str(folder / "given")), seen)
+    save(folder / "a", image=own, preprocessing=preprocessing)
+    save(folder / "b", image=TimmEncoder("test_resnet", size=32), preprocessing=preprocessing)
+    save(folder / "c", OpenClipImage(str(folder / "given")), OpenClipText(str(folder / "given")), preprocessing)
     processor = transformers.AutoImageProcessor.from_pretrained(folder / "a" / "image_encoder")
     model = timm.create_model(f"local-dir:{folder / 'b' / 'image_encoder'}", pretrained=True)
     of_timm: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
@@ -103,9 +109,9 @@ def readers(folder: Path, seen: Seen) -> dict[str, Any]:
 @pytest.mark.parametrize("fit", ["pad", "crop", "squash"])
 def test_what_the_folders_do_to_a_film(tmp_path: Path, fit: Any) -> None:
     """The same on films of the model's size, and nearly so elsewhere; timm pads with the mean."""
-    seen = Seen(SEEN.spec, fit)
-    transform = RadiographTransform(seen.spec, fit)
-    for name, read in readers(tmp_path, seen).items():
+    preprocessing = Preprocessing(PREPROCESSING.spec, fit)
+    transform = RadiographTransform(preprocessing.spec, fit)
+    for name, read in readers(tmp_path, preprocessing).items():
         for film in (stripes(32, 32), stripes(192, 144), stripes(144, 192)):
             batch = batch_of(torch.from_numpy(transform.geometry(np.asarray(film), None)[None, None]))
             expected = transform.finish(batch).images
@@ -119,8 +125,8 @@ def test_what_the_folders_do_to_a_film(tmp_path: Path, fit: Any) -> None:
 def test_the_share_of_the_square_that_is_read(tmp_path: Path) -> None:
     film = stripes(64, 64)
     middle = torch.from_numpy(np.asarray(film)[16:48, 16:48] / np.float32(255))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (SEEN.spec.mean, SEEN.spec.std))
-    found = readers(tmp_path, Seen(SEEN.spec, "squash", 0.5))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PREPROCESSING.spec.mean, PREPROCESSING.spec.std))
+    found = readers(tmp_path, Preprocessing(PREPROCESSING.spec, "squash", 0.5))
     for name in ("transformers", "timm"):
         assert near(found[name](film), (middle - mean) / std), name
 
@@ -132,7 +138,7 @@ def test_text_towers_of_transformers_and_their_tokenizer(tmp_path: Path, kind: s
     tower = HuggingFaceText(str(tmp_path / "given"), pooling="cls", max_length=12)
     builders.perturb(tower)
     (saved,), lines = save(tmp_path, text=tower)
-    assert not lines and "cut to 12 pieces; pooling is `cls` over the last layer" in saved.note
+    assert not lines and "cut to 12 tokens; pooling is `cls` over the last layer" in saved.note
     folder = tmp_path / "text_encoder"
     model = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -172,14 +178,18 @@ def test_towers_of_timm(tmp_path: Path, name: str, size: int, options: dict[str,
     for part in tower.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.add_(0.3)  # type: ignore[union-attr]
-    (saved,), lines = save(tmp_path, image=tower, seen=Seen(ImageSpec(size, SEEN.spec.mean, SEEN.spec.std), "pad"))
+    (saved,), lines = save(
+        tmp_path,
+        image=tower,
+        preprocessing=Preprocessing(ImageSpec(size, PREPROCESSING.spec.mean, PREPROCESSING.spec.std), "pad"),
+    )
     assert not lines and saved.code == 'timm.create_model("local-dir:image_encoder", pretrained=True)'
     model = timm.create_model(f"local-dir:{tmp_path / 'image_encoder'}", pretrained=True).eval()
     films = pictures(size)
     assert near(model(films), tower(films).pooled)
     config = timm.data.resolve_model_data_config(model)
     assert [*config["input_size"]] == [3, size, size]
-    assert ((*config["mean"],), (*config["std"],)) == (SEEN.spec.mean, SEEN.spec.std)
+    assert ((*config["mean"],), (*config["std"],)) == (PREPROCESSING.spec.mean, PREPROCESSING.spec.std)
 
 
 # ------------------------------------------------------------------------------------------------------ open_clip
@@ -199,8 +209,8 @@ def test_a_model_of_open_clip(tmp_path: Path, bert: bool, size: int | None) -> N
     towers: list[Any] = [OpenClipImage(str(given), size=size), OpenClipText(str(given))]
     for tower in towers:
         builders.perturb(tower)
-    seen = Seen(ImageSpec(size or 32, SEEN.spec.mean, SEEN.spec.std), "crop")
-    (saved,), lines = save(tmp_path, *towers, seen=seen)
+    preprocessing = Preprocessing(ImageSpec(size or 32, PREPROCESSING.spec.mean, PREPROCESSING.spec.std), "crop")
+    (saved,), lines = save(tmp_path, *towers, preprocessing=preprocessing)
     folder = tmp_path / "open_clip"
     assert not lines and saved.folder == "open_clip" and ("nowhere/no-bert" in saved.note) == bert
     if bert:  # as the note says
@@ -216,7 +226,7 @@ def test_a_model_of_open_clip(tmp_path: Path, bert: bool, size: int | None) -> N
     assert abs(float(model.logit_scale.exp()) - 20.0) < 1e-4
     assert (transform.transforms[-1].mean, transform.transforms[-1].std) == ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
     again = OpenClipImage(str(folder)).eval()
-    assert again.spec == seen.spec and torch.equal(again(films).pooled, towers[0](films).pooled)
+    assert again.spec == preprocessing.spec and torch.equal(again(films).pooled, towers[0](films).pooled)
 
 
 # ------------------------------------------------------------------------------------------------ towers of none
@@ -241,7 +251,7 @@ def test_half_a_model_of_open_clip_has_no_folder(tmp_path: Path) -> None:
         (OpenClipImage(one, projection=False), OpenClipText(one)),
     ):
         saved, lines = save(tmp_path / "out", *towers)
-        assert not saved and "open_clip loads both towers of one model" in lines[0]
+        assert not saved and "open_clip loads both encoders of one model" in lines[0]
 
 
 # -------------------------------------------------------------------------------------------------------- tensors

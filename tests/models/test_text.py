@@ -281,7 +281,7 @@ def test_weights_without_some_tensors_are_refused(bert: Path, tmp_path: Path) ->
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:
     builders.save_text(tmp_path, vocab_size=50)
-    with pytest.raises(ValueError, match=r"the tokenizer has \d+ pieces, the model 50: they do not belong together"):
+    with pytest.raises(ValueError, match=r"the tokenizer has \d+ tokens, the model 50: they do not belong together"):
         HuggingFaceText(str(tmp_path), max_length=30)
 
 

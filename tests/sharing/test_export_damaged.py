@@ -148,7 +148,7 @@ def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
         (lambda model: model["image_encoder"].update(size=10**6), r"expected 10000 pixels at most"),
         (lambda model: model["image_encoder"].update(std=[0.2, 0, 0.2]), r"std above 0"),
         (lambda model: model["objective"]["image_head"].update(out_dim=10**30), r"cannot be made \(TypeError: empty"),
-        (lambda model: model["text_encoder"].update(pad_id=10**9), r"pad_id=1000000000: the model has \d+ pieces"),
+        (lambda model: model["text_encoder"].update(pad_id=10**9), r"pad_id=1000000000: the model has \d+ tokens"),
         (lambda model: model["text_encoder"]["config"].update(num_attention_heads=0), r"\(ZeroDivisionError: "),
     ],
 )
