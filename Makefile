@@ -32,7 +32,7 @@ endif
 	@touch $@
 
 demo: $(STAMP)
-	@"$(BIN)/python" -m cxrcl.demo
+	@"$(BIN)/python" -m cxrcl demo
 
 test: $(STAMP)
 	"$(BIN)/python" -m pytest -m 'not slow' -n $(JOBS)

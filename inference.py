@@ -1,6 +1,6 @@
-"""Read films with a checkpoint: `python inference.py --checkpoint FILE --image FILE|FOLDER ...`."""
+"""Read images with a checkpoint: `python inference.py --checkpoint FILE --image FILE|FOLDER ...`."""
 
-from cxrcl.cli import inference
+from cxrcl.commands.inference import main
 
 if __name__ == "__main__":
-    inference()
+    main()

@@ -1,4 +1,4 @@
-"""cxrcl: config-driven contrastive learning on chest X-rays. `cxrcl.load(checkpoint)` reads films from Python."""
+"""cxrcl: config-driven contrastive learning on chest X-rays. `cxrcl.load(checkpoint)` reads images from Python."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,21 @@
 """Mistakes that a person can mend: the command line prints them as one line and exits with 2."""
 
+from __future__ import annotations
+
+RESEARCH_ONLY = "Research use only; not for diagnosis."  # stands beside every score that is shown
+
 
 class UserError(ValueError):
-    """What was found, what was expected, and the remedy, in one line."""
+    """What was found, what was expected, and the remedy, in one line.
+
+    Args:
+        argument: the name of the argument, of the function or class that raises this, which mends the mistake. Whoever
+            knows where that argument comes from can say so (`cxrcl.app.overrides`).
+    """
+
+    def __init__(self, message: str = "", *, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class ConfigError(UserError):

@@ -1,34 +1,6 @@
-"""Time this package against plain forms of the same work: `python scripts/benchmark.py losses` (docs/benchmarks.md)."""
+"""Time this package against plain forms of the same work: `python scripts/benchmark.py losses`."""
 
-from __future__ import annotations
-
-import importlib
-import pkgutil
-from types import ModuleType
-
-import benchmarks
-
-from cxrcl.cli import Parser, guarded
-
-
-def subcommands() -> dict[str, ModuleType]:
-    """Modules of scripts/benchmarks that can run: adding one adds a file there and edits nothing."""
-    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    modules = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
-    return {name: module for name, module in modules.items() if hasattr(module, "run")}
-
-
-def main() -> None:
-    parser = Parser(prog="benchmark.py", description=(__doc__ or "").split(":")[0])
-    chosen = parser.add_subparsers(metavar="WHAT", required=True)
-    for name, module in subcommands().items():
-        summary = (module.__doc__ or "").splitlines()[0]
-        command = chosen.add_parser(name, help=summary, description=summary)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    given = parser.parse_args()
-    given.run(given)
-
+from cxrcl.commands.benchmark import main
 
 if __name__ == "__main__":
-    guarded(main)
+    main()

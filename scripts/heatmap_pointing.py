@@ -1,9 +1,9 @@
-"""Does a heat-map point at what is drawn? The pointing game (Zhang et al. 2016) on phantom films with one finding.
+"""Does a heat-map point at what is drawn? The pointing game (Zhang et al. 2016) on phantom images with one finding.
 
     python scripts/heatmap_pointing.py outputs/demo/checkpoints/best.pt
 
-A hit is a map whose peak lies in the finding's box. Beside it stand the mean share of the film that the box takes (a
-peak anywhere), and the hits of the same film's maps of all other labels (a model that always looks at the lungs).
+A hit is a map whose peak lies in the finding's box. Beside it stand the mean share of the image that the box takes (a
+peak anywhere), and the hits of the same image's maps of all other labels (a model that always looks at the lungs).
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrcl.cli import Parser, guarded
+from cxrcl.commands.entry import Parser, guarded
 from cxrcl.data.phantom.anatomy import Body, Pose
 from cxrcl.data.phantom.render import render
 from cxrcl.data.phantom.study import PATHOLOGIES, Study, sample_finding
 from cxrcl.errors import ConfigError
-from cxrcl.inference import heatmaps, reading
+from cxrcl.inference import heatmaps, predict
 from cxrcl.inference.explaining import label_scores, peak
-from cxrcl.inference.questions import Asked, questions
+from cxrcl.inference.questions import Questions, answerer_for
 from cxrcl.objectives.gloria import Gloria
 
 Box = tuple[float, float, float, float]
 KINDS = ("labels", "grad_cam", "attention")
 
 
-def draw_films(number: int, size: int, seed: int) -> list[tuple[np.ndarray, str, str, Box]]:
-    """(uint8 [size, size], label, phrase, box) of frontal films with one affirmed finding, labels in turn."""
-    films = []
+def draw_images(number: int, size: int, seed: int) -> list[tuple[np.ndarray, str, str, Box]]:
+    """(uint8 [size, size], label, phrase, box) of frontal images with one affirmed finding, labels in turn."""
+    images = []
     for k in range(number):
         kind = PATHOLOGIES[k % len(PATHOLOGIES)]
         rng = np.random.default_rng([seed, k])
@@ -41,25 +41,25 @@ def draw_films(number: int, size: int, seed: int) -> list[tuple[np.ndarray, str,
         finding = sample_finding(kind, rng)
         while not finding.certain:
             finding = sample_finding(kind, rng)
-        film, drawn = render(Study("p", "s", 1, body, (finding,), ("PA",), 0.4), pose, size)
+        image, drawn = render(Study("p", "s", 1, body, (finding,), ("PA",), 0.4), pose, size)
         box = drawn[0].box
         assert box is not None
         words = [word for word in (finding.side, finding.zone) if word]
-        films.append((film, kind, " ".join([*words, kind.lower()]), box))
-    return films
+        images.append((image, kind, " ".join([*words, kind.lower()]), box))
+    return images
 
 
-def grids(restored: reading.Restored, films: list[Any], kind: str) -> dict[str, np.ndarray]:
-    """Maps [N, h, w] of all films for each label, or with attention for each phrase."""
-    model: Any = restored.model
-    squares = torch.cat(list(_squares(restored, [film for film, *_ in films])))
+def grids(loaded: predict.LoadedModel, images: list[Any], kind: str) -> dict[str, np.ndarray]:
+    """Maps [N, h, w] of all images for each label, or with attention for each phrase."""
+    model: Any = loaded.model
+    squares = torch.cat(list(_squares(loaded, [image for image, *_ in images])))
     if kind == "attention":
         if not isinstance(model, Gloria):
             raise ConfigError(f"--map attention: {type(model).__name__} has no attention of words; use --map labels")
-        phrases = sorted({phrase for _, _, phrase, _ in films})
+        phrases = sorted({phrase for _, _, phrase, _ in images})
         return {phrase: heatmaps.attention(model, squares, phrase)[0][:, 0].numpy() for phrase in phrases}
-    asked = questions(model, restored.stored, Asked(labels=list(PATHOLOGIES)), restored.device)
-    scores = label_scores(model, asked, squares)
+    answerer = answerer_for(model, loaded.recipe, Questions(labels=list(PATHOLOGIES)), loaded.device)
+    scores = label_scores(model, answerer, squares)
     if kind == "grad_cam":
         maps, layer = heatmaps.grad_cam(model, scores, squares)
         name = f"Grad-CAM at {layer}"
@@ -69,11 +69,11 @@ def grids(restored: reading.Restored, films: list[Any], kind: str) -> dict[str, 
     return dict(zip(PATHOLOGIES, maps.numpy().swapaxes(0, 1), strict=True))
 
 
-def _squares(restored: reading.Restored, films: list[np.ndarray]) -> Any:
-    for found in restored.each(films, 32, lambda batch: batch[:, None]):
-        if isinstance(found, Exception):
-            raise found
-        yield found
+def _squares(loaded: predict.LoadedModel, images: list[np.ndarray]) -> Any:
+    for square in loaded.map_images(images, 32, lambda batch: batch[:, None]):
+        if isinstance(square, Exception):
+            raise square
+        yield square
 
 
 def main() -> None:
@@ -81,26 +81,26 @@ def main() -> None:
     parser.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt file of a training, or an exported folder"
     )
-    parser.add_argument("--films", type=int, default=600, help="how many to draw (default: %(default)s)")
+    parser.add_argument("--images", "--films", type=int, default=600, help="how many to draw (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=12345, help="of the films, which no training saw (default: %(default)s)"
+        "--seed", type=int, default=12345, help="of the images, which no training saw (default: %(default)s)"
     )
-    parser.add_argument("--size", type=int, default=96, help="of the films, in pixels (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=96, help="of the images, in pixels (default: %(default)s)")
     parser.add_argument("--map", choices=KINDS, default="labels", help="labels: what inference.py draws for labels")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
-    restored = reading.restore(given.checkpoint, torch.device("cpu"), precision="fp32")
-    films = draw_films(given.films, given.size, given.seed)
-    with restored.ready():
-        maps = grids(restored, films, given.map)
-    crop = restored.transform.evaluation_crop(given.size, given.size)
+    loaded = predict.load_model(given.checkpoint, torch.device("cpu"), precision="fp32")
+    images = draw_images(given.images, given.size, given.seed)
+    with loaded.inference_mode():
+        maps = grids(loaded, images, given.map)
+    crop = loaded.transform.evaluation_crop(given.size, given.size)
 
     def hit(cells: np.ndarray, box: Box) -> bool:
         x, y = peak(cells, crop, given.size, given.size)
         return box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
     rows: dict[str, list[tuple[float, float, float]]] = {label: [] for label in PATHOLOGIES}
-    for k, (_, label, phrase, box) in enumerate(films):
+    for k, (_, label, phrase, box) in enumerate(images):
         own = phrase if given.map == "attention" else label
         others = [hit(maps[name][k], box) for name in maps if name != own and not name.endswith(label.lower())]
         area = (box[2] - box[0]) * (box[3] - box[1])
@@ -110,10 +110,10 @@ def main() -> None:
     print(f"{'label':28s}  hits  area of box  hits of other labels' maps")
     for label, (hits, area, other) in [*figures.items(), ("all", every)]:
         print(f"{label:28s}  {hits:.3f}  {area:.3f}        {other:.3f}")
-    half = 1.96 * math.sqrt(every[0] * (1 - every[0]) / len(films))
-    print(f"{len(films)} films; 95 % interval of all hits {every[0] - half:.3f} to {every[0] + half:.3f}")
+    half = 1.96 * math.sqrt(every[0] * (1 - every[0]) / len(images))
+    print(f"{len(images)} images; 95 % interval of all hits {every[0] - half:.3f} to {every[0] + half:.3f}")
     if given.json is not None:
-        content = {"films": len(films), "map": given.map, "all": [float(v) for v in every], "labels": figures}
+        content = {"images": len(images), "map": given.map, "all": [float(v) for v in every], "labels": figures}
         given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxrcl.cli import Parser, guarded
+from cxrcl.commands.entry import Parser, guarded
 from cxrcl.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -60,11 +60,12 @@ def tiny_run() -> list[str]:
 @pytest.fixture(scope="session")
 def trained(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a CLIP trained for two steps."""
-    from cxrcl import app, cli
+    from cxrcl.app.train import train
+    from cxrcl.commands.hydra import compose
 
     folder = tmp_path_factory.mktemp("run")
     overrides = [*TINY_RUN, *TINY_TEXT, "evals=[]", f"data.root='{tiny_set}'", f"run_dir='{folder}'"]
-    return app.train(cli.compose("train", overrides)).checkpoint
+    return train(compose("train", overrides)).checkpoint
 
 
 @pytest.fixture

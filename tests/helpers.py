@@ -21,16 +21,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl import config, distributed
+from cxrcl import distributed
+from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.distributed import Runtime
-from cxrcl.evaluation.look import Evaluation, Evaluator, Look
+from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, Evaluators
+from cxrcl.evaluation.shared_pass import SharedPass
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Linear
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Batch, Features, ImageSpec, Text, Tokens
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = (*config.OWN_PACKAGES, "helpers")
+PACKAGES = (*OWN_PACKAGES, "helpers")
 LABELS = ("No Finding", "Cardiomegaly", "Edema")
 
 
@@ -195,9 +197,9 @@ def assert_same(one: Sequence[Tensor], other: Sequence[Tensor], leaves: Sequence
 # ------------------------------------------------------------------------------------------ evaluation data
 
 
-def figures_of(evaluator: Any, model: Any, runtime: Any, batch_size: int = 64) -> dict[str, float]:
-    """What one evaluator finds in a model."""
-    return Evaluation({"it": evaluator}, evaluator.data, batch_size)(model, runtime)["it"]
+def metrics_of(evaluator: Any, model: Any, runtime: Any, batch_size: int = 64) -> dict[str, float]:
+    """The metrics of one evaluator for a model."""
+    return dict(Evaluators({"it": evaluator}, evaluator.data, batch_size)(model, runtime)["it"].metrics)
 
 
 class FixedData:
@@ -253,11 +255,11 @@ class StopsRun(Evaluator):
     def __init__(self) -> None:
         self.count = 0
 
-    def run(self, look: Look) -> dict[str, float]:
+    def run(self, shared: SharedPass) -> EvaluatorResult:
         self.count += 1
         if self.count == StopsRun.at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return {"count": float(self.count)}
+        return EvaluatorResult({"count": float(self.count)})
 
 
 # --------------------------------------------------------------------------------------------- processes
@@ -345,7 +347,7 @@ SMALL = (
 
 @functools.lru_cache(maxsize=64)
 def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    from cxrcl.cli import compose
+    from cxrcl.commands.hydra import compose
 
     return compose(name, list(overrides))
 

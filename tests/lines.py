@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from cxrcl.checkpoint.content import TrainingState
 from cxrcl.distributed import Runtime
+from cxrcl.evaluation.evaluator import EvaluatorResult
 from cxrcl.objectives.base import Objective
-from cxrcl.optim import Constant, Schedule
-from cxrcl.tracking import Tracker
-from cxrcl.trainer import Plan, Precision, Trainer
+from cxrcl.training.optim import Constant, Schedule
+from cxrcl.training.tracking import Tracker
+from cxrcl.training.trainer import Plan, Precision, Trainer
 from cxrcl.types import Batch, Features, StepOutput
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
@@ -81,8 +83,8 @@ class Kept:
         self.saved: list[tuple[int, float | None]] = []
         self.state: Any = None
 
-    def save(self, state: Mapping[str, Any], score: float | None) -> None:
-        self.saved.append((state["progress"]["step"], score))
+    def save(self, state: TrainingState, score: float | None) -> None:
+        self.saved.append((state.progress.step, score))
         self.state = state
 
 
@@ -94,7 +96,7 @@ class Recorded(Tracker):
     def say(self, line: str) -> None:
         self.said.append(line)
 
-    def figures(self, step: int, values: Mapping[str, float], show: str | None = None) -> None:
+    def metrics(self, step: int, values: Mapping[str, float], show: str | None = None) -> None:
         self.values.setdefault(step, {}).update(values)
 
 
@@ -148,7 +150,9 @@ def trainer(
         Recorded(),
         Kept(),
         lambda batch: batch,
-        lambda model, runtime: {name: each.run(model, runtime) for name, each in (evaluators or {}).items()},
+        lambda model, runtime: {
+            name: EvaluatorResult(each.run(model, runtime)) for name, each in (evaluators or {}).items()
+        },
         {"config": {"name": "test"}},
     )
 

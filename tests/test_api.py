@@ -13,17 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import as_checkpoint, plain_checkpoint, write_plain
 from helpers import PACKAGES, ROOT, TinyImages
 from PIL import Image
 
 import cxrcl
-from cxrcl import api, assemble, checkpoint, cli, restoring
+from cxrcl import api
+from cxrcl.app import restore as restoring
+from cxrcl.app.model import build_model, build_transform, prepare
+from cxrcl.commands.inference import main as inference
 from cxrcl.data import manifest
-from cxrcl.data.loader import Feed
+from cxrcl.data.loader import BatchReader
 from cxrcl.data.splits import Splits
 from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError, ConfigError, DataError
-from cxrcl.evaluation.look import Look, embeddings
+from cxrcl.evaluation.shared_pass import SharedPass, embedding_request
 
 LINEAR = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
 CLIP = {"_target_": "cxrcl.objectives.clip.Clip", "image_head": LINEAR, "text_head": LINEAR}
@@ -39,15 +43,15 @@ def make(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
     folder = tmp_path_factory.mktemp("made")
 
     def write(objective: dict[str, Any] | None = None, **config: Any) -> Path:
-        state = checkpoint.load(trained)
+        state = plain_checkpoint(trained)
         state["config"] |= config
         if objective is not None:
             state["config"]["model"]["objective"] = objective
             torch.manual_seed(0)
-            model = assemble.build_model(state["config"]["model"], state["config"]["labels"], None, PACKAGES)
+            model = build_model(state["config"]["model"], state["config"]["labels"], None, PACKAGES)
             state["model"] = model.state_dict()
         path = folder / f"{len(list(folder.iterdir()))}.pt"
-        checkpoint.save(state, path)
+        write_plain(state, path)
         return path
 
     return write
@@ -72,15 +76,15 @@ def near(one: np.ndarray, other: np.ndarray, within: float = 1e-6) -> bool:
 
 def test_images_are_embedded_as_by_the_evaluators(trained: Path, tiny_set: Path, model: api.Model) -> None:
     runtime = Runtime(0, 1, torch.device("cpu"))
-    state = checkpoint.load(trained)
-    clip: Any = restoring.restore_model(state)
-    transform = assemble.build_transform(state["config"]["transform"], clip, PACKAGES)
+    state = plain_checkpoint(trained)
+    clip: Any = restoring.restore_model(as_checkpoint(state))
+    transform = build_transform(state["config"]["transform"], clip, PACKAGES)
     data = manifest.load(tiny_set)
     no_texts: Any = None
-    splits = Splits(data, transform, no_texts, None, assemble.prepare(transform, runtime), Feed(0))
+    splits = Splits(data, transform, no_texts, None, prepare(transform, runtime), BatchReader(0))
     with torch.no_grad():
-        look = Look(clip, runtime, splits, 64, [embeddings(clip, ["valid"])])
-        expected = look.rows("embedding", ["valid"])
+        shared = SharedPass(clip, runtime, splits, 64, [embedding_request(clip, ["valid"])])
+        expected = shared.rows("embedding", ["valid"])
     found = model.embed_images(splits.column("valid", "path"))
     assert near(found, expected.numpy()) and np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
 
@@ -100,7 +104,7 @@ def test_probabilities_are_those_that_inference_prints(
     images = [str(film) for film in films]
     arguments = ["inference.py", "--checkpoint", str(trained), "--json", *prompts, "--image", *images]
     monkeypatch.setattr(sys, "argv", arguments)
-    cli.inference()
+    inference()
     printed = json.loads(capsys.readouterr().out)
     found = model.zero_shot(films, own)
     assert near(found, np.array([[*e["probabilities"].values()] for e in printed["images"]], dtype=np.float32))
@@ -113,7 +117,7 @@ def test_a_classifier_gives_the_sigmoids_of_its_labels(make: Make, films: list[P
     path = make(CLASSIFY)
     classifier = cxrcl.load(path, device="cpu")
     assert classifier.labels == ("No Finding", "Cardiomegaly", "Edema") and "sigmoid" in str(classifier.rule)
-    last: Any = restoring.restore_model(checkpoint.load(path)).classifier
+    last: Any = restoring.restore_model(as_checkpoint(plain_checkpoint(path))).classifier
     with torch.no_grad():
         expected = last(torch.from_numpy(classifier.encode_images(films))).sigmoid().numpy()
     assert near(classifier.classify(films), expected)
@@ -145,7 +149,7 @@ def test_neither_batch_size_nor_order_changes_a_row(trained: Path, model: api.Mo
 def test_batches_are_no_larger_than_asked(trained: Path, films: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     two = cxrcl.load(trained, device="cpu", batch_size=2)
     seen: list[int] = []
-    encoder = two._restored.objective.image_encoder
+    encoder = two._loaded.objective.image_encoder
     encoder.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     two.embed_images(films)
     assert seen == [2, 2, 1]
@@ -252,7 +256,7 @@ def test_changed_sentences_change_the_result(model: api.Model, films: list[Path]
     ("labels", "said"),
     [
         (["Cardiomegally"], "no sentences for 'Cardiomegally' .did you mean `Cardiomegaly`"),
-        (["Edema", "Edema"], "Edema stands twice"),
+        (["Edema", "Edema"], "Edema is named twice"),
         ([], "expected one or more"),
         ({}, "expected one or more"),
         ("Edema", "expected a list"),
@@ -305,7 +309,7 @@ def test_precision_is_that_of_training_unless_said_otherwise(make: Make, model: 
 
 
 def test_a_package_of_ones_own_is_admitted_by_name(make: Make, trained: Path, films: list[Path]) -> None:
-    towers = {**checkpoint.load(trained)["config"]["model"], "image_encoder": TinyImages().node()}
+    towers = {**plain_checkpoint(trained)["config"]["model"], "image_encoder": TinyImages().node()}
     path = make(SIMCLR, model=towers)
     with pytest.raises(ConfigError, match="helpers"):
         cxrcl.load(path, device="cpu")
@@ -345,7 +349,7 @@ def test_the_process_stays_as_it_was(trained: Path, films: list[Path], monkeypat
     with pytest.raises(DataError):
         model.embed_images(["absent.png"])
     assert settings() == before
-    assert not model._restored.objective.training
+    assert not model._loaded.objective.training
 
 
 def test_the_checkpoint_is_enough(trained: Path, films: list[Path], model: api.Model, tmp_path: Path) -> None:
@@ -357,9 +361,9 @@ def test_the_checkpoint_is_enough(trained: Path, films: list[Path], model: api.M
 
 
 def test_a_setting_of_another_version_names_the_file(trained: Path, tmp_path: Path) -> None:
-    state = checkpoint.load(trained)
+    state = plain_checkpoint(trained)
     state["config"]["transform"]["blur_px"] = 0.5
-    checkpoint.save(state, tmp_path / "old.pt")
+    write_plain(state, tmp_path / "old.pt")
     with pytest.raises(ConfigError, match=r"old\.pt: transform\.blur_px=0\.5"):
         cxrcl.load(tmp_path / "old.pt")
 
@@ -404,7 +408,7 @@ def test_heat_maps_lie_on_the_films(model: api.Model, films: list[Path]) -> None
 
 def test_a_map_of_an_exact_kind_has_the_score_as_its_mean(make: Make, films: list[Path]) -> None:
     encoder = {"_target_": "helpers.TinyImages", "size": 16}
-    nodes = {**checkpoint.load(make())["config"]["model"], "image_encoder": encoder, "objective": CLASSIFY}
+    nodes = {**plain_checkpoint(make())["config"]["model"], "image_encoder": encoder, "objective": CLASSIFY}
     found = cxrcl.load(make(CLASSIFY, model=nodes), device="cpu", allow_packages=["helpers"])
     square = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
     (map_,) = found.heatmap([square], label="Edema")
@@ -413,7 +417,7 @@ def test_a_map_of_an_exact_kind_has_the_score_as_its_mean(make: Make, films: lis
 
 
 def test_what_the_model_does_not_see_is_nan(make: Make, films: list[Path]) -> None:
-    transform = {**checkpoint.load(make())["config"]["transform"], "fit": "crop"}
+    transform = {**plain_checkpoint(make())["config"]["transform"], "fit": "crop"}
     (map_,) = cxrcl.load(make(transform=transform), device="cpu").heatmap(films[:1], label="Edema")
     assert np.isnan(map_[:4]).all() and np.isnan(map_[36:]).all() and np.isfinite(map_[4:36]).all()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import as_checkpoint
 from helpers import FixedData, TinyImages, TinyTexts, batch_of, in_processes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,18 +17,19 @@ from torch.nn import functional as F
 from cxrcl.data.order import GlobalBatches
 from cxrcl.distributed import Runtime, gather
 from cxrcl.errors import DataError
-from cxrcl.evaluation.look import Evaluation, Look, pooled
+from cxrcl.evaluation.evaluator import Evaluators
 from cxrcl.evaluation.loss import Loss
 from cxrcl.evaluation.retrieval import Retrieval
+from cxrcl.evaluation.shared_pass import SharedPass, pooled_request
 from cxrcl.evaluation.zero_shot import ZeroShot
 from cxrcl.models.heads import Linear
 from cxrcl.models.image import TimmEncoder
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.losses import gather_sides, info_nce
-from cxrcl.optim import Constant, parameter_groups
-from cxrcl.run import RunStore
-from cxrcl.tracking import Tracker
-from cxrcl.trainer import NonFinite, Plan, Precision, Trainer
+from cxrcl.training.optim import Constant, parameter_groups
+from cxrcl.training.run_folder import RunFolder
+from cxrcl.training.tracking import Tracker
+from cxrcl.training.trainer import NonFinite, Plan, Precision, Trainer
 from cxrcl.types import Batch, StepOutput
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
@@ -122,7 +124,8 @@ def figures(runtime: Runtime, count: int, batch_size: int) -> dict[str, dict[str
         "loss": Loss(data, batch_size),
     }
     with torch.no_grad():
-        return Evaluation(evaluators, data, batch_size)(model, runtime)
+        results = Evaluators(evaluators, data, batch_size)(model, runtime)
+        return {name: dict(result.metrics) for name, result in results.items()}
 
 
 def message_of(call: Callable[[], Any]) -> str:
@@ -145,8 +148,8 @@ def fit_one_bad_rank(runtime: Runtime, folder: Path) -> str:
     model: Any = _OneBadRank()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     plan = Plan(3, 3, 8, None, None, 10, 1, None, None, True, 0)
-    precision, store = Precision("fp32", runtime.device), RunStore(folder, 1)
-    loop = Trainer(model, optimizer, Constant(3), plan, precision, runtime, Tracker(), store, lambda b: b, {}, {})
+    precision, store = Precision("fp32", runtime.device), RunFolder(folder, 1, as_checkpoint({}).origin)
+    loop = Trainer(model, optimizer, Constant(3), plan, precision, runtime, Tracker(), store, lambda b: b, {})
     return message_of(lambda: loop.fit(iter([share_of(global_batch(0, 16), runtime)])))
 
 
@@ -223,8 +226,8 @@ def rows_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor, Tensor]:
 
     model, data = clip("same_text").eval(), data_of(1)
     with torch.no_grad():
-        look = Look(model, runtime, data, 2, [pooled(("valid",))])
-        rows = look.rows("pooled", ("valid",))
+        shared = SharedPass(model, runtime, data, 2, [pooled_request(("valid",))])
+        rows = shared.rows("pooled", ("valid",))
         return rows, *over_images(data, ["valid"], runtime, lambda batch: batch.images.flatten(1)[:, :4])
 
 

@@ -20,13 +20,14 @@ import pytest
 import run_notebook
 from helpers import ROOT
 
-from cxrcl import cli, config
+from cxrcl.commands.hydra import compose
+from cxrcl.config import sections
 from cxrcl.errors import ConfigError
 
 FILE = ROOT / "docs" / "quickstart.ipynb"
 SETTINGS = {"STUDIES": "240", "STEPS": "101"}  # the warm-up of experiment=demo has 100 steps
 PICTURES = ("sheet", "curves", "read", "heatmap", "probe-figure")
-COMMANDS = {"train": config.Train, "evaluate": config.Evaluate}
+COMMANDS = {"train": sections.Train, "evaluate": sections.Evaluate}
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def check_outputs(notebook: Any) -> None:
 def commands(notebook: Any) -> list[tuple[str, list[str]]]:
     """(train or evaluate, its overrides), with the variables that earlier cells set."""
     given = dict(re.findall(r"(?m)^(\w+) = \"?([^\s\"]+)", source(notebook, "parameters")))
-    variables = {**given, "PYTHON": "python", "FILMS": "data/phantom/drawn"}
+    variables = {**given, "PYTHON": "python", "PHANTOM": "data/phantom/drawn"}
     found = []
     for cell in code(notebook):
         for line in cell.source.replace("\\\n", " ").splitlines():
@@ -109,7 +110,7 @@ def test_every_command_composes(notebook: Any, clean_hydra: None) -> None:
     found = commands(notebook)
     assert [name for name, _ in found] == ["train", "evaluate", "evaluate"]
     for name, overrides in found:
-        config.parse(cli.compose(name, overrides), COMMANDS[name])
+        sections.parse(compose(name, overrides), COMMANDS[name])
 
 
 def test_variables_in_commands_are_quoted(notebook: Any) -> None:

@@ -1,7 +1,7 @@
-"""Reports in other words: each sentence translated into another language and back, by two translation models.
+"""Back translation of reports: two models translate each sentence into another language and back.
 
-The second text of CXR-CLIP (You et al. 2023, section 3.1). A sentence whose way back brings other numbers, sides or
-negations stays as it is: a rewriting must not change what was seen.
+This gives the second text of CXR-CLIP (You et al. 2023, section 3.1). A sentence that comes back with other numbers,
+sides or negations stays as it is: a rewriting must not change the findings.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from tqdm import tqdm
 
 from cxrcl.data.manifest import FILE_NAME, OPTIONAL, REQUIRED
-from cxrcl.data.reports import ReportSampler, clean
 from cxrcl.data.sources.base import Prepared, read_table
+from cxrcl.data.text.reports import ReportSampler, clean
 from cxrcl.errors import DataError
 
 COLUMN = "text_augment"
 JOURNAL = "back_translation.jsonl"
 Translate = Callable[[Sequence[str]], Sequence[str]]
 
-# What a rewriting must keep, in English and Spanish; matches are compared by kind and number, not by word.
+# A rewriting must keep these, in English and Spanish; the number of matches of each kind is compared, not the words.
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SIDES = {
     "left": re.compile(r"\b(?:left|izquierd[oa]s?)\b", re.IGNORECASE),
@@ -40,7 +40,7 @@ _NEGATION = re.compile(
 
 
 def difference(sentence: str, rewritten: str) -> str | None:
-    """Why a rewriting is not to be used, or None."""
+    """Why a rewriting must not be used; None where it may be."""
     if not re.search(r"\w", rewritten):
         return "no translation"
     numbers = [Counter(n.replace(",", ".") for n in _NUMBER.findall(text)) for text in (sentence, rewritten)]
@@ -65,14 +65,14 @@ def rewrite(
 ) -> Prepared:
     """Add the column text_augment: each report translated into another language and back, sentence by sentence.
 
-    What is translated is kept in OUT/back_translation.jsonl as it goes: the same command goes on after an interruption.
+    OUT/back_translation.jsonl keeps each batch of translations: the same command goes on after an interruption.
 
     Args:
         there: the model from the language of the reports: a folder with a Hugging Face translation model and its
             tokenizer (MarianMT, T5, ...), or the name of one on the hub.
         back: the model back into the language of the reports.
         batch_size: sentences translated at a time.
-        num_beams: of the beam search; 1 takes the likeliest piece at each place.
+        num_beams: of the beam search; 1 takes the most likely token at each place.
         device: a device of PyTorch, such as cpu; auto takes an accelerator where there is one.
     """
     if batch_size < 1 or num_beams < 1:
@@ -87,21 +87,21 @@ def rewrite(
 
     settings = {"there": _identity(there), "back": _identity(back), "num_beams": num_beams}
     out.mkdir(parents=True, exist_ok=True)
-    known = read_journal(out / JOURNAL, settings)
-    if wanted - known.keys():
+    translations = read_journal(out / JOURNAL, settings)
+    if wanted - translations.keys():
         forth, home = (Translator(f"--{k}", v, num_beams, device) for k, v in (("there", there), ("back", back)))
-        known |= translate(wanted - known.keys(), there_and_back(forth, home), batch_size, out / JOURNAL)
+        translations |= translate(wanted - translations.keys(), there_and_back(forth, home), batch_size, out / JOURNAL)
 
-    rewritten, counts = _checked({sentence: known[sentence] for sentence in wanted})
+    rewritten, counts = _checked({sentence: translations[sentence] for sentence in wanted})
     texts = [" ".join(rewritten[sentence] for sentence in report) for report in reports]
     table[COLUMN] = [new if new != " ".join(old) else "" for new, old in zip(texts, reports)]
-    return _prepared(table, source, [f"{COLUMN}: {_told(counts)}, by {Path(there).name} and {Path(back).name}"])
+    return _prepared(table, source, [f"{COLUMN}: {_summary(counts)}, by {Path(there).name} and {Path(back).name}"])
 
 
-def _checked(found: Mapping[str, str]) -> tuple[dict[str, str], Counter[str]]:
-    """What stands for each sentence, and how often what became of one: rewritten, the same, or why it was kept."""
+def _checked(translations: Mapping[str, str]) -> tuple[dict[str, str], Counter[str]]:
+    """The sentence to use for each sentence, and how many were rewritten or kept, by reason."""
     chosen, counts = {}, Counter[str]()
-    for sentence, translated in found.items():
+    for sentence, translated in translations.items():
         new = clean(translated)
         reason = difference(sentence, new) or ("the same words" if new == sentence else None)
         chosen[sentence] = sentence if reason else new
@@ -109,14 +109,14 @@ def _checked(found: Mapping[str, str]) -> tuple[dict[str, str], Counter[str]]:
     return chosen, counts
 
 
-def _told(counts: Counter[str]) -> str:
+def _summary(counts: Counter[str]) -> str:
     kept = ", ".join(f"{number}: {reason}" for reason, number in sorted(counts.items()) if reason != "rewritten")
-    told = f"{counts['rewritten']} of {counts.total()} sentences translated there and back"
-    return told + (f" (kept as they were: {kept})" if kept else "")
+    summary = f"{counts['rewritten']} of {counts.total()} sentences translated there and back"
+    return summary + (f" (kept as they were: {kept})" if kept else "")
 
 
 def _prepared(table: Any, source: Path, notes: Sequence[str]) -> Prepared:
-    """The same data set, with what its card says."""
+    """The same data set with another table; what its card says stays, with these notes."""
     file = source / "card.json"
     card = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     images = source
@@ -136,12 +136,12 @@ def _identity(model: str) -> str:
 
 
 def read_journal(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Sentence -> its translation there and back, as far as it was made; the file is begun where there is none.
+    """Sentence -> its translation there and back, from the journal; begins the file where there is none.
 
-    A line that was cut by the end of a process is taken away.
+    A last line that the end of a process has cut is removed.
 
     Raises:
-        DataError: it holds what was made with other settings.
+        DataError: it holds translations that were made with other settings.
     """
     content = file.read_bytes() if file.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
@@ -153,19 +153,19 @@ def read_journal(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
             handle.truncate(len(whole))
     try:
         first, *pairs = map(json.loads, whole.decode().splitlines())
-        begun, known = dict(first), dict(pairs)
+        begun, translations = dict(first), dict(pairs)
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: cannot be read ({error}): remove it, to translate all sentences again") from None
-    if begun != settings and not known:  # a mistyped name, say: nothing is lost
+    if begun != settings and not translations:  # such as after a mistyped name: nothing is lost
         file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
     elif begun != settings:
         changed = ", ".join(f"{k}={begun.get(k)}" for k in settings if begun.get(k) != settings[k])
         raise DataError(f"{file} was begun with {changed}: remove it, or name another --out")
-    return known
+    return translations
 
 
 def there_and_back(forth: Translate, home: Translate) -> Translate:
-    """Both ways; '' where the first gave nothing, whatever the second makes of that."""
+    """A translation there and back; '' where the first is empty, whatever the second model makes of that."""
 
     def both(batch: Sequence[str]) -> list[str]:
         abroad = forth(batch)
@@ -177,15 +177,15 @@ def there_and_back(forth: Translate, home: Translate) -> Translate:
 def translate(sentences: Iterable[str], both_ways: Translate, batch_size: int, file: Path) -> dict[str, str]:
     """Translate, and write each batch into the journal. The longest come first: too large a batch fails at once."""
     todo = sorted(sentences, key=lambda s: (-len(s), s))
-    found: dict[str, str] = {}
+    translations: dict[str, str] = {}
     with file.open("a", encoding="utf-8") as journal, tqdm(total=len(todo), unit=" sentences", disable=None) as bar:
         for batch in _batches(todo, batch_size):
             pairs = list(zip(batch, both_ways(batch), strict=True))
             journal.writelines(json.dumps(pair) + "\n" for pair in pairs)
             journal.flush()
-            found.update(pairs)
+            translations.update(pairs)
             bar.update(len(batch))
-    return found
+    return translations
 
 
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -211,8 +211,8 @@ class Translator:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         if device == "auto":
-            found = torch.accelerator.current_accelerator(check_available=True)
-            device = str(found or "cpu")
+            accelerator = torch.accelerator.current_accelerator(check_available=True)
+            device = str(accelerator or "cpu")
         folder = Path(name).expanduser()
         local = folder.is_dir()
         place = str(folder) if local else name
@@ -237,16 +237,16 @@ class Translator:
         batch = self.tokenizer(
             list(sentences), return_tensors="pt", padding=True, truncation=True, max_length=self.limit
         ).to(self.model.device)
-        sizes = batch["attention_mask"].sum(dim=1)  # equal to the limit where it was cut
+        sizes = batch["attention_mask"].sum(dim=1)  # the limit where a sentence was cut
         with torch.inference_mode():
-            found = self.model.generate(
+            ids = self.model.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 num_beams=self.num_beams,
                 do_sample=False,
                 max_new_tokens=min(2 * batch["input_ids"].shape[1] + 16, self.limit - 1),
             )
-        ends = torch.isin(found[:, 1:], torch.tensor(self.model.generation_config.eos_token_id, device=found.device))
+        ends = torch.isin(ids[:, 1:], torch.tensor(self.model.generation_config.eos_token_id, device=ids.device))
         whole = (ends.any(dim=1) & (sizes < self.limit)).tolist()
-        texts = self.tokenizer.batch_decode(found, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text if good else "" for text, good in zip(texts, whole, strict=True)]

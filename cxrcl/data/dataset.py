@@ -6,18 +6,19 @@ state, and any number of workers and processes gives the same data.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxrcl.data.films import FULL_SIZE, Films
+from cxrcl.data.images.pixels import MIN_SIDE_PX, ImageError
+from cxrcl.data.images.reader import FULL_SIZE, ImageReader
+from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.manifest import Manifest, check_studies
-from cxrcl.data.pixels import MIN_SIDE_PX, ImageError
 from cxrcl.data.streams import IMAGE, STAND_IN, TEXT, VIEWS, stream
-from cxrcl.data.texts import Texts
-from cxrcl.data.transforms import RadiographTransform
+from cxrcl.data.text.texts import Texts
 from cxrcl.errors import DataError
 
 MAX_STAND_INS = 16  # tried for one sample
@@ -35,7 +36,7 @@ class Sample:
 
 
 class _Unreadable(Exception):
-    """A film of a training sample."""
+    """An image of a training sample cannot be read."""
 
     def __init__(self, line: int, reason: ImageError) -> None:
         self.line, self.reason = line, reason
@@ -45,17 +46,20 @@ class TrainSet:
     """Studies (or single images) of the training split, with random views, crops and texts.
 
     Args:
+        manifest: the rows of the training split.
+        transform: what happens to each image.
+        texts: of these rows; None: samples without texts.
         unit: `study` draws views among the images of a study; `image` makes each image a sample of its own.
         num_views: V. A study with fewer images gives one twice, augmented independently.
         num_texts: T independent draws of a text; samples without any text are dropped and counted in `dropped`.
-        films: how they are read.
+        seed: of all random numbers of the samples.
+        reader: how images are read.
+        cached_features: path -> float32 [dim], in place of the images: samples then hold these features and no image is
+            read. An image that is not among them could not be read.
 
-    Attributes:
-        known: set to have samples with features of films in place of the films: path -> float32 [dim]. A film that is
-            not among them could not be read.
+    Raises:
+        DataError: no sample has a text, or images of a study differ in labels or texts.
     """
-
-    known: Mapping[str, np.ndarray] | None = None
 
     def __init__(
         self,
@@ -66,10 +70,12 @@ class TrainSet:
         num_views: int,
         num_texts: int,
         seed: int,
-        films: Films = FULL_SIZE,
+        reader: ImageReader = FULL_SIZE,
+        cached_features: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.transform = transform
-        self.films = films
+        self.cached_features = cached_features
+        self.reader = reader
         self.texts = texts
         self.num_views = num_views
         self.num_texts = num_texts if texts is not None else 0
@@ -86,19 +92,27 @@ class TrainSet:
         self.dropped = len(items) - len(kept)
         if not kept:
             raise DataError(
-                f"none of {len(items)} training samples has a text: the data needs findings, impression or text, "
-                "or labels with data.text=prompts"
+                f"none of {len(items)} training samples has a text: give a manifest with findings, impression or text, "
+                "or texts made from labels by prompts",
+                argument="texts",
             )
         self.items: list[np.ndarray] = kept
+
+    def with_features(self, cached: Mapping[str, np.ndarray]) -> TrainSet:
+        """The same samples with cached features (path -> float32 [dim]) in place of images; this set stays as it is."""
+        with_features = copy.copy(self)
+        with_features.cached_features = cached
+        return with_features
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample `item` of an epoch; where a film of it cannot be read, another one of the split as a whole.
+        """The sample of a key (epoch, item): images uint8 [V, 1, S, S], or features float32 [V, dim], and T texts.
 
-        Which one is a function of (seed, epoch, row): any number of workers and processes gives the same. It is what
-        its own key gives in this epoch, text and labels included, with `unreadable_row` set.
+        Where one of its images cannot be read, another sample of the split stands in for it as a whole, text and labels
+        included, with `unreadable_row` set. Which one is a function of (seed, epoch, row), so that any number of
+        workers and processes gives the same.
 
         Raises:
             DataError: none of 16 others can be read either.
@@ -119,20 +133,22 @@ class TrainSet:
         )
 
     def why_unreadable(self, line: int) -> str:
-        """The reason for the `unreadable_row` of a sample: the film is read again."""
+        """Why the image at this row of the CSV, the `unreadable_row` of a sample, cannot be read: it is read again."""
         for path in self.paths[self.lines == line]:  # several where sources were put together
             try:
-                self.films.read(path, self.transform.needed_side_px())
+                self.reader.read(path, self.transform.needed_side_px())
             except ImageError as error:
                 return str(error)
         return "it could be read when tried again"
 
     def _stand_ins(self, epoch: int, item: int) -> list[int]:
+        """Other items, in the order in which they are tried."""
         rng = stream(self.seed, STAND_IN, epoch, int(self.items[item][0]))
         drawn = rng.integers(len(self), size=MAX_STAND_INS).tolist()
         return [other for other in dict.fromkeys(drawn) if other != item]
 
     def _make(self, epoch: int, item: int) -> Sample:
+        """The sample itself; _Unreadable where it has an image that cannot be read."""
         rows = self.items[item]
         first = int(rows[0])
         chosen = stream(self.seed, VIEWS, epoch, first).permutation(rows) if len(rows) > 1 else rows
@@ -142,33 +158,37 @@ class TrainSet:
             assert self.texts is not None
             texts.append(self.texts.draw(first, stream(self.seed, TEXT, epoch, first, k), k))
         labels, line = self.values[first], int(self.lines[first])
-        if self.known is not None:
-            features = np.stack([self._seen(self.known, row) for row in chosen])
+        if self.cached_features is not None:
+            features = np.stack([self._cached(self.cached_features, row) for row in chosen])
             return Sample(None, None, texts, labels, line, image_features=features)
         images, numbers = [], []
         for view, row in enumerate(chosen):
             rng = stream(self.seed, IMAGE, epoch, first, view)
             try:
-                film = self.films.read(self.paths[row], self.transform.needed_side_px())
+                image = self.reader.read(self.paths[row], self.transform.needed_side_px())
             except ImageError as error:
                 raise _Unreadable(int(self.lines[row]), error) from None
-            images.append(self.transform.geometry(film, rng)[None])
+            images.append(self.transform.geometry(image, rng)[None])
             numbers.append(self.transform.draw(rng))
         return Sample(np.stack(images), np.stack(numbers), texts, labels, line)
 
-    def _seen(self, known: Mapping[str, np.ndarray], row: int) -> np.ndarray:
-        if self.paths[row] not in known:
-            raise _Unreadable(int(self.lines[row]), ImageError("could not be read when films were encoded"))
-        return known[self.paths[row]]
+    def _cached(self, features: Mapping[str, np.ndarray], row: int) -> np.ndarray:
+        """Features float32 [dim] of the image at this row of the split."""
+        if self.paths[row] not in features:
+            raise _Unreadable(int(self.lines[row]), ImageError("could not be read when images were encoded"))
+        return features[self.paths[row]]
 
 
 class EvalSet:
-    """Every image of a split, fitted without augmentation, with the fixed text of its study where asked.
+    """Every image of a split, fitted without augmentation, with the fixed text of its study where there are texts.
 
     Args:
-        num_views, num_texts: with more than one, each view is an augmentation of the film and each text a draw, by
-            random numbers that depend on the film's place only: what a loss over two views is measured on.
-        films: how they are read.
+        manifest: the rows of the split.
+        transform: what happens to each image.
+        texts: of these rows; None: samples without texts.
+        num_views, num_texts: with more than one, each view is an augmentation of the image and each text a draw, by
+            random numbers that depend on the image's place only: what a loss over two views is measured on.
+        reader: how images are read.
     """
 
     def __init__(
@@ -178,10 +198,10 @@ class EvalSet:
         texts: Texts | None,
         num_views: int = 1,
         num_texts: int = 1,
-        films: Films = FULL_SIZE,
+        reader: ImageReader = FULL_SIZE,
     ) -> None:
         self.transform = transform
-        self.films = films
+        self.reader = reader
         self.texts = texts
         self.num_views = num_views
         self.num_texts = num_texts
@@ -193,15 +213,16 @@ class EvalSet:
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of a key (0, row): images uint8 [V, 1, S, S], and T texts."""
         _, row = key
         side = self.transform.needed_side_px(augmented=self.num_views > 1)
-        film = _read(self.films, self.paths[row], self.lines[row], side)
+        image = _read(self.reader, self.paths[row], self.lines[row], side)
         numbers = None
         if self.num_views == 1:
-            images = self.transform.geometry(film, None)[None, None]
+            images = self.transform.geometry(image, None)[None, None]
         else:
             streams = [stream(0, IMAGE, row, view) for view in range(self.num_views)]
-            images = np.stack([self.transform.geometry(film, rng)[None] for rng in streams])
+            images = np.stack([self.transform.geometry(image, rng)[None] for rng in streams])
             numbers = np.stack([self.transform.draw(rng) for rng in streams])
         texts = []
         if self.texts is not None:
@@ -211,24 +232,30 @@ class EvalSet:
 
 
 def _lines(manifest: Manifest) -> np.ndarray:
-    """Rows of the CSV, for messages (its header is row 1)."""
+    """Rows of the CSV, int64 [N], for messages (its header is row 1)."""
     if "line" in manifest.rows:
         return manifest.rows["line"].to_numpy(dtype=np.int64)
     return np.arange(2, len(manifest) + 2)
 
 
-def _read(films: Films, path: str, line: int, side_px: int) -> np.ndarray:
+def _read(reader: ImageReader, path: str, line: int, side_px: int) -> np.ndarray:
+    """uint8 [H, W]; a DataError with the row of the CSV where that fails."""
     try:
-        return films.read(path, side_px)
+        return reader.read(path, side_px)
     except ImageError as error:
         raise DataError(f"image of row {line} of the manifest: {error}") from None
 
 
-def probe_images(manifest: Manifest, count: int = 16, max_bad_fraction: float = 0.0, films: Films = FULL_SIZE) -> None:
+def probe_images(
+    manifest: Manifest, count: int = 16, max_bad_fraction: float = 0.0, reader: ImageReader = FULL_SIZE
+) -> None:
     """Open a few files spread over the manifest, so that a wrong folder is noticed before any work starts.
 
     Args:
-        max_bad_fraction: of them, rounded up, may be unreadable in the split train, where others stand in for them.
+        count: how many to open.
+        max_bad_fraction: this share of them, rounded up, may be unreadable in the split train, where other samples
+            stand in for them.
+        reader: how images are read.
 
     Raises:
         DataError: the row and the reason.
@@ -237,7 +264,7 @@ def probe_images(manifest: Manifest, count: int = 16, max_bad_fraction: float = 
     allowed = math.ceil(max_bad_fraction * count)
     for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
         try:
-            _read(films, manifest.rows["path"].iloc[row], int(lines[row]), MIN_SIDE_PX)
+            _read(reader, manifest.rows["path"].iloc[row], int(lines[row]), MIN_SIDE_PX)
         except DataError:
             if allowed == 0 or manifest.rows["split"].iloc[row] != "train":
                 raise

@@ -1,4 +1,4 @@
-"""Which films a model was trained on, kept in its checkpoint: a film that it has seen is no test of it."""
+"""Which images a model was trained on. Its checkpoint keeps this record: a training image is no test of the model."""
 
 from __future__ import annotations
 
@@ -14,43 +14,51 @@ UNNAMED = "(no source named)"
 
 
 def of(training: Manifest, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a model has seen after training on these rows.
+    """The record of a model after training on these rows.
 
     Args:
-        earlier: what it had seen before, where training began with the weights of another checkpoint.
+        training: the rows of the training split.
+        earlier: the record of the checkpoint whose weights the training began with.
 
     Returns:
-        `sources`: name -> number of films; `films`: int64, hashes of their file names and of the column `source`. No
-        name or id of a patient can be read from it.
+        `sources`: name -> number of images; `training_images`: int64 [N], hashes of their file names and of the
+        column `source`. No name or id of a patient can be read from it.
     """
     sources: dict[str, int] = dict(earlier["sources"]) if earlier else {}
     for name, count in _sources(training).value_counts().items():
         sources[str(name)] = max(sources.get(str(name), 0), int(count))
-    films = _hashes(training)
+    hashes = _hashes(training)
     if earlier:
-        films = np.concatenate([films, np.asarray(earlier["films"], dtype=np.int64)])
-    return {"sources": sources, "films": np.unique(films)}
+        hashes = np.concatenate([hashes, hashes_of(earlier)])
+    return {"sources": sources, "training_images": np.unique(hashes)}
 
 
-def overlap(seen: Mapping[str, Any], scored: Manifest) -> dict[str, Any]:
-    """How a model's training and the films that it is scored on meet.
+def hashes_of(record: Mapping[str, Any]) -> np.ndarray:
+    """The hashes of the training images in a record, int64 [N]; earlier versions kept them under the key `films`."""
+    return np.asarray(record["training_images" if "training_images" in record else "films"], dtype=np.int64)
+
+
+def overlap(record: Mapping[str, Any], scored: Manifest) -> dict[str, Any]:
+    """How far the images that a model is scored on are those that it was trained on.
+
+    Args:
+        record: what `of` gave, in this version or an earlier one.
 
     Returns:
-        `films_seen`: how many of the scored films it was trained on; `same_sources`: sources of scored films that it
-        was trained on, with other films at least.
+        `trained_on`: how many of the scored images it was trained on; `same_sources`: sources of scored images that it
+        was trained on, if only with other images.
     """
-    known = np.asarray(seen["films"], dtype=np.int64)
     return {
-        "films_seen": int(np.isin(_hashes(scored), known).sum()),
-        "same_sources": sorted(set(_sources(scored)) & set(seen["sources"])),
+        "trained_on": int(np.isin(_hashes(scored), hashes_of(record)).sum()),
+        "same_sources": sorted(set(_sources(scored)) & set(record["sources"])),
     }
 
 
 def _sources(rows: Manifest) -> pd.Series:
-    """The column `source`; where it says nothing, the name of the source in the settings."""
-    named = _column(rows, "source")
-    named = named.where(named != "", _column(rows, "part"))
-    return named.where(named != "", UNNAMED)
+    """The source of each row [N]: the column `source`, where that is blank the name of the source in the settings."""
+    names = _column(rows, "source")
+    names = names.where(names != "", _column(rows, "part"))
+    return names.where(names != "", UNNAMED)
 
 
 def _column(rows: Manifest, name: str) -> pd.Series:
@@ -58,6 +66,7 @@ def _column(rows: Manifest, name: str) -> pd.Series:
 
 
 def _hashes(rows: Manifest) -> np.ndarray:
-    # The same film has another folder after each preparation; its file name within a study stays.
+    """int64 [N]."""
+    # The same image has another folder after each preparation; its file name within a study stays.
     names = rows.rows["image"].str.replace("\\", "/", regex=False).str.split("/").str[-2:].str.join("/")
     return pd.util.hash_array((_column(rows, "source") + "|" + names).to_numpy(dtype=object)).view(np.int64)

@@ -21,7 +21,9 @@ def keep_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: int
     whatever else is in the manifest.
 
     Args:
-        fractions: source (`part`) -> fraction, above 0 and at most 1.
+        manifest: rows of all splits.
+        fractions: source (`part`) -> fraction, above 0 and at most 1; sources without one stay whole.
+        seed: of the ranking: another seed keeps other patients.
     """
     keep = np.ones(len(manifest), dtype=bool)
     training = manifest.rows["split"].to_numpy() == "train"
@@ -36,6 +38,9 @@ def keep_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: int
 
 
 def write_index(file: Path, training: Manifest, data: Manifest, splits: Sequence[str]) -> None:
-    """A CSV (image, split) of the films that a run trains on and of those it is chosen on, in the manifest's order."""
+    """Write a CSV (image, split) of the images that a run trains on and of those that choose its checkpoint.
+
+    Both stand in the order of their manifests, `training` first.
+    """
     evaluated = data.rows[data.rows["split"].isin([split for split in splits if split != "train"])]
     pd.concat([training.rows, evaluated])[["image", "split"]].to_csv(file, index=False)

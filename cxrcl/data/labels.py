@@ -28,12 +28,19 @@ _UNCERTAIN_BECOMES = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "keep": -1.0}
 
 
 def apply_policy(values: np.ndarray, names: Sequence[str], policy: str | Mapping[str, str]) -> np.ndarray:
-    """Replace uncertain labels (-1) by the policy's value.
+    """Replace uncertain labels (-1) by the value that the policy gives them.
 
     Args:
         values: float32 [rows, C] of 1, 0, -1 and nan (the source does not say).
         policy: `ignore` (-1 -> nan), `zeros`, `ones`, `keep` (-1 stays), or one of these for each label by name;
             labels that the mapping does not name are ignored. nan stays nan under every policy.
+        names: the labels, C of them.
+
+    Returns:
+        float32 [rows, C].
+
+    Raises:
+        ValueError: the policy names a label that is not there.
     """
     if isinstance(policy, Mapping):
         unknown = sorted(set(policy) - set(names))

@@ -15,13 +15,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from cxrcl.data.dataset import Sample
-from cxrcl.data.tokens import TokenTable, tokenize
+from cxrcl.data.text.tokens import TokenTable, tokenize
 from cxrcl.errors import UserError
 from cxrcl.types import Batch, Features, Text, Tokenizer
 
 
 def features_of(pooled: torch.Tensor) -> Features:
-    """Features [B, V, ...] of pooled ones [B, V, dim] alone: without local ones, [B, V, 0, dim]."""
+    """Features of pooled ones alone: float32 [B, V, dim] -> the same and no local ones, [B, V, 0, dim]."""
     return Features(pooled, pooled[:, :, None][:, :, :0])
 
 
@@ -29,8 +29,8 @@ class Collate:
     """Stacks samples and tokenises all their texts in one call.
 
     Args:
-        tokenizer: None when no text is asked for.
-        table: pieces of sentences that were looked up before; the same batches, made sooner.
+        tokenizer: None: batches without texts.
+        table: tokens of sentences that were looked up before; the same batches, made sooner.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, table: TokenTable | None = None) -> None:
@@ -40,10 +40,11 @@ class Collate:
     def _text(self, samples: Sequence[Sample], tokenizer: Tokenizer) -> Text:
         """Text [B, T, L], padded to the longest of the batch."""
         texts = [text for sample in samples for text in sample.texts]
-        found = tokenize(texts, tokenizer) if self.table is None else self.table(texts)
-        return Text(*(torch.from_numpy(part).view(len(samples), len(samples[0].texts), -1) for part in found))
+        tokens = tokenize(texts, tokenizer) if self.table is None else self.table(texts)
+        return Text(*(torch.from_numpy(part).view(len(samples), len(samples[0].texts), -1) for part in tokens))
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """A batch: images uint8 [B, V, 1, S, S], labels float32 [B, C], texts int64 [B, T, L] (see `Batch`)."""
         first = samples[0]
         images = None if first.images is None else np.stack([s.images for s in samples if s.images is not None])
         features = None
@@ -65,7 +66,7 @@ class Collate:
 
 
 def _end_with(parent: int) -> None:
-    """torch's workers notice too that the main process was killed, but then wait for their results to be fetched."""
+    """End this worker when its parent is gone: torch's own check waits for results to be fetched first."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -79,7 +80,7 @@ def _start_worker(_: int) -> None:
         signal.signal(name, signal.SIG_IGN)
 
 
-class Feed:
+class BatchReader:
     """Reads batches in worker processes, and ends those processes whatever happens.
 
     Args:
@@ -93,7 +94,7 @@ class Feed:
         self._open: list[Generator[Batch, None, None]] = []
 
     def batches(self, dataset: Any, keys: Any, collate: Collate) -> Iterator[Batch]:
-        """Batches of the samples named by lists of keys: order and content are decided by these and `dataset`."""
+        """One batch for each list of keys, in order: `collate` of the samples that `dataset` gives for the keys."""
         # A handful of batches is read sooner than workers start.
         workers = self.num_workers if len(keys) > 8 else 0
         loader = DataLoader(

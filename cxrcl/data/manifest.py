@@ -1,6 +1,6 @@
 """The one table that every data set is turned into: a CSV with one image a row.
 
-Columns: `image` (path relative to the manifest's folder, also into a zip file: `archive.zip!/inside/film.png`),
+Columns: `image` (path relative to the manifest's folder, also into a zip file: `archive.zip!/inside/image.png`),
 `patient`, `study`, `view`, `split` (train, valid, test); optional `findings`, `impression`, `text`,
 `text_augment` (the whole report in other words), `sex`, `age`, `source`; every other column is a label with the values
 1 (present), 0 (absent), -1 (uncertain) or blank (the source does not say).
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrcl import csv_file
+from cxrcl import files as csv_file
 from cxrcl.errors import DataError
 
 REQUIRED = ("image", "patient", "study", "view", "split")
@@ -35,8 +35,8 @@ class Manifest:
         rows: one image a row, columns of str with '' for blank; `path` holds the image's absolute path, `line` the
             (int) row of the file, its header being row 1, and `part` the key of its source ('' before `merge`).
         labels: label names, the columns of `values`.
-        values: float32 [rows, C] of 1, 0, -1, nan, uncertain ones replaced by the policy.
-        stated: the values as the source has them (texts speak of these).
+        values: label values, float32 [rows, C] of 1, 0, -1, nan, uncertain ones replaced by the policy.
+        stated: float32 [rows, C], the values as the source has them: texts are made from these.
     """
 
     rows: pd.DataFrame
@@ -52,16 +52,17 @@ class Manifest:
         return len(self.rows)
 
     def take(self, keep: np.ndarray) -> Manifest:
-        """The rows where the boolean array `keep` is true, or at the integer positions it holds."""
+        """The rows that `keep` chooses: bool [rows], or positions int64 [n]."""
         positions = np.flatnonzero(keep) if keep.dtype == bool else keep
         rows = self.rows.iloc[positions].reset_index(drop=True)
         return Manifest(rows, self.labels, self.values[positions], self.stated[positions])
 
     def split(self, name: str) -> Manifest:
+        """The rows of a split."""
         return self.take((self.rows["split"] == name).to_numpy())
 
     def with_labels(self, labels: Sequence[str]) -> Manifest:
-        """Exactly these labels in this order, nan where there is no such column."""
+        """The same rows with exactly these labels in this order, nan where there is no such column."""
         values, stated = (np.full((len(self), len(labels)), np.nan, dtype=np.float32) for _ in range(2))
         for column, name in enumerate(labels):
             if name in self.labels:
@@ -70,7 +71,7 @@ class Manifest:
         return Manifest(self.rows, tuple(labels), values, stated)
 
     def fingerprint(self) -> str:
-        """Changes when images, patients, splits, texts or labels change."""
+        """16 hex digits that change when images, patients, splits, texts or labels change."""
         digest = hashlib.sha256(",".join(self.labels).encode())
         columns = [c for c in (*REQUIRED, "findings", "impression", "text", "text_augment") if c in self.rows]
         for value in pd.util.hash_pandas_object(self.rows[columns], index=False).to_numpy():
@@ -86,10 +87,10 @@ def _read_table(file: Path) -> pd.DataFrame:
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         if not set(REQUIRED) & set(table.columns):  # of a file without a header these are cells of a patient
-            found = f"none of these among {len(table.columns)}; the first line has to name the columns"
+            columns = f"none of these among {len(table.columns)}; the first line has to name the columns"
         else:
-            found = f"found: {', '.join(map(str, table.columns))}. Rename or add the column"
-        raise DataError(f"{file}: no column {', '.join(missing)}; {found}")
+            columns = f"found: {', '.join(map(str, table.columns))}. Rename or add the column"
+        raise DataError(f"{file}: no column {', '.join(missing)}; {columns}")
     if table.empty:
         raise DataError(f"{file}: 0 rows")
     return table
@@ -117,8 +118,16 @@ def _check_ids(table: pd.DataFrame, file: Path) -> None:
         raise DataError(f"{file}: the same image stands in {_rows_named(twice)} again: keep one row an image")
 
 
-def check_patients(table: pd.DataFrame, where: str) -> None:
-    """A patient in two splits lets a model be tested on a person it was trained on: an error."""
+def refuse_shared_patients(table: pd.DataFrame, where: str) -> None:
+    """Refuse a patient in two splits: a model would be tested on a person it was trained on.
+
+    Args:
+        table: a manifest's rows, with the columns patient and split.
+        where: what to name in the message.
+
+    Raises:
+        DataError: a patient is in two splits.
+    """
     splits = table.groupby("patient", sort=True)["split"].nunique()
     shared = splits[splits > 1].index
     if len(shared):
@@ -126,16 +135,18 @@ def check_patients(table: pd.DataFrame, where: str) -> None:
         hashed = [hashlib.sha256(str(p).encode()).hexdigest()[:8] for p in shared[:3]]
         raise DataError(
             f"{where}: {len(shared)} patients stand in more than one split (sha256 of the first ids: "
-            f"{', '.join(hashed)}): give each patient one split, or set data.check_patients=false"
+            f"{', '.join(hashed)}): give each patient one split, or set check_patients=false",
+            argument="check_patients",
         )
 
 
 def _shown(value: str) -> str:
-    """A cell as messages show it: what is longer than a label may be a name or a report, and logs hold neither."""
+    """A cell for a message. One that is longer than a label may be a name or a report, and logs must hold neither."""
     return repr(value) if len(value) <= 4 else f"a text of {len(value)} characters"
 
 
 def _label_values(table: pd.DataFrame, labels: Sequence[str], file: Path) -> np.ndarray:
+    """float32 [rows, C] of 1, 0, -1 and nan."""
     values = np.full((len(table), len(labels)), np.nan, dtype=np.float32)
     for column, name in enumerate(labels):
         if name not in table:
@@ -143,19 +154,20 @@ def _label_values(table: pd.DataFrame, labels: Sequence[str], file: Path) -> np.
         codes, different = pd.factorize(table[name])
         texts = pd.Series([value.strip() for value in different], dtype=object)
         numbers = pd.to_numeric(texts.where(texts != ""), errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
-        bad = (texts != "").to_numpy() & ~np.isin(numbers, (-1, 0, 1))
-        if bad.any():
-            rows = bad[codes]
+        is_wrong = (texts != "").to_numpy() & ~np.isin(numbers, (-1, 0, 1))
+        if is_wrong.any():
+            rows = is_wrong[codes]
             raise DataError(
                 f"{file}: label {name!r} is {_shown(texts[codes[rows][0]])} in {_rows_named(rows)}: labels are 1, 0, "
-                "-1 or blank; if the column is not a label, name the labels with data.labels=[...]"
+                "-1 or blank; if the column is not a label, give the names of the labels",
+                argument="labels",
             )
         values[:, column] = numbers[codes]
     return values
 
 
 def load(
-    root: Path, labels: Sequence[str] | None = None, allow_outside_root: bool = False, check: bool = True
+    root: Path, labels: Sequence[str] | None = None, allow_outside_root: bool = False, check_patients: bool = True
 ) -> Manifest:
     """Read and check `root`/manifest.csv.
 
@@ -163,7 +175,7 @@ def load(
         labels: the label columns to use, in this order, as far as they are there; None takes every column that has
             no other meaning.
         allow_outside_root: accept image paths that lead out of `root`.
-        check: refuse a patient in two splits.
+        check_patients: refuse a patient in two splits.
 
     Raises:
         DataError: one line with the row, the value and the remedy.
@@ -171,8 +183,8 @@ def load(
     file = root / FILE_NAME
     table = _read_table(file)
     _check_ids(table, file)
-    if check:
-        check_patients(table, str(file))
+    if check_patients:
+        refuse_shared_patients(table, str(file))
     if labels is None:
         labels = [str(c) for c in table.columns if c not in (*REQUIRED, *OPTIONAL)]
     else:
@@ -186,7 +198,7 @@ def load(
 
 
 def label_columns(root: Path) -> list[str]:
-    """Columns of `root`/manifest.csv that have no other meaning."""
+    """The label columns of `root`/manifest.csv: all that have no other meaning."""
     header = pd.read_csv(root / FILE_NAME, nrows=0, encoding="utf-8-sig")
     return [str(name) for name in header if name not in (*REQUIRED, *OPTIONAL)]
 
@@ -196,14 +208,15 @@ _LEADS_OUT = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\~]|^[A-Za-z]:|\0")
 
 def _image_paths(root: Path, images: list[str], file: Path, allow_outside_root: bool) -> list[str]:
     if not allow_outside_root:
-        # The expression takes most of the time of reading a manifest: it is asked where one of its marks is.
+        # The expression would take most of the time of reading a manifest: it is run only where one of its marks is.
         suspects = [k for k, x in enumerate(images) if ".." in x or x[0] in "/\\~" or x[1:2] == ":" or "\0" in x]
         outside = np.zeros(len(images), dtype=bool)
         outside[[k for k in suspects if _LEADS_OUT.search(images[k])]] = True
         if outside.any():
             raise DataError(
                 f"{file}: image paths lead out of the folder in {_rows_named(outside)}: "
-                "make them relative to it, or set data.allow_outside_root=true"
+                "make them relative to it, or set allow_outside_root=true",
+                argument="allow_outside_root",
             )
     base = str(root.resolve())
     names = [name.replace("\\", "/") for name in images]
@@ -211,7 +224,7 @@ def _image_paths(root: Path, images: list[str], file: Path, allow_outside_root: 
 
 
 def merge(parts: Mapping[str, Manifest]) -> Manifest:
-    """Rows of several sources one after another; labels are the union, nan where a source does not have one.
+    """Put the rows of several sources one after another; labels are the union, nan where a source does not have one.
 
     Patients and studies are told apart by source where there are several; a column that a source does not have is ''
     in its rows.
@@ -233,7 +246,11 @@ def merge(parts: Mapping[str, Manifest]) -> Manifest:
 
 
 def check_studies(manifest: Manifest) -> None:
-    """Images of a study must share labels and texts when the study is the sample: an error otherwise."""
+    """Refuse studies whose images differ in labels or texts: such a study cannot be one sample.
+
+    Raises:
+        DataError: how many studies differ.
+    """
     columns = [c for c in ("findings", "impression", "text", "text_augment") if c in manifest.rows]
     table = manifest.rows[["patient", "study", *columns]].assign(
         **{f"label {k}": np.nan_to_num(column, nan=9.0) for k, column in enumerate(manifest.stated.T)}
@@ -242,12 +259,17 @@ def check_studies(manifest: Manifest) -> None:
     if differ.any():
         raise DataError(
             f"{int(differ.sum())} studies have images with different labels or reports: give each image of a study the "
-            "same ones, or make every image a sample with data.unit=image"
+            "same ones, or make every image a sample with unit=image",
+            argument="unit",
         )
 
 
 def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str, Sequence[str]]) -> Manifest:
     """Keep rows by view and by the values of other columns, in all sources alike.
+
+    Args:
+        views: values of the column `view` to keep; None or (): all.
+        filters: column -> values to keep.
 
     Raises:
         DataError: nothing is left, or nothing of a source, unless the filter chooses among sources (`part`): a source
@@ -256,13 +278,15 @@ def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str
     wanted = {**({"view": views} if views else {}), **filters}
     keep = np.ones(len(manifest), dtype=bool)
     for column, allowed in wanted.items():
-        known = [c for c in manifest.rows.columns if c not in ("path", "line")]
-        if column not in known:
-            raise DataError(f"data.filter.{column}: no such column (known: {', '.join(known)})")
+        columns = [c for c in manifest.rows.columns if c not in ("path", "line")]
+        if column not in columns:
+            raise DataError(
+                f"filters: {column}: no such column; the manifest has {', '.join(columns)}", argument="filters"
+            )
         present = set(manifest.rows[column])
         absent = [value for value in allowed if value not in present]
         if absent:
-            # Names of films, patients and texts are many, and no log should hold them.
+            # Names of images, patients and texts are many, and no log should hold them.
             hint = f": it has {', '.join(sorted(present))}" if column in _FEW_VALUES else ""
             raise DataError(f"{column} {absent[0]!r} does not occur in the data{hint}")
         keep &= manifest.rows[column].isin(list(allowed)).to_numpy()
@@ -275,7 +299,8 @@ def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str
         blank = [column for column in wanted if (rows[column] == "").all()]
         hint = f"it has no {', '.join(blank)}" if blank else f"its views: {', '.join(sorted(set(rows['view'])))}"
         raise DataError(
-            f"no image of the source {lost[0]} is left after filtering by {', '.join(wanted)} ({hint}): leave it out "
-            "of data=[...], or change data.views or data.filter, which hold for all sources"
+            f"no image of the source {lost[0]} is left after filtering by {', '.join(wanted)} ({hint}): leave out "
+            "this source, or change views or filters, which hold for all sources",
+            argument="views" if set(wanted) == {"view"} else "filters",
         )
     return left

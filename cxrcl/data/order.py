@@ -15,12 +15,12 @@ Order = Callable[[int], Sequence[Key]]  # epoch -> its keys
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the items: the same for any number of workers and processes."""
+    """A permutation of the items, int64 [count]: the same for any number of workers and processes."""
     return stream(seed, ORDER, epoch).permutation(count)
 
 
 def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
-    """`total` in whole numbers that are as the weights, by the largest remainder (ties: the first one)."""
+    """Whole numbers in proportion to the weights that sum to `total`, by the largest remainder (ties: the first)."""
     parts = np.asarray(weights, dtype=float) / max(weights)  # whose sum is finite
     exact = total * parts / parts.sum()
     counts = np.floor(exact).astype(int)
@@ -30,7 +30,7 @@ def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
 
 
 class Mixture:
-    """Epochs in which each source has a share of its own, whatever its size.
+    """The order of epochs in which the weight of a source, and not its size, decides on its share.
 
     An epoch has as many samples as all sources together. A source gives its share of them out of an endless sequence of
     permutations of its items, which goes on where the epoch before left it: no item comes again before all others of
@@ -38,8 +38,9 @@ class Mixture:
     an item that comes twice in an epoch has other views, crops and texts each time.
 
     Args:
-        parts: the items of each source.
+        parts: the items of each source, int64 [n] each.
         weights: of each source, above 0.
+        seed: of the permutations.
     """
 
     def __init__(self, parts: Sequence[np.ndarray], weights: Sequence[float], seed: int) -> None:
@@ -47,11 +48,13 @@ class Mixture:
         self.shares = largest_remainder(sum(map(len, parts)), weights)
 
     def __call__(self, epoch: int) -> list[Key]:
+        """The keys of an epoch, as many as there are items."""
         keys = [key for k in range(len(self.parts)) for key in self._drawn(k, epoch)]
         # Its stream has a number behind those of the sources: none of their permutations is made of the same numbers.
         return [keys[k] for k in stream(self.seed, ORDER, len(self.parts), epoch).permutation(len(keys))]
 
     def _drawn(self, source: int, epoch: int) -> Iterator[Key]:
+        """The keys of one source in an epoch, before the epoch is shuffled."""
         items, share = self.parts[source], self.shares[source]
         place, end = epoch * share, (epoch + 1) * share
         while place < end:
@@ -69,8 +72,15 @@ class GlobalBatches:
     process takes a contiguous share. The incomplete batch at the end of an epoch is left out.
 
     Args:
+        count: items of an epoch.
+        batch_size: samples of a global batch.
+        seed: of the order.
+        start_step, total_steps: the first step, and the end of the last one.
         share: (index of the share, number of shares).
         order: the keys of an epoch, `count` of them; None: each item once, the epoch being its draw.
+
+    Raises:
+        ConfigError: a batch that is no multiple of the shares, or larger than an epoch.
     """
 
     def __init__(
@@ -85,9 +95,11 @@ class GlobalBatches:
     ) -> None:
         which, shares = share
         if batch_size % shares:
-            raise ConfigError(f"trainer.batch_size={batch_size} is not divisible by {shares} processes")
+            raise ConfigError(f"batch_size={batch_size} is not divisible by {shares} processes", argument="batch_size")
         if count < batch_size:
-            raise ConfigError(f"trainer.batch_size={batch_size} is larger than the {count} training samples: lower it")
+            raise ConfigError(
+                f"batch_size={batch_size} is larger than the {count} training samples: lower it", argument="batch_size"
+            )
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.start_step, self.total_steps = start_step, total_steps
         self.local = slice(which * batch_size // shares, (which + 1) * batch_size // shares)
@@ -98,6 +110,7 @@ class GlobalBatches:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Whole global batches of an epoch."""
         return self.count // self.batch_size
 
     def __len__(self) -> int:

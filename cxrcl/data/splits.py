@@ -1,4 +1,4 @@
-"""Manifest rows as evaluators see them."""
+"""The splits of a manifest as evaluators read them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cxrcl.data.dataset import EvalSet
-from cxrcl.data.films import FULL_SIZE, Films
-from cxrcl.data.loader import Collate, Feed
+from cxrcl.data.images.reader import FULL_SIZE, ImageReader
+from cxrcl.data.images.transforms import RadiographTransform
+from cxrcl.data.loader import BatchReader, Collate
 from cxrcl.data.manifest import Manifest
-from cxrcl.data.texts import Texts
-from cxrcl.data.transforms import RadiographTransform
+from cxrcl.data.text.texts import Texts
 from cxrcl.types import Batch, Tokenizer
 
 
@@ -20,10 +20,13 @@ class Splits:
     """The splits of a manifest: fixed order, no augmentation (implements `cxrcl.types.EvalData`).
 
     Args:
+        manifest: rows of all splits.
+        transform: what happens to each image.
         make_texts: manifest -> its texts.
         prepare: host batch -> device-ready batch.
         tokenizer: None where the model reads no text.
-        films: how they are read.
+        batch_reader: reads the batches.
+        reader: how images are read.
     """
 
     def __init__(
@@ -33,47 +36,53 @@ class Splits:
         make_texts: Callable[[Manifest], Texts],
         tokenizer: Tokenizer | None,
         prepare: Callable[[Batch], Batch],
-        feed: Feed,
-        films: Films = FULL_SIZE,
+        batch_reader: BatchReader,
+        reader: ImageReader = FULL_SIZE,
     ) -> None:
         self.manifest, self.transform, self.make_texts = manifest, transform, make_texts
-        self.tokenizer, self.prepare, self.feed = tokenizer, prepare, feed
-        self.films = films
+        self.tokenizer, self.prepare, self.batch_reader = tokenizer, prepare, batch_reader
+        self.reader = reader
         self.labels = manifest.labels
         self._parts: dict[str, Manifest] = {}
         self._texts: dict[str, Texts] = {}
 
     def part(self, split: str) -> Manifest:
+        """The rows of a split."""
         if split not in self._parts:
             self._parts[split] = self.manifest.split(split)
         return self._parts[split]
 
     def _texts_of(self, split: str) -> Texts:
-        """Made when asked for: a model that reads no text needs no sentences for the data's labels."""
+        """The texts of a split, made at their first use: a model without texts needs no sentences for the labels."""
         if split not in self._texts:
             self._texts[split] = self.make_texts(self.part(split))
         return self._texts[split]
 
     def size(self, split: str) -> int:
+        """Number of images of the split."""
         return len(self.part(split))
 
     def truth(self, split: str) -> Tensor:
+        """Label values float32 [N, C] of the split's images: 1, 0, nan where unknown, -1 under the policy `keep`."""
         return torch.from_numpy(self.part(split).values)
 
     def column(self, split: str, name: str) -> list[str]:
+        """A manifest column of the split, N strings."""
         return self.part(split).rows[name].tolist()
 
     def texts(self, split: str) -> list[str]:
+        """The fixed text of each image's study, N strings, '' where it has none."""
         texts = self._texts_of(split)
         return [texts.make(row, None) for row in range(self.size(split))]
 
     def batches(
         self, split: str, positions: Sequence[int], batch_size: int, texts: int = 0, views: int = 1
     ) -> Iterable[Batch]:
+        """Batches on the device: images float32 [B, V, 3, S, S], texts int64 [B, T, L], labels float32 [B, C]."""
         keys = [
             [(0, position) for position in positions[start : start + batch_size]]
             for start in range(0, len(positions), batch_size)
         ]
         sentences = self._texts_of(split) if texts else None
-        dataset = EvalSet(self.part(split), self.transform, sentences, views, texts, self.films)
-        return map(self.prepare, self.feed.batches(dataset, keys, Collate(self.tokenizer if texts else None)))
+        dataset = EvalSet(self.part(split), self.transform, sentences, views, texts, self.reader)
+        return map(self.prepare, self.batch_reader.batches(dataset, keys, Collate(self.tokenizer if texts else None)))

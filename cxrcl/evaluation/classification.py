@@ -8,10 +8,10 @@ from typing import ClassVar, cast
 import torch
 from torch import nn
 
-from cxrcl.evaluation.look import Ask, Look
-from cxrcl.evaluation.score_report import Scores
+from cxrcl.evaluation.evaluator import check_label_names
 from cxrcl.evaluation.scorer import Scorer
-from cxrcl.evaluation.scores import check_names
+from cxrcl.evaluation.scores.score_report import Scores
+from cxrcl.evaluation.shared_pass import Request, SharedPass
 from cxrcl.types import Classifies, EvalData
 
 
@@ -34,16 +34,21 @@ class Classification(Scorer):
         mean_over: Sequence[str] | None = None,
         resamples: int = 0,
     ) -> None:
-        check_names(mean_over, data.labels, "mean_over")
+        check_label_names(mean_over, data.labels, "mean_over")
         super().__init__(data, splits, mean_over, resamples)
 
-    def asks(self, model: nn.Module, device: torch.device) -> Sequence[Ask]:
-        return [Ask("logits", self.splits, cast(Classifies, model).classify)]
+    def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
+        return [Request("logits", self.splits, cast(Classifies, model).classify)]
 
     @property
     def rule(self) -> str:
         return "probability = sigmoid of the classifier's log-odds; not calibrated"
 
-    def score(self, look: Look, splits: Sequence[str]) -> Scores:
-        logits = look.rows("logits", splits)
-        return Scores(self.data.labels, logits.numpy(), look.labels(splits).numpy(), logits.double().sigmoid().numpy())
+    def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
+        logits = shared.rows("logits", splits)
+        return Scores(
+            names=self.data.labels,
+            scores=logits.numpy(),  # ranked as they are: large logits round to equal probabilities
+            labels=shared.labels(splits).numpy(),
+            probabilities=logits.double().sigmoid().numpy(),
+        )

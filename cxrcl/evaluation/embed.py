@@ -13,8 +13,8 @@ from cxrcl.types import Batch, EmbedsText, EvalData, Gathers
 def share(runtime: Gathers, count: int, batch_size: int) -> range:
     """Positions of this process among `count`: whole batches, contiguous, disjoint, covering.
 
-    A matrix product rounds a row differently in batches of different sizes. So that figures are the same for any number
-    of processes, each film is encoded in the same batch, whoever encodes it.
+    A matrix product rounds a row differently in batches of different sizes. So that metrics are the same for any number
+    of processes, each image is encoded in the same batch, whichever process encodes it.
     """
     batches = runtime.shard(-(-count // batch_size))
     return range(batches.start * batch_size, min(batches.stop * batch_size, count))
@@ -23,18 +23,24 @@ def share(runtime: Gathers, count: int, batch_size: int) -> range:
 def over_images(
     data: EvalData, splits: Sequence[str], runtime: Gathers, compute: Callable[[Batch], Tensor], batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """Rows [N, ...] of `compute` and labels [N, C] for all images of the splits, in their order, on the CPU.
+    """Rows of `compute` and labels for all images of the splits, in their order.
 
     Every process computes its share; the result is the same in each and does not depend on their number.
+
+    Args:
+        compute: batch of B images -> float [B, ...].
+
+    Returns:
+        float32 [N, ...] and labels float32 [N, C], on the CPU.
     """
     rows, labels = [], []
     for split in splits:
-        parts, known = [], []
+        parts, label_parts = [], []
         for batch in data.batches(split, share(runtime, data.size(split), batch_size), batch_size):
             parts.append(compute(batch).float())
-            known.append(batch.labels)
+            label_parts.append(batch.labels)
         rows.append(runtime.gather_rows(_stack(parts, compute, data, split, batch_size, runtime)).cpu())
-        labels.append(runtime.gather_rows(torch.cat(known) if known else _no_labels(data, runtime)).cpu())
+        labels.append(runtime.gather_rows(torch.cat(label_parts) if label_parts else _no_labels(data, runtime)).cpu())
     return torch.cat(rows), torch.cat(labels)
 
 
@@ -58,7 +64,7 @@ def _stack(
 
 
 def embed_texts(model: EmbedsText, texts: Sequence[str], device: torch.device, batch_size: int = 128) -> Tensor:
-    """Unit vectors [N, D] of texts on the CPU; texts of similar length are encoded together."""
+    """Unit vectors of N texts, float32 [N, D] on the CPU; texts of similar length are encoded together."""
     order = sorted(range(len(texts)), key=lambda k: len(texts[k]))
     rows: list[Tensor] = []
     for start in range(0, len(order), batch_size):

@@ -1,4 +1,4 @@
-"""Some films of a retrieval evaluation with the texts that a model finds for them."""
+"""Some images of a retrieval evaluation with the texts that a model retrieves for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cxrcl.evaluation.look import Look
+from cxrcl.evaluation.shared_pass import SharedPass
 
 SIDE = 256  # px, the longest of an example's picture
 SHOWN = 3  # texts
@@ -19,11 +19,13 @@ SHOWN = 3  # texts
 
 @dataclass(frozen=True)
 class Example:
-    """Attributes:
-    image: the film's name.
-    png: the film as the model sees it, grey, at most 256 px.
-    text, similarity, rank: the film's own text, its cosine and its rank among the distinct texts.
-    found: the three most similar texts and their cosines.
+    """One image with the texts retrieved for it.
+
+    Attributes:
+        image: its name.
+        png: the image as the model sees it, grey, at most 256 px.
+        text, similarity, rank: the image's own text, its cosine and its rank among the distinct texts.
+        retrieved: the three most similar texts and their cosines.
     """
 
     image: str
@@ -31,11 +33,11 @@ class Example:
     text: str
     similarity: float
     rank: int
-    found: list[tuple[str, float]]
+    retrieved: list[tuple[str, float]]
 
 
 def choose(ranks: np.ndarray, count: int, seed: int = 0) -> list[int]:
-    """Films to show: half of them found at rank 1 and half not, as far as there are any; in random order within these.
+    """Positions of images to show: half of them with rank 1 and half not, as far as there are any, in random order.
 
     Args:
         ranks: int [N].
@@ -47,9 +49,9 @@ def choose(ranks: np.ndarray, count: int, seed: int = 0) -> list[int]:
 
 
 def retrieved(
-    look: Look,
+    shared: SharedPass,
     splits: Sequence[str],
-    films: Sequence[int],
+    images: Sequence[int],
     texts: Sequence[str],
     text_of: Tensor,
     ranks: Tensor,
@@ -58,24 +60,24 @@ def retrieved(
     """Examples of image -> text.
 
     Args:
-        films: positions in the pooled splits of the films that have a text.
+        images: positions in the pooled splits of the I images that have a text.
         texts: the distinct texts.
-        text_of, ranks: int64 [films], the text of each film and its rank.
+        text_of, ranks: int64 [I], the text of each image and its rank.
         count: how many.
     """
     chosen = choose(ranks.numpy(), count)
-    embedded = look.rows("embedding", splits)[[films[k] for k in chosen]].double()
-    similarity = embedded @ look.texts(texts).double().T
+    embedded = shared.rows("embedding", splits)[[images[k] for k in chosen]].double()
+    similarity = embedded @ shared.texts(texts).double().T
     best = similarity.topk(min(SHOWN, len(texts)), dim=1)
-    names = [name for split in splits for name in look.data.column(split, "image")]
+    names = [name for split in splits for name in shared.data.column(split, "image")]
     return [
         Example(
-            image=names[films[k]],
-            png=film_png(_pixels(look, splits, films[k])),
+            image=names[images[k]],
+            png=grey_png(_pixels(shared, splits, images[k])),
             text=texts[int(text_of[k])],
             similarity=float(similarity[row, text_of[k]]),
             rank=int(ranks[k]),
-            found=[
+            retrieved=[
                 (texts[place], value) for value, place in zip(best.values[row].tolist(), best.indices[row].tolist())
             ],
         )
@@ -83,19 +85,19 @@ def retrieved(
     ]
 
 
-def _pixels(look: Look, splits: Sequence[str], position: int) -> Tensor:
-    """float32 [S, S] of the film at this position of the pooled splits."""
+def _pixels(shared: SharedPass, splits: Sequence[str], position: int) -> Tensor:
+    """The image at this position of the pooled splits, float32 [S, S]."""
     for split in splits:
-        if position < look.data.size(split):
-            images = next(iter(look.data.batches(split, [position], 1))).images
+        if position < shared.data.size(split):
+            images = next(iter(shared.data.batches(split, [position], 1))).images
             assert images is not None
             return images[0, 0, 0].float().cpu()
-        position -= look.data.size(split)
-    raise IndexError(f"the splits {', '.join(splits)} have {position} films too few")
+        position -= shared.data.size(split)
+    raise IndexError(f"the splits {', '.join(splits)} have {position} images too few")
 
 
-def film_png(pixels: Tensor) -> bytes:
-    """A film [H, W] of any range as a grey PNG, black at its smallest value and white at its largest."""
+def grey_png(pixels: Tensor) -> bytes:
+    """A grey PNG of float [H, W] of any range, black at its smallest value and white at its largest."""
     low, high = pixels.min(), pixels.max()
     grey = ((pixels - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8).numpy()
     picture = Image.fromarray(grey)

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cxrcl.evaluation.look import Ask, Look, pooled
+from cxrcl.evaluation.shared_pass import Request, SharedPass, pooled_request
 from cxrcl.evaluation.supervised import Supervised
 from cxrcl.types import EncodesImages, EvalData
 
 
 class LinearProbe(Supervised):
-    """AUROC of one logistic regression a label on the encoder's standardised pooled features, films not augmented.
+    """AUROC of one logistic regression a label on the encoder's standardised pooled features, images not augmented.
 
-    Trained on the labels of `train`; the penalty with the best AUROC on held-out films is taken for each label. Compare
-    with an encoder of random weights whose batch statistics were estimated (a run with optimizer.lr=0).
+    Trained on the labels of `train`; the penalty with the best AUROC on held-out images is taken for each label.
+    Compare with an encoder of random weights whose batch statistics were estimated (a run with optimizer.lr=0).
 
     Args:
         data: the splits (given by the application).
@@ -26,7 +26,7 @@ class LinearProbe(Supervised):
         choose_on: the split that chooses the penalty; None when every other split is scored.
         penalties: tried for each label; without `choose_on`, five folds of the training patients choose.
         labels: score these only; None scores all.
-        mean_over, against_normal, resamples: as for zero-shot.
+        mean_over, against_normal, resamples: as for `cxrcl.evaluation.zero_shot.ZeroShot`.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EncodesImages,)
@@ -45,11 +45,11 @@ class LinearProbe(Supervised):
     ) -> None:
         super().__init__(data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples)
 
-    def asks(self, model: nn.Module, device: torch.device) -> Sequence[Ask]:
-        return [pooled(self.reads)]
+    def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
+        return [pooled_request(self.all_splits)]
 
-    def vectors(self, look: Look, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return look.rows("pooled", splits), look.labels(splits)
+    def vectors(self, shared: SharedPass, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return shared.rows("pooled", splits), shared.labels(splits)
 
     def estimator(self, penalty: float) -> Any:
         from sklearn.linear_model import LogisticRegression

@@ -10,14 +10,16 @@ from typing import Literal
 import numpy as np
 
 Method = Literal["pca", "tsne", "umap"]
-FEWEST = 5  # points: fewer show nothing
+FEWEST = 5  # points, of which a projection shows anything
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Attributes:
-    places: float [N, 2 or 3].
-    axes: their names.
+    """Points in two or three dimensions.
+
+    Attributes:
+        places: float [N, 2 or 3].
+        axes: names of the dimensions.
     """
 
     method: Method
@@ -30,8 +32,10 @@ class Projection:
 
 
 def check_method(name: str) -> None:
-    """Raises:
-    ValueError: no such method, or the package that it needs is not installed.
+    """Check that a projection method can be used.
+
+    Raises:
+        ValueError: no such method, or the package that it needs is not installed.
     """
     if name not in _METHODS:
         raise ValueError(f"method: no {name}; there are {', '.join(_METHODS)}")
@@ -40,7 +44,7 @@ def check_method(name: str) -> None:
 
 
 def project(points: np.ndarray, method: Method, dimensions: int, seed: int) -> Projection:
-    """The same places for the same points and seed.
+    """Points in few dimensions: the same places for the same points and seed.
 
     Args:
         points: float [N, D].
@@ -55,6 +59,7 @@ def project(points: np.ndarray, method: Method, dimensions: int, seed: int) -> P
 
 
 def _pca(points: np.ndarray, dimensions: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Principal components, axes named with the share of the variance that each explains."""
     from sklearn.decomposition import PCA
 
     fitted = PCA(dimensions, svd_solver="full", random_state=seed)
@@ -77,6 +82,7 @@ def _tsne(points: np.ndarray, dimensions: int, seed: int) -> tuple[np.ndarray, t
 
 
 def _umap(points: np.ndarray, dimensions: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """UMAP (McInnes et al. 2018); a single job, without which equal seeds do not give equal places."""
     from umap import UMAP
 
     neighbours = min(15, len(points) - 1)

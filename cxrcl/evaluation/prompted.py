@@ -1,4 +1,4 @@
-"""Similarities of films and classes that are described by sentences."""
+"""Similarities of images and classes that are described by sentences."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl.evaluation.look import Ask, Look, embeddings
+from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
 from cxrcl.types import Features, MatchesWords
 
-Prompts = Mapping[str, Mapping[str, Sequence[str]]]
+Prompts = Mapping[str, Mapping[str, Sequence[str]]]  # label -> "pos" or "neg" -> sentences
 Over = Literal["direction", "mean", "max"]
 By = Literal["global", "local", "both"]
 
 
 class Prompted:
-    """Similarity of films with each of several groups of sentences.
+    """Similarity of images with each of G groups of sentences.
 
     Args:
         groups: sentences of each group, such as the positive prompts of a label.
         over: how the sentences of a group become one number: the cosine to their mean `direction` (the mean unit
             vector, normalised again; Radford et al. 2021, section 3.1.4), or the `mean` or `max` of their similarities.
-        by: `global`: cosines of films and sentences; `local`: those of regions and words (`MatchesWords`); `both`:
+        by: `global`: cosines of images and sentences; `local`: those of regions and words (`MatchesWords`); `both`:
             their mean (GLoRIA, Huang et al. 2021).
     """
 
@@ -36,35 +36,46 @@ class Prompted:
         place = {sentence: k for k, sentence in enumerate(self.sentences)}
         self.places = [[place[sentence] for sentence in group] for group in self.groups]
 
-    def asks(self, model: nn.Module, device: torch.device, splits: Sequence[str]) -> list[Ask]:
-        asks = [] if self.by == "local" else [embeddings(model, splits)]
-        return asks if self.by == "global" else [*asks, Ask(self._local, tuple(splits), self._matched(model, device))]
+    def requests(self, model: nn.Module, device: torch.device, splits: Sequence[str]) -> list[Request]:
+        """What `similarity` needs of the images of these splits.
 
-    def of(self, look: Look, splits: Sequence[str]) -> Tensor:
-        """float32 [N, groups] of the films of the splits."""
+        Raises:
+            ValueError: the model has no similarity of regions and words, and `by` needs it.
+        """
+        if self.by == "global":
+            return [embedding_request(model, splits)]
+        if not isinstance(model, MatchesWords):
+            raise ValueError(f"{type(model).__name__} has no local similarity of regions and words: set by=global")
+        local = Request(self._local_name, tuple(splits), self._local_similarity(model, device))
+        return [local] if self.by == "local" else [embedding_request(model, splits), local]
+
+    def similarity(self, shared: SharedPass, splits: Sequence[str]) -> Tensor:
+        """Similarities of the images of the splits with each group, float32 [N, G]."""
         if self.over == "direction":
-            directions = directions_of(look.texts, self.groups)
+            directions = directions_of(shared.texts, self.groups)
             with torch.autocast("cpu", enabled=False):  # bf16 would make ties of near neighbours
-                return look.rows("embedding", splits) @ directions.T
+                return shared.rows("embedding", splits) @ directions.T
         if self.by == "local":
-            return look.rows(self._local, splits)
-        texts = look.texts(self.sentences)
-        films = look.rows("embedding", splits)
+            return shared.rows(self._local_name, splits)
+        texts = shared.texts(self.sentences)
+        images = shared.rows("embedding", splits)
         with torch.autocast("cpu", enabled=False):
-            found = torch.cat([self._reduced(part @ texts.T) for part in films.split(4096)])
-        return found if self.by == "global" else (found + look.rows(self._local, splits)) / 2
+            # 4,096 images at a time: with hundreds of prompts, all similarities at once would fill the memory.
+            cosines = torch.cat([self._reduced(part @ texts.T) for part in images.split(4096)])
+        return cosines if self.by == "global" else (cosines + shared.rows(self._local_name, splits)) / 2
 
     @property
-    def _local(self) -> str:
+    def _local_name(self) -> str:
+        """The name of the request: equal for equal groups, which are then computed once."""
         return f"local {self.over} {self.groups}"
 
     def _reduced(self, similarity: Tensor) -> Tensor:
-        """[N, sentences] -> [N, groups]."""
+        """Similarities with sentences [N, sentences] -> with groups [N, G]."""
         groups = [similarity[:, places] for places in self.places]
         return torch.stack([g.mean(dim=1) if self.over == "mean" else g.amax(dim=1) for g in groups], dim=1)
 
-    def _matched(self, model: nn.Module, device: torch.device) -> Callable[[Features], Tensor]:
-        """Features of films -> [B, groups]; the words of the sentences are encoded before the first film."""
+    def _local_similarity(self, model: nn.Module, device: torch.device) -> Callable[[Features], Tensor]:
+        """Features of B images -> [B, G]; the words of the sentences are encoded before the first image."""
         matcher = cast(MatchesWords, model)
         words: list[tuple[Tensor, Tensor]] = []
 
@@ -80,10 +91,10 @@ class Prompted:
 
 
 def directions_of(embed: Callable[[Sequence[str]], Tensor], groups: Sequence[Sequence[str]]) -> Tensor:
-    """Mean unit vector of each group of sentences, normalised again: [groups, D].
+    """The mean unit vector of each group of sentences, normalised again: float [G, D].
 
     Args:
-        embed: texts -> unit vectors [N, D].
+        embed: N texts -> unit vectors [N, D].
     """
     texts = sorted({sentence for group in groups for sentence in group})
     place = {text: k for k, text in enumerate(texts)}

@@ -10,63 +10,69 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
 from cxrcl.evaluation.examples import retrieved
-from cxrcl.evaluation.look import Ask, Evaluator, Look, embeddings
-from cxrcl.evaluation.scores import check_names
+from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
 from cxrcl.types import EmbedsImages, EmbedsText, EvalData
 
 ELEMENTS = 1 << 24  # similarities in memory at a time
 
 
 def ranks(queries: Tensor, gallery: Tensor, relevant: tuple[Tensor, Tensor], elements: int = ELEMENTS) -> Tensor:
-    """Rank (1 = first) of each query's best relevant gallery item, without a full similarity matrix.
+    """Rank (1 = first) of each query's best relevant gallery item, int64 [Q], without a full similarity matrix.
 
     Ties are pessimistic: an irrelevant item that is exactly as similar (or not a number) ranks before, so a collapsed
     model gets the worst rank and not the first.
 
     Args:
-        queries, gallery: [Q, D] and [G, D].
+        queries, gallery: float [Q, D] and [G, D].
         relevant: int64 ids [Q] and [G]; an item is relevant to the queries that have its id.
         elements: similarities that are held in memory at a time, at least one query's.
     """
-    wanted, offered = relevant
-    place = torch.argsort(offered, stable=True)
-    gallery, offered = gallery[place], offered[place]
-    starts, ends = torch.searchsorted(offered, wanted), torch.searchsorted(offered, wanted, right=True)
-    found = []
+    query_ids, item_ids = relevant
+    # Sorted by id, the relevant items of a query stand next to each other: starts[q] .. ends[q].
+    by_id = torch.argsort(item_ids, stable=True)
+    gallery, item_ids = gallery[by_id], item_ids[by_id]
+    starts, ends = torch.searchsorted(item_ids, query_ids), torch.searchsorted(item_ids, query_ids, right=True)
+    parts = []
     for rows in torch.arange(len(queries)).split(max(1, elements // max(1, len(gallery)))):
         similarity = _similarity(queries[rows], gallery)
-        own = [row[start:end] for row, start, end in zip(similarity, starts[rows].tolist(), ends[rows].tolist())]
-        best = torch.stack([relevant.amax() for relevant in own])
+        to_relevant = [
+            row[start:end] for row, start, end in zip(similarity, starts[rows].tolist(), ends[rows].tolist())
+        ]
+        best = torch.stack([part.amax() for part in to_relevant])
         lower = np.count_nonzero((similarity < best[:, None]).numpy(), axis=1)  # much faster than PyTorch's sum of bool
-        own_lower = torch.stack([(relevant < top).sum() for relevant, top in zip(own, best)])
-        others = len(gallery) - (ends - starts)[rows]
-        found.append(1 + others - (torch.from_numpy(lower) - own_lower))
-    return torch.cat(found)
+        relevant_lower = torch.stack([(part < top).sum() for part, top in zip(to_relevant, best)])
+        irrelevant = len(gallery) - (ends - starts)[rows]
+        # Counted by those that rank behind, so that ties and nan rank before.
+        parts.append(1 + irrelevant - (torch.from_numpy(lower) - relevant_lower))
+    return torch.cat(parts)
 
 
 def precision_at(
     queries: Tensor, gallery: Tensor, relevant: Callable[[Tensor], Tensor], k: int, elements: int = ELEMENTS
 ) -> Tensor:
-    """Share of relevant items among the k most similar of the gallery, [Q]. Ties are pessimistic, as in `ranks`.
+    """Share of relevant items among the k most similar of the gallery, float [Q]. Ties are pessimistic, as in `ranks`.
 
     Args:
-        queries, gallery: [Q, D] and [G, D].
+        queries, gallery: float [Q, D] and [G, D].
         relevant: positions of queries [q] -> bool [q, G].
         k: at most G.
     """
-    found = []
+    parts = []
     for rows in torch.arange(len(queries)).split(max(1, elements // len(gallery))):
         similarity, match = _similarity(queries[rows], gallery), relevant(rows)
+        # The worst case for nan as well: irrelevant items first, relevant ones last.
         similarity = torch.where(similarity.isnan(), torch.where(match, -torch.inf, torch.inf), similarity)
         least = similarity.topk(k, dim=1).values[:, -1:]
         above, tied = similarity > least, similarity == least
         places = k - above.sum(dim=1) - (tied & ~match).sum(dim=1)  # left to relevant items among the last
-        found.append(((above & match).sum(dim=1) + places.clamp_min(0)) / k)
-    return torch.cat(found)
+        parts.append(((above & match).sum(dim=1) + places.clamp_min(0)) / k)
+    return torch.cat(parts)
 
 
 def _similarity(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Cosines [Q, G] of unit vectors."""
     with torch.autocast(queries.device.type, enabled=False):  # bf16 would make ties of near neighbours
         return queries @ gallery.T
 
@@ -82,9 +88,9 @@ class Retrieval(Evaluator):
         data: the splits (given by the application).
         splits: pooled before ranking.
         at: the k of recall at k.
-        classes: labels; precision at k of image -> text and text -> image is given, where an item is relevant if a film
-            of it has the query's class (GLoRIA, Huang et al. 2021). Films with exactly one of the classes take part,
-            and a text has the classes of its films. Empty: none.
+        classes: labels; adds precision at k of image -> text and text -> image, where an item is relevant if an image
+            of it has the query's class (GLoRIA, Huang et al. 2021). Images with exactly one of the classes take part,
+            and a text has the classes of its images. Empty: none.
         precision_at: the k of precision at k; those that exceed the gallery are left out.
     """
 
@@ -100,7 +106,7 @@ class Retrieval(Evaluator):
         precision_at: Sequence[int] = (5, 10, 100),
     ) -> None:
         self.data, self.splits, self.at = data, tuple(splits), tuple(at)
-        check_names(classes, data.labels, "classes")
+        check_label_names(classes, data.labels, "classes")
         if len(classes) == 1 or any(k < 1 for k in (*at, *precision_at)):
             raise ValueError(f"classes={list(classes)}, at={list(at)}: expected 2 classes or more, and each k above 0")
         self.classes, self.precision_at = tuple(classes), tuple(precision_at)
@@ -112,54 +118,72 @@ class Retrieval(Evaluator):
         place = {text: k for k, text in enumerate(self.texts)}
         self.text_of = torch.tensor([place[texts[k]] for k in self.images])
 
-    def asks(self, model: nn.Module, device: torch.device) -> Sequence[Ask]:
-        return [embeddings(model, self.splits)]
+    def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
+        return [embedding_request(model, self.splits)]
 
-    def run(self, look: Look) -> dict[str, float]:
-        images, texts = look.rows("embedding", self.splits)[self.images], look.texts(self.texts)
-        each = torch.arange(len(texts))
-        found = ranks(images, texts, (self.text_of, each))
+    def run(self, shared: SharedPass) -> EvaluatorResult:
+        images, texts = shared.rows("embedding", self.splits)[self.images], shared.texts(self.texts)
+        text_ids = torch.arange(len(texts))
+        ranks_of_texts = ranks(images, texts, (self.text_of, text_ids))
+        ranks_of_images = ranks(texts, images, (text_ids, self.text_of))
+        metrics = self._recalls("image_to_text", ranks_of_texts, len(texts))
+        metrics |= self._recalls("text_to_image", ranks_of_images, len(images))
+        metrics |= self._precisions(shared, images, texts) if self.classes else {}
         # Called by a report only, and with the number of examples.
-        look.leave("examples", partial(retrieved, look, self.splits, self.images, self.texts, self.text_of, found))
-        figures = self._figures("image_to_text", found, len(texts))
-        figures |= self._figures("text_to_image", ranks(texts, images, (each, self.text_of)), len(images))
-        return figures | (self._precisions(look, images, texts) if self.classes else {})
+        examples = partial(retrieved, shared, self.splits, self.images, self.texts, self.text_of, ranks_of_texts)
+        return EvaluatorResult(metrics, artifacts={"examples": examples})
 
-    def _figures(self, way: str, found: Tensor, gallery: int) -> dict[str, float]:
-        figures = {f"{way}/r{k}": float((found <= k).double().mean()) for k in self.at}
-        figures |= {f"{way}/chance_r{k}": self._chance(way, k) for k in self.at}
-        figures[f"{way}/median_rank"] = float(found.double().quantile(0.5))
-        figures[f"{way}/mean_rank"] = float(found.double().mean())
-        return figures | {f"{way}/gallery": float(gallery)}
+    def _recalls(self, way: str, ranks: Tensor, gallery: int) -> dict[str, float]:
+        """Recall at k with its chance, and ranks, of one direction.
 
-    def _precisions(self, look: Look, images: Tensor, texts: Tensor) -> dict[str, float]:
+        Args:
+            ranks: int64 [Q].
+            gallery: number of items.
+        """
+        metrics = {f"{way}/r{k}": float((ranks <= k).double().mean()) for k in self.at}
+        metrics |= {f"{way}/chance_r{k}": self._chance(way, k) for k in self.at}
+        metrics[f"{way}/median_rank"] = float(ranks.double().quantile(0.5))
+        metrics[f"{way}/mean_rank"] = float(ranks.double().mean())
+        return metrics | {f"{way}/gallery": float(gallery)}
+
+    def _precisions(self, shared: SharedPass, images: Tensor, texts: Tensor) -> dict[str, float]:
+        """Precision at k by class, both ways, with its chance.
+
+        Args:
+            images, texts: float32 [I, D] of images with a text, and [G, D] of distinct texts.
+        """
         columns = [self.data.labels.index(name) for name in self.classes]
-        truth = look.labels(self.splits)[self.images][:, columns] == 1
-        single = truth.sum(dim=1) == 1
-        images, of_images, text_of = images[single], truth[single], self.text_of[single]
+        has_class = shared.labels(self.splits)[self.images][:, columns] == 1
+        has_one = has_class.sum(dim=1) == 1
+        images, image_classes, text_of = images[has_one], has_class[has_one], self.text_of[has_one]
         present, place = text_of.unique(return_inverse=True)
         texts = texts[present]
-        of_texts = torch.zeros(len(texts), len(columns)).index_add_(0, place, of_images.float()) > 0
+        text_classes = torch.zeros(len(texts), len(columns)).index_add_(0, place, image_classes.float()) > 0
         sides = {
-            "image_to_text": (images, of_images, texts, of_texts),
-            "text_to_image": (texts, of_texts, images, of_images),
+            "image_to_text": (images, image_classes, texts, text_classes),
+            "text_to_image": (texts, text_classes, images, image_classes),
         }
-        figures: dict[str, float] = {f"{way}/class_queries": float(len(side[0])) for way, side in sides.items()}
-        for way, (queries, asked, gallery, offered) in sides.items():
+        metrics: dict[str, float] = {f"{way}/class_queries": float(len(side[0])) for way, side in sides.items()}
+        for way, (queries, query_classes, gallery, item_classes) in sides.items():
+
+            def relevant(rows: Tensor, of: Tensor = query_classes, among: Tensor = item_classes) -> Tensor:
+                return (of[rows].float() @ among.float().T) > 0
+
             for k in (k for k in self.precision_at if k <= len(gallery)):
-
-                def relevant(rows: Tensor, asked: Tensor = asked, offered: Tensor = offered) -> Tensor:
-                    return (asked[rows].float() @ offered.float().T) > 0
-
-                figures[f"{way}/p{k}"] = float(precision_at(queries, gallery, relevant, k).mean())
+                metrics[f"{way}/p{k}"] = float(precision_at(queries, gallery, relevant, k).mean())
             if len(queries):
-                kinds, counts = asked.unique(dim=0, return_counts=True)
-                shares = torch.stack([(offered & kind).any(dim=1).double().mean() for kind in kinds])
-                figures[f"{way}/chance_p"] = float((shares * counts).sum() / counts.sum())
-        return figures
+                # Queries of equal classes have equal chances: the share of items that have one of their classes.
+                kinds, counts = query_classes.unique(dim=0, return_counts=True)
+                shares = torch.stack([(item_classes & kind).any(dim=1).double().mean() for kind in kinds])
+                metrics[f"{way}/chance_p"] = float((shares * counts).sum() / counts.sum())
+        return metrics
 
     def _chance(self, way: str, k: int) -> float:
-        """Expected recall at k of a random order: 1 - the chance that all relevant items fall behind."""
+        """Expected recall at k of a random order: 1 - the probability that all relevant items fall behind.
+
+        An image has one relevant text of T: k / T. A text with c relevant images of n misses all of them with the
+        hypergeometric probability, the product over draws d < k of (n - c - d) / (n - d).
+        """
         if way == "image_to_text":
             return min(1.0, k / len(self.texts))
         counts = torch.bincount(self.text_of, minlength=len(self.texts)).double()

@@ -1,4 +1,4 @@
-"""Base of evaluators that score labels."""
+"""Base of evaluators that score labels: AUROC and average precision of each label, and their means."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from cxrcl.evaluation.known import labels_of_mean
-from cxrcl.evaluation.look import Evaluator, Look
-from cxrcl.evaluation.ranking import auroc
-from cxrcl.evaluation.score_report import Scores
-from cxrcl.evaluation.scores import label_figures
+from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult
+from cxrcl.evaluation.metrics import NO_FINDING, labels_of_mean, mean_auroc
+from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.score_report import Scores
+from cxrcl.evaluation.scores.scoring import ranked_only, score_images
+from cxrcl.evaluation.shared_pass import SharedPass
 from cxrcl.types import EvalData
 
 
 class Scorer(Evaluator):
-    """Figures of label scores. `shuffled_auroc` is the mean where each film has the scores of another: about one half,
-    or something is wrong with labels or films.
+    """Metrics of label scores.
+
+    `shuffled_auroc` is the mean where each image has the scores of another: about one half, or something is wrong with
+    labels or images.
 
     Args:
         data: the splits.
@@ -32,33 +35,75 @@ class Scorer(Evaluator):
     def __init__(self, data: EvalData, splits: Sequence[str], mean_over: Sequence[str] | None, resamples: int) -> None:
         self.data, self.splits, self.mean_over, self.resamples = data, tuple(splits), mean_over, resamples
 
-    def score(self, look: Look, splits: Sequence[str]) -> Scores:
-        """Scores of the films of splits that were asked for, in their order."""
+    def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
+        """Scores of the images of splits that were requested, in their order."""
         raise TypeError(f"{type(self).__name__} does not define score()")
 
-    def run(self, look: Look) -> dict[str, float]:
-        found = replace(self.score(look, self.splits), mean_over=self.mean_over)
-        look.leave("scores", found)
-        if look.held_out:
-            look.leave("held_out", self.score(look, look.held_out))
-        figures = label_figures(
-            *(self.data, self.splits, found.scores, found.truth, found.labels), self.mean_over, self.resamples
+    def run(self, shared: SharedPass) -> EvaluatorResult:
+        scores = replace(self.score(shared, self.splits), mean_over=self.mean_over)
+        patients = Patients([p for split in self.splits for p in self.data.column(split, "patient")], self.resamples)
+        shuffled = scores.scores[np.random.default_rng(0).permutation(len(scores.scores))]
+        return EvaluatorResult(
+            metrics={
+                **label_metrics(scores, patients),
+                "shuffled_auroc": mean_auroc(shuffled, scores.labels, scores.names, self.mean_over),
+            },
+            scores=scores,
+            held_out=self.score(shared, shared.held_out) if shared.held_out else None,
         )
-        shuffled = np.random.default_rng(0).permutation(len(found.scores))
-        return figures | {
-            "shuffled_auroc": mean_auroc(found.scores[shuffled], found.truth, found.labels, self.mean_over)
-        }
 
 
-def mean_auroc(
-    scores: np.ndarray, truth: np.ndarray, labels: Sequence[str], mean_over: Sequence[str] | None = None
-) -> float:
-    """Mean over labels but `No Finding`, or over `mean_over`, of those that have both classes; nan where none has.
+def label_metrics(scores: Scores, patients: Patients) -> dict[str, float]:
+    """auroc/<label>, auprc/<label>, their means, and intervals over resamples of the patients where there are any.
+
+    Intervals are low/<label>, high/<label>, mean_low, mean_high for AUROC and auprc_low/<label>, ... for AUPRC. A label
+    with one class only is nan and left out of the mean.
 
     Args:
-        scores, truth: [N, C].
+        patients: those of the N images.
     """
-    chosen = labels_of_mean(labels, mean_over)
-    found = [auroc(scores[:, k], truth[:, k]) for k, name in enumerate(labels) if name in chosen]
-    known = [value for value in found if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    in_mean = labels_of_mean(scores.names, scores.mean_over)
+    scored = score_images(ranked_only("", scores.names, scores.scores), scores.labels, patients, in_mean)
+    macro = next(average for average in scored.averages if average.name == "macro")
+    metrics: dict[str, float] = {}
+    for metric, prefix in (("auroc", ""), ("auprc", "auprc_")):
+        for label in scored.labels:
+            metrics[f"{metric}/{label.label}"] = _or_nan(label.scores[metric].value)
+        metrics[f"mean_{metric}"] = _or_nan(macro.scores[metric].value)
+        if patients.resamples:
+            for label in scored.labels:
+                metrics[f"{prefix}low/{label.label}"] = _or_nan(label.scores[metric].low)
+                metrics[f"{prefix}high/{label.label}"] = _or_nan(label.scores[metric].high)
+            metrics[f"mean_{prefix}low"] = _or_nan(macro.scores[metric].low)
+            metrics[f"mean_{prefix}high"] = _or_nan(macro.scores[metric].high)
+    for label in scored.labels:
+        metrics[f"positives/{label.label}"] = float(label.positives)
+        metrics[f"negatives/{label.label}"] = float(label.negatives)
+    return metrics
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def labels_against_normal(labels: np.ndarray, names: Sequence[str], against_normal: Sequence[str]) -> np.ndarray:
+    """Labels in which images labelled `No Finding` are negatives of some labels wherever these are blank.
+
+    For sources that record presence only. Whether the label is truly absent on those images is not known.
+
+    Args:
+        labels: float [N, C], not changed.
+        names: of the C labels.
+        against_normal: the labels to fill.
+
+    Returns:
+        float [N, C].
+    """
+    if not against_normal:
+        return labels
+    labels = labels.copy()
+    normal = labels[:, names.index(NO_FINDING)] == 1
+    for name in against_normal:
+        column = labels[:, names.index(name)]
+        column[normal & np.isnan(column)] = 0
+    return labels

@@ -1,4 +1,4 @@
-"""Linear models trained with labels on fixed vectors of films: what labels alone can do, or what a tower has learnt."""
+"""Linear models trained with labels on fixed vectors of images: a baseline, or a probe of what an encoder learnt."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cxrcl.evaluation.look import Look
-from cxrcl.evaluation.ranking import auroc
-from cxrcl.evaluation.score_report import Scores
-from cxrcl.evaluation.scorer import Scorer
-from cxrcl.evaluation.scores import NO_FINDING, check_names, labels_against_normal
+from cxrcl.evaluation.evaluator import check_label_names
+from cxrcl.evaluation.metrics import NO_FINDING, auroc, is_labelled
+from cxrcl.evaluation.scorer import Scorer, labels_against_normal
+from cxrcl.evaluation.scores.score_report import Scores
+from cxrcl.evaluation.shared_pass import SharedPass
 from cxrcl.types import EvalData
 
-Model = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] -> scores [N]
+LinearModel = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] -> scores [N]
 
 
 class Supervised(Scorer):
-    """AUROC of one linear model a label, trained on `train`; of several penalties the best on held-out films is taken.
+    """AUROC of one linear model a label, trained on `train`; of several penalties the best on held-out images is taken.
 
     Args:
         data: the splits.
@@ -28,7 +28,7 @@ class Supervised(Scorer):
         choose_on: the split that chooses the penalty; None: five folds of the training patients do.
         penalties: tried for each label.
         labels: score these only; None scores all.
-        mean_over, against_normal, resamples: as for zero-shot.
+        mean_over, against_normal, resamples: as for `cxrcl.evaluation.zero_shot.ZeroShot`.
     """
 
     def __init__(
@@ -57,72 +57,83 @@ class Supervised(Scorer):
         self.train, self.choose_on = train, choose_on
         self.penalties = tuple(penalties)
         self.labels = tuple(data.labels if labels is None else labels)
-        check_names(self.labels, data.labels, "labels")
-        check_names(mean_over, self.labels, "mean_over")
-        check_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
+        check_label_names(self.labels, data.labels, "labels")
+        check_label_names(mean_over, self.labels, "mean_over")
+        check_label_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
         self.against_normal = against_normal
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """All splits that are looked at."""
+    def all_splits(self) -> tuple[str, ...]:
+        """Those that the models learn from and those that are scored."""
         return (self.train, *([self.choose_on] if self.choose_on else []), *self.splits)
 
-    def vectors(self, look: Look, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """[N, D] that the linear models see, and labels [N, C]."""
+    def vectors(self, shared: SharedPass, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What the linear models take of the images of the splits, float32 [N, D], and labels float32 [N, C]."""
         raise TypeError(f"{type(self).__name__} does not define vectors()")
 
     def estimator(self, penalty: float) -> Any:
         """An unfitted scikit-learn model: a classifier, or a regression of the label."""
         raise TypeError(f"{type(self).__name__} does not define estimator()")
 
-    def score(self, look: Look, splits: Sequence[str]) -> Scores:
-        models = look.once(self, lambda: self._learn(look))  # scored splits and held-out ones ask for the same
-        x, y = self._read(splits, look)
+    def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
+        models = shared.once(self, lambda: self._fit(shared))  # the same for scored and held-out splits
+        x, y = self._vectors_and_labels(splits, shared)
         columns = [self.data.labels.index(name) for name in self.labels]
-        return Scores(self.labels, np.stack([model(x) for model in models], axis=1), y[:, columns])
+        return Scores(names=self.labels, scores=np.stack([model(x) for model in models], axis=1), labels=y[:, columns])
 
-    def _learn(self, look: Look) -> list[Model]:
-        """One for each label."""
-        x, y = self._read([self.train], look)
-        chooser = self._read([self.choose_on], look) if self.choose_on else None
+    def _fit(self, shared: SharedPass) -> list[LinearModel]:
+        """One model for each label."""
+        x, y = self._vectors_and_labels([self.train], shared)
+        chooser = self._vectors_and_labels([self.choose_on], shared) if self.choose_on else None
         columns = [self.data.labels.index(name) for name in self.labels]
         return [
-            self._chosen(x, y[:, column], None if chooser is None else (chooser[0], chooser[1][:, column]))
+            self._fit_best(x, y[:, column], None if chooser is None else (chooser[0], chooser[1][:, column]))
             for column in columns
         ]
 
-    def _read(self, splits: Sequence[str], look: Look) -> tuple[np.ndarray, np.ndarray]:
-        rows, labels = self.vectors(look, splits)
-        return rows.numpy(), labels_against_normal(self.data, labels.numpy(), self.against_normal)
+    def _vectors_and_labels(self, splits: Sequence[str], shared: SharedPass) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [N, D] and [N, C]."""
+        rows, labels = self.vectors(shared, splits)
+        return rows.numpy(), labels_against_normal(labels.numpy(), self.data.labels, self.against_normal)
 
-    def _chosen(self, x: np.ndarray, y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None) -> Model:
-        known = (y == 0) | (y == 1)
-        if len(np.unique(y[known])) < 2:
-            return lambda films: np.zeros(len(films))
-        if not np.isfinite(x).all():  # a model that has diverged
-            return lambda films: np.full(len(films), np.nan)
-        x, y = x[known], y[known]
-        models = [self._learnt(penalty, x, y) for penalty in self.penalties]
+    def _fit_best(self, x: np.ndarray, y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None) -> LinearModel:
+        """The model of one label with the penalty whose AUROC is best on `held_out`, or over folds of the patients.
+
+        Args:
+            x: float [N, D]; y: float [N].
+            held_out: x and y of the split `choose_on`, or None.
+        """
+        labelled = is_labelled(y)
+        if len(np.unique(y[labelled])) < 2:
+            return lambda vectors: np.zeros(len(vectors))
+        if not np.isfinite(x).all():  # of an encoder that has diverged
+            return lambda vectors: np.full(len(vectors), np.nan)
+        x, y = x[labelled], y[labelled]
+        models = [self._fit_one(penalty, x, y) for penalty in self.penalties]
         if held_out is not None:
             quality = [auroc(model(held_out[0]), held_out[1]) for model in models]
         else:
-            patients = np.asarray(self.data.column(self.train, "patient"))[known]
-            quality = [auroc(self._by_folds(penalty, x, y, patients), y) for penalty in self.penalties]
+            patients = np.asarray(self.data.column(self.train, "patient"))[labelled]
+            quality = [auroc(self._scores_by_folds(penalty, x, y, patients), y) for penalty in self.penalties]
         best = models[int(np.argmax(np.nan_to_num(quality)))]
-        return lambda films: best(films) if np.isfinite(films).all() else np.full(len(films), np.nan)
+        return lambda vectors: best(vectors) if np.isfinite(vectors).all() else np.full(len(vectors), np.nan)
 
-    def _by_folds(self, penalty: float, x: np.ndarray, y: np.ndarray, patients: np.ndarray) -> np.ndarray:
-        """Scores of each film by a model that has not seen its patient; 0 where that one would know one class only."""
+    def _scores_by_folds(self, penalty: float, x: np.ndarray, y: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        """Scores [N] of each image by a model fitted without its patient; 0 where that would see one class only.
+
+        Args:
+            x: float [N, D]; y: float [N]; patients: [N].
+        """
         from sklearn.model_selection import GroupKFold
 
         scores, count = np.zeros(len(y)), min(5, len(np.unique(patients)))
-        for seen, rest in GroupKFold(count).split(x, y, patients) if count > 1 else ():
-            if len(np.unique(y[seen])) == 2:
-                scores[rest] = self._learnt(penalty, x[seen], y[seen])(x[rest])
+        for fitted, rest in GroupKFold(count).split(x, y, patients) if count > 1 else ():
+            if len(np.unique(y[fitted])) == 2:
+                scores[rest] = self._fit_one(penalty, x[fitted], y[fitted])(x[rest])
         return scores
 
-    def _learnt(self, penalty: float, x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Vectors -> a classifier's log-odds, or a regression's values."""
+    def _fit_one(self, penalty: float, x: np.ndarray, y: np.ndarray) -> LinearModel:
+        """A model whose scores are a classifier's log-odds, or a regression's values."""
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from cxrcl.evaluation.look import Ask, Look
+from cxrcl.evaluation.evaluator import EvaluatorResult, check_label_names
+from cxrcl.evaluation.metrics import NO_FINDING, mean_auroc
 from cxrcl.evaluation.prompted import By, Over, Prompted
-from cxrcl.evaluation.score_report import Scores
-from cxrcl.evaluation.scorer import Scorer, mean_auroc
-from cxrcl.evaluation.scores import NO_FINDING, check_names, labels_against_normal
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData, MatchesWords, ScalesSimilarity
+from cxrcl.evaluation.scorer import Scorer, labels_against_normal
+from cxrcl.evaluation.scores.score_report import Scores
+from cxrcl.evaluation.shared_pass import Request, SharedPass
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ScalesSimilarity
 
 
 class ZeroShot(Scorer):
@@ -29,14 +31,14 @@ class ZeroShot(Scorer):
         prompts: reads a prompts file (given by the application).
         splits: pooled before scoring.
         file: a prompts file; labels that it or the data lacks are left out.
-        other_files: further prompts for the same labels: a model's figure should not hang on its prompts. Their means,
-            and the mean and the worst over all files, are given.
+        other_files: further prompts for the same labels: a model's metric should not depend on its prompts. Adds
+            their means, and the mean and the worst over all files.
         labels: score these only; None scores all that have prompts.
         over, by: how a label's prompts become one similarity, see `cxrcl.evaluation.prompted.Prompted`.
         scaled: the margin is multiplied by the model's learned scale before it becomes a probability; not where a
             protocol takes the softmax of bare cosines.
         mean_over: labels of the mean; None takes all but `No Finding`.
-        against_normal: labels whose negatives are the films labelled `No Finding`.
+        against_normal: labels whose negatives are the images labelled `No Finding`.
         resamples: bootstrap resamples of patients; 0 gives no intervals.
     """
 
@@ -59,17 +61,17 @@ class ZeroShot(Scorer):
     ) -> None:
         super().__init__(data, splits, mean_over, resamples)
         self.file, self.scaled = file, scaled
-        check_names(labels, data.labels, "labels")
-        check_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
-        found = prompts(file, data.labels)
-        wanted = data.labels if labels is None else tuple(labels)
-        self.labels = tuple(name for name in wanted if found.get(name, {}).get("neg"))
+        check_label_names(labels, data.labels, "labels")
+        check_label_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
+        sentences = prompts(file, data.labels)
+        requested = data.labels if labels is None else tuple(labels)
+        self.labels = tuple(name for name in requested if sentences.get(name, {}).get("neg"))
         lacking = [name for name in labels or () if name not in self.labels]
         if not data.labels:
             raise ValueError("the data have no labels")
         if lacking or not self.labels:
             raise ValueError(f"{file} has no positive and negative prompts for {', '.join(lacking or data.labels)}")
-        check_names(mean_over, self.labels, "mean_over")
+        check_label_names(mean_over, self.labels, "mean_over")
         self.against_normal = against_normal
         self.families: dict[str, tuple[tuple[str, ...], Prompted]] = {}
         for name in dict.fromkeys((file, *other_files)):
@@ -80,46 +82,52 @@ class ZeroShot(Scorer):
             sides = [family[label][kind] for kind in ("pos", "neg") for label in covered]
             self.families[name.removesuffix(".json").rpartition("/")[2]] = (covered, Prompted(sides, over, by))
 
-    def asks(self, model: nn.Module, device: torch.device) -> Sequence[Ask]:
-        if not isinstance(model, MatchesWords) and next(iter(self.families.values()))[1].by != "global":
-            raise ValueError(f"{type(model).__name__} has no local similarity of regions and words: set by=global")
-        return [ask for _, family in self.families.values() for ask in family.asks(model, device, self.splits)]
+    def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
+        return [r for _, prompted in self.families.values() for r in prompted.requests(model, device, self.splits)]
 
-    def score(self, look: Look, splits: Sequence[str]) -> Scores:
+    def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
         from scipy.special import expit
 
-        positive, negative = self._sides(look, splits, self.families[next(iter(self.families))])
+        first_family = next(iter(self.families.values()))
+        positive, negative = self._sides(shared, splits, first_family)
         margin = positive - negative
-        scale = cast(ScalesSimilarity, look.model).similarity_scale() if self.scaled else 1.0
-        known = labels_against_normal(self.data, look.labels(splits).numpy(), self.against_normal)
+        scale = cast(ScalesSimilarity, shared.model).similarity_scale() if self.scaled else 1.0
+        labels = labels_against_normal(shared.labels(splits).numpy(), self.data.labels, self.against_normal)
         columns = [self.data.labels.index(name) for name in self.labels]
-        return Scores(self.labels, margin, known[:, columns], expit(scale * margin.astype(float)))
+        return Scores(
+            names=self.labels,
+            scores=margin,
+            labels=labels[:, columns],
+            # The softmax over both sides is the sigmoid of their difference.
+            probabilities=expit(scale * margin.astype(float)),
+        )
 
-    def run(self, look: Look) -> dict[str, float]:
-        figures = super().run(look)
-        truth = look.left["scores"].truth
+    def run(self, shared: SharedPass) -> EvaluatorResult:
+        result = super().run(shared)
+        assert result.scores is not None
+        metrics, labels = dict(result.metrics), result.scores.labels
         means: list[float] = []
         for name, family in self.families.items():
             chosen = [self.labels.index(label) for label in family[0]]
-            positive, negative = self._sides(look, self.splits, family)
+            positive, negative = self._sides(shared, self.splits, family)
             for reading, scores in (
                 ("combined", positive - negative),
                 ("affirmative", positive),
                 ("negated", -negative),
             ):
-                mean = mean_auroc(scores, truth[:, chosen], family[0], self.mean_over)
-                figures[f"{name}/{reading}"] = mean
+                mean = mean_auroc(scores, labels[:, chosen], family[0], self.mean_over)
+                metrics[f"{name}/{reading}"] = mean
                 means += [mean] if reading == "combined" else []
-        figures["over_prompts/mean"], figures["over_prompts/worst"] = float(np.mean(means)), float(np.min(means))
-        return figures
+        metrics["over_prompts/mean"], metrics["over_prompts/worst"] = float(np.mean(means)), float(np.min(means))
+        return replace(result, metrics=metrics)
 
     @staticmethod
     def _sides(
-        look: Look, splits: Sequence[str], family: tuple[tuple[str, ...], Prompted]
+        shared: SharedPass, splits: Sequence[str], family: tuple[tuple[str, ...], Prompted]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Similarities with the positive and with the negative prompts, [N, C] each."""
+        """Similarities with the positive and with the negative prompts, float32 [N, C] each."""
         labels, prompted = family
-        both = prompted.of(look, splits).numpy()
+        both = prompted.similarity(shared, splits).numpy()
         return both[:, : len(labels)], both[:, len(labels) :]
 
     @property

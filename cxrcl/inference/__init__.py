@@ -1,3 +1,1 @@
-"""Single films: what inference.py and its page ask a model, and what they tell and draw."""
-
-RESEARCH_ONLY = "Research use only; not for diagnosis."
+"""Single images: what is asked of a model, what it answers, and how that is shown."""

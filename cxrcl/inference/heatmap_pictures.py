@@ -1,4 +1,4 @@
-"""A film and its heat-maps as one picture."""
+"""An image and its heat-maps as one picture."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cxrcl.data.geometry import Crop, to_film
-from cxrcl.inference.explaining import Box, Map
+from cxrcl.data.images.geometry import Crop, to_image
+from cxrcl.inference.explaining import Box, HeatMap
 
 COLOURS = "inferno"
 VEIL = 0.55  # opacity of the map where it is largest
@@ -28,26 +28,26 @@ DPI = 110
 
 def draw(
     path: Path,
-    film: np.ndarray,
+    image: np.ndarray,
     crop: Crop,
-    maps: Sequence[Map],
+    maps: Sequence[HeatMap],
     boxes: Sequence[Box],
     title: str,
     notes: Sequence[str],
 ) -> None:
-    """Write a PNG: the film, then a panel for each map with its own range of values.
+    """Write a PNG: the image, then a panel for each map with its own range of values.
 
     Args:
-        film: uint8 [H, W], of about the size of a panel.
-        crop: what of the film the model saw; the rest is dark in the panels of maps.
-        boxes: drawn on the film.
+        image: uint8 [H, W], of about the size of a panel.
+        crop: what of the image the model saw; the rest is dark in the panels of maps.
+        boxes: drawn on the image.
         notes: lines at the foot.
     """
-    height, width = film.shape
+    height, width = image.shape
     panels = len(maps) + 1
     columns = panels if panels <= 4 else 3 if panels <= 9 else 5
     rows = -(-panels // columns)
-    # The film as large as its panel holds, at the panel's upper left.
+    # The image as large as its panel holds, at the panel's upper left.
     tall = PANEL_INCHES * min(max(height / width, 0.3), 1.6)
     inches = min(PANEL_INCHES / width, tall / height)
     foot = [line for note in notes for line in textwrap.wrap(note, 56 * columns)]
@@ -66,13 +66,13 @@ def draw(
             left, top = MARGIN + column * (PANEL_INCHES + BAR), 1.5 * LINE + row * (tall + HEAD) + HEAD
             right, bottom = left + width * inches, top + height * inches
             place = _Place(page, (left, right, bottom, top))
-            place.image(film, cmap="gray", vmin=0, vmax=255)
+            place.show(image, cmap="gray", vmin=0, vmax=255)
             if panel == 0:
-                heading = f"film, the {len(boxes)} chosen patches" if boxes else "film"
+                heading = f"image, the {len(boxes)} chosen patches" if boxes else "image"
                 _frame(place, boxes)
             else:
                 map_ = maps[panel - 1]
-                place.image(_veil(to_film(map_.cells, crop, width, height), map_.cells))
+                place.show(_veil(to_image(map_.cells, crop, width, height), map_.cells))
                 _bar(_Place(page, (right + 0.06, right + 0.18, bottom, top)), map_.cells)
                 heading = "\n".join(textwrap.wrap(map_.title, 38)[:2])
             page.text((left + right) / 2, top - 0.06, heading, fontsize=10, ha="center", va="bottom", parse_math=False)
@@ -90,11 +90,12 @@ class _Place(NamedTuple):
     page: Axes
     edges: tuple[float, float, float, float]  # left, right, bottom, top; inches
 
-    def image(self, values: np.ndarray, **settings: Any) -> None:
+    def show(self, values: np.ndarray, **settings: Any) -> None:
+        """Draw values [h, w] or colours [h, w, 4] over the rectangle."""
         self.page.imshow(values, extent=self.edges, **settings)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Fractions of the rectangle from its upper left -> a place on the page."""
+        """The place on the page, in inches, of fractions of the rectangle from its upper left."""
         left, right, bottom, top = self.edges
         return left + x * (right - left), top + y * (bottom - top)
 
@@ -110,8 +111,12 @@ def _frame(place: _Place, boxes: Sequence[Box]) -> None:
 
 
 def _veil(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """The map as colours to be laid over the film, [H, W, 4]: the clearer the smaller; where the model saw nothing, a
-    black veil."""
+    """The map as colours over the image, [H, W, 4]: the clearer the smaller; black where the model saw nothing.
+
+    Args:
+        values: float [H, W] of the map, nan outside the model's square.
+        cells: float [h, w] of its grid.
+    """
     low, high = float(cells.min()), float(cells.max())
     unseen = np.isnan(values)
     share = np.zeros_like(values)
@@ -127,7 +132,7 @@ def _bar(place: _Place, cells: np.ndarray) -> None:
     """The scale of a map; of one that is flat, its one value."""
     low, high = float(cells.min()), float(cells.max())
     flat = _is_flat(cells)
-    place.image(np.zeros((1, 1)) if flat else np.linspace(1, 0, 128)[:, None], cmap=COLOURS, vmin=0, vmax=1)
+    place.show(np.zeros((1, 1)) if flat else np.linspace(1, 0, 128)[:, None], cmap=COLOURS, vmin=0, vmax=1)
     numbers = (
         [(high, 0.5, "center")] if flat else [(high, 0, "top"), ((low + high) / 2, 0.5, "center"), (low, 1, "bottom")]
     )
@@ -137,6 +142,6 @@ def _bar(place: _Place, cells: np.ndarray) -> None:
 
 
 def _is_flat(cells: np.ndarray) -> bool:
-    """But for rounding, which must not be stretched into a pattern."""
+    """Whether cells are equal but for rounding, which must not be stretched into a pattern."""
     low, high = float(cells.min()), float(cells.max())
     return high - low <= 1e-6 * max(abs(low), abs(high), 1e-12)

@@ -1,7 +1,7 @@
-"""A page for reading films, on this machine only: `inference.py --checkpoint C --serve`.
+"""A page for predictions on images, on this machine only: `inference.py --checkpoint C --serve`.
 
-Films may show persons, so the page loads nothing from elsewhere, answers no other site, and what is uploaded stands in
-one folder that goes with the process.
+Radiographs are of persons, so the page loads nothing from elsewhere, answers no other site, and keeps what is uploaded
+in one folder that goes with the process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxrcl.config import OWN_PACKAGES
-from cxrcl.errors import UserError
-from cxrcl.inference import RESEARCH_ONLY, reading
-from cxrcl.inference.questions import ALL, Asked
+from cxrcl.config.nodes import OWN_PACKAGES
+from cxrcl.errors import RESEARCH_ONLY, UserError
+from cxrcl.inference import predict
+from cxrcl.inference.questions import ALL, Questions
 
 HOST = "127.0.0.1"
 PORT = 7860
@@ -41,16 +41,16 @@ HEADERS = {
 
 def serve(
     checkpoint: Path,
-    asked: Asked = ALL,
+    questions: Questions = ALL,
     port: int = PORT,
     device: str = "auto",
-    packages: reading.Packages = OWN_PACKAGES,
+    packages: predict.Packages = OWN_PACKAGES,
 ) -> None:
     """Serve the page until the process is asked to end (Ctrl-C, SIGTERM, SIGHUP). In the main thread.
 
     Args:
-        asked: the labels on the page's list and the phrases that stand in it at first; prompts and sentences of every
-            reading.
+        questions: the labels on the page's list and the phrases that stand in it at first; prompts and sentences of
+            every prediction.
 
     Raises:
         UserError: gradio is missing, the port cannot be used, or a checkpoint or question that cannot.
@@ -58,24 +58,25 @@ def serve(
     if importlib.util.find_spec("gradio") is None:
         raise UserError("--serve: needs gradio: pip install 'cxrcl[app]'")
     check_port(port)
-    with _until_asked_to_end(), reading.opened(checkpoint, device, packages) as restored, own_folder() as folder:
-        from cxrcl.inference.serving_page import Desk, build
+    with _until_asked_to_end(), predict.opened_model(checkpoint, device, packages) as loaded, own_folder() as folder:
+        from cxrcl.inference.serving_page import PageSession, build
 
-        desk = Desk(restored, asked, folder)
-        page, looks = build(desk, checkpoint.name)
+        session = PageSession(loaded, questions, folder)
+        page, looks = build(session, checkpoint.name)
         _launch(page, port, looks)
         print(f"http://{HOST}:{port}  (Ctrl-C ends it)\n{RESEARCH_ONLY}", flush=True)
         try:
             threading.Event().wait()
         finally:
             page.close(verbose=False)
-            desk.close()
+            session.close()
 
 
 def check_port(port: int) -> None:
-    """
+    """Check that the page can listen on the port.
+
     Raises:
-        UserError: it cannot be listened on.
+        UserError: it cannot.
     """
     if not 1 <= port <= 65535:
         raise UserError(f"--port {port}: expected 1 to 65535")
@@ -88,7 +89,7 @@ def check_port(port: int) -> None:
 
 
 def _launch(page: Any, port: int, looks: dict[str, Any]) -> None:
-    """Of gradio's ways to serve a page the one that reads no file which was not uploaded: a mounted page reads all."""
+    """Serve the page in the one of gradio's ways that reads uploaded files only: a mounted page reads all."""
     from starlette.middleware import Middleware
 
     try:
@@ -117,14 +118,14 @@ def own_folder() -> Iterator[Path]:
         for name in [name for name in os.environ if name.startswith(("GRADIO_", "FASTAPI_"))]:
             del os.environ[name]  # settings of other pages could share this one, serve more files, or report requests
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "uploads").resolve())
-        os.environ["GRADIO_RUN_HISTORY"] = "False"  # would keep films in the browser
+        os.environ["GRADIO_RUN_HISTORY"] = "False"  # would keep images in the browser
         os.environ["no_proxy"] = "*"  # gradio asks its own server whether it is up
         yield Path(folder)
 
 
 @contextmanager
 def _until_asked_to_end() -> Iterator[None]:
-    """Inside, signals that end a process leave this context as Ctrl-C does: folders are removed."""
+    """A context that signals to end leave as Ctrl-C does, so that folders are removed."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -162,7 +163,7 @@ class LocalOnly:
 
         more = dict(HEADERS)
         if "/file=" in scope["path"]:
-            more["cache-control"] = "no-store"  # no film in the browser's own cache
+            more["cache-control"] = "no-store"  # no image in the browser's own cache
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -173,7 +174,7 @@ class LocalOnly:
         await self.app(scope, receive, with_headers)
 
     def allows(self, path: str, headers: dict[str, str]) -> bool:
-        """Of a request with headers in lower case."""
+        """Whether a request with these headers, in lower case, is answered."""
         if headers.get("host") not in self.hosts or headers.get("origin", next(iter(self.origins))) not in self.origins:
             return False
         if path != "/" and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):

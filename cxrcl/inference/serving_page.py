@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,30 +14,29 @@ import gradio
 from gradio.exceptions import InvalidPathError
 from PIL import Image
 
-from cxrcl.data.pixels import ImageError
-from cxrcl.errors import ConfigError, UserError
-from cxrcl.inference import RESEARCH_ONLY
-from cxrcl.inference.questions import Asked
-from cxrcl.inference.reading import Reading, Restored
+from cxrcl.data.images.pixels import ImageError
+from cxrcl.errors import RESEARCH_ONLY, ConfigError, UserError
+from cxrcl.inference.predict import LoadedModel, Predictor
+from cxrcl.inference.questions import Questions
 from cxrcl.inference.results import PICTURES
 from cxrcl.types import Classifies
 
 MOST_PHRASES = 8  # each is a panel of the picture
-FILM = "film"  # stands in pictures for the name of the file, which may name a person
+IMAGE = "image"  # stands in pictures for the name of the file, which may name a person
 NOT_READ = "Not read yet."
-GONE = "The film is no longer there: choose it again."
+GONE = "The image is no longer there: choose it again."
 
 CSS = """
 .gradio-container { max-width: 72rem !important; margin: 0 auto !important; }
 .note { font-weight: 600; }
-.found table { border: 0 !important; border-collapse: collapse; width: 100%; margin: 0 0 0.8rem; }
-.found tr, .found th, .found td { border: 0 !important; text-align: left; }
-.found tr { border-bottom: 1px solid var(--border-color-primary) !important; }
-.found th { font-weight: 600; padding: 0 0 0.2rem; }
-.found td { padding: 0.2rem 0.6rem 0.2rem 0; vertical-align: middle; overflow-wrap: break-word; }
-.found td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; width: 4rem; }
-.found td.bar { width: 35%; }
-.found td.bar div { background: var(--color-accent); height: 0.7rem; border-radius: 2px; min-width: 1px; }
+.answer table { border: 0 !important; border-collapse: collapse; width: 100%; margin: 0 0 0.8rem; }
+.answer tr, .answer th, .answer td { border: 0 !important; text-align: left; }
+.answer tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+.answer th { font-weight: 600; padding: 0 0 0.2rem; }
+.answer td { padding: 0.2rem 0.6rem 0.2rem 0; vertical-align: middle; overflow-wrap: break-word; }
+.answer td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; width: 4rem; }
+.answer td.bar { width: 35%; }
+.answer td.bar div { background: var(--color-accent); height: 0.7rem; border-radius: 2px; min-width: 1px; }
 .maps { contain: inline-size; } /* on a phone the picture is moved sideways in its frame */
 .maps .image-container { overflow-x: auto; }
 .maps .image-container button { justify-content: safe center !important; }
@@ -45,87 +45,92 @@ CSS = """
 
 
 class Answer(NamedTuple):
-    """What the page shows; of a film that is not read, the reason alone."""
+    """What the page shows; of an image that cannot be read, the reason alone."""
 
-    said: str  # HTML
+    html: str
     picture: Image.Image | None = None
     content: dict[str, Any] | None = None  # as in results.json
 
 
-class Desk:
-    """Films that are read one at a time, whoever asks.
+class PageSession:
+    """Answers requests of the page one image at a time, however many browsers send them.
 
     Args:
-        asked: labels that may be chosen (None: those of the checkpoint), phrases to begin with, prompts and sentences.
-        folder: for a film and its picture while it is read.
+        questions: labels that may be chosen (None: those of the checkpoint), phrases to begin with, prompts and
+            sentences.
+        folder: for an image and its picture while it is read.
 
     Raises:
-        ConfigError: a model that reads no film, or a question that it cannot answer.
+        ConfigError: a model that predicts nothing, or a question that it cannot answer.
     """
 
-    def __init__(self, restored: Restored, asked: Asked, folder: Path) -> None:
-        self._restored, self.asked, self._folder = restored, asked, folder
-        if len(asked.phrases) > MOST_PHRASES:
-            raise ConfigError(f"--phrase: {len(asked.phrases)} of them, expected {MOST_PHRASES} at most with --serve")
+    def __init__(self, loaded: LoadedModel, questions: Questions, folder: Path) -> None:
+        self._loaded, self.questions, self._folder = loaded, questions, folder
+        if len(questions.phrases) > MOST_PHRASES:
+            raise ConfigError(
+                f"--phrase: {len(questions.phrases)} of them, expected {MOST_PHRASES} at most with --serve"
+            )
         self._busy = threading.Lock()
-        self._last: tuple[Asked, Reading] | None = None
-        self.labels = self._reading(asked).labels
-        self.reads_texts = not isinstance(restored.model, Classifies)
+        self._last: tuple[Questions, Predictor] | None = None
+        self.labels = self._predictor(questions).labels
+        self.takes_texts = not isinstance(loaded.model, Classifies)
 
-    def read(self, film: str | None, labels: Sequence[str], phrases: str) -> Answer:
-        """
+    def answer(self, upload: str | None, labels: Sequence[str], phrases: str) -> Answer:
+        """The answer for one image.
+
         Args:
-            film: an uploaded file; it is left as it is.
-            labels: to be read, each with a map; none: all of them, with maps of the most probable.
+            upload: an uploaded file; it is left as it is.
+            labels: to be predicted, each with a map; none: all of them, with maps of the most probable.
             phrases: one a line.
         """
         lines = [line.strip() for line in phrases.splitlines() if line.strip()]
-        if film is None:
-            return Answer(said("Choose a film first."))
+        if upload is None:
+            return Answer(message_html("Choose an image first."))
         if len(lines) > MOST_PHRASES:
-            return Answer(said(f"{len(lines)} phrases: expected {MOST_PHRASES} at most."))
-        asked = Asked(list(labels) or self.asked.labels, self.asked.prompts, self.asked.sentences, lines)
+            return Answer(message_html(f"{len(lines)} phrases: expected {MOST_PHRASES} at most."))
+        questions = replace(self.questions, labels=list(labels) or self.questions.labels, phrases=lines)
         with self._busy:
             try:
-                return self._read(film, asked)
+                return self._answer(upload, questions)
             finally:
-                for path in (self._folder / FILM, *self._folder.glob(f"{PICTURES}/*")):
+                for path in (self._folder / IMAGE, *self._folder.glob(f"{PICTURES}/*")):
                     path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Wait for the film that is being read, and read no more."""
+        """Wait for the image that is being read, and read no more."""
         self._busy.acquire()
 
-    def _reading(self, asked: Asked) -> Reading:
-        """The last one again where the same is asked: a large text encoder takes seconds for the prompts."""
-        if self._last is None or self._last[0] != asked:
-            self._last = asked, Reading(self._restored, asked, self._folder / PICTURES)
+    def _predictor(self, questions: Questions) -> Predictor:
+        """The last one again for the same questions: a large text encoder takes seconds for the prompts."""
+        if self._last is None or self._last[0] != questions:
+            self._last = questions, Predictor(self._loaded, questions, self._folder / PICTURES)
         return self._last[1]
 
-    def _read(self, film: str, asked: Asked) -> Answer:
+    def _answer(self, upload: str, questions: Questions) -> Answer:
         try:
-            shutil.copyfile(film, self._folder / FILM)
+            shutil.copyfile(upload, self._folder / IMAGE)
         except OSError:
-            return Answer(said(GONE))
+            return Answer(message_html(GONE))
         try:
-            reading = self._reading(asked)
-            (entry,) = reading.of([self._folder / FILM])
+            predictor = self._predictor(questions)
+            (entry,) = predictor.predict([self._folder / IMAGE])
         except (UserError, ImageError) as error:
-            return Answer(said(str(error)))
+            return Answer(message_html(str(error)))
         if "error" in entry:
-            return Answer(said(f"Not read: {entry['error']}"))
+            return Answer(message_html(f"Not read: {entry['error']}"))
         with Image.open(self._folder / entry["heatmap"].pop("picture")) as picture:
             picture.load()
         del entry["image"]
-        return Answer(as_html(entry, reading.rule), picture, {"rule": reading.rule, "note": RESEARCH_ONLY, **entry})
+        return Answer(as_html(entry, predictor.rule), picture, {"rule": predictor.rule, "note": RESEARCH_ONLY, **entry})
 
 
-def said(line: str) -> str:
-    return f'<div class="found" role="status"><p>{escape(line)}</p><p class="note">{RESEARCH_ONLY}</p></div>'
+def message_html(line: str) -> str:
+    """One line of text as HTML."""
+    return f'<div class="answer" role="status"><p>{escape(line)}</p><p class="note">{RESEARCH_ONLY}</p></div>'
 
 
 def as_html(entry: dict[str, Any], rule: str) -> str:
-    """Tables of an entry of `Reading.of`: probabilities, the most probable first; cosines of phrases and sentences."""
+    """Tables of an entry of `Predictor.predict`: probabilities, the highest first; cosines of phrases and sentences."""
     ranked = sorted(entry["probabilities"].items(), key=lambda item: -item[1])
     bars = (
         f'<tr><td>{escape(label)}</td><td class="bar"><div style="width: {100 * value:.1f}%"></div></td>'
@@ -140,7 +145,7 @@ def as_html(entry: dict[str, Any], rule: str) -> str:
             _cosines("Best-matching sentences (cosine)", ((s["text"], s["cosine"]) for s in entry["sentences"]))
         )
     foot = f'<p>{escape(rule)}</p><p class="note">{RESEARCH_ONLY}</p>'
-    return f'<div class="found" role="status">{"".join(parts)}{foot}</div>'
+    return f'<div class="answer" role="status">{"".join(parts)}{foot}</div>'
 
 
 def _cosines(title: str, rows: Iterable[tuple[str, float]]) -> str:
@@ -153,7 +158,7 @@ def _table(title: str, columns: int, rows: Iterable[str]) -> str:
 
 
 class Page(gradio.Blocks):
-    """With a line for a film that is gone: gradio prints where it was, and with that its name."""
+    """Blocks with a message for an image that is gone: gradio prints where it was, and with that its name."""
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
@@ -164,31 +169,31 @@ class Page(gradio.Blocks):
             raise gradio.Error(GONE, print_exception=False) from None
 
 
-def build(desk: Desk, checkpoint: str) -> tuple[gradio.Blocks, dict[str, Any]]:
+def build(session: PageSession, checkpoint: str) -> tuple[gradio.Blocks, dict[str, Any]]:
     """The page, and how it looks: arguments of its `launch`."""
     with Page(title="cxrcl", analytics_enabled=False) as page:
-        gradio.HTML(f'<h1>Reading films</h1><p>{escape(checkpoint)}</p><p class="note">{RESEARCH_ONLY}</p>')
+        gradio.HTML(f'<h1>Reading images</h1><p>{escape(checkpoint)}</p><p class="note">{RESEARCH_ONLY}</p>')
         with gradio.Row():
             with gradio.Column(scale=2, min_width=300):
-                film = gradio.File(label="Film: PNG, JPEG, TIFF, DICOM; 8 or 16 bit", height=160)
+                upload = gradio.File(label="Image: PNG, JPEG, TIFF, DICOM; 8 or 16 bit", height=160)
                 labels = gradio.Dropdown(
-                    desk.labels,
+                    session.labels,
                     value=[],
                     multiselect=True,
                     label="Findings",
                     info="None chosen: all of them, with maps of the five most probable or of the phrases.",
                 )
                 phrases = gradio.Textbox(
-                    "\n".join(desk.asked.phrases),
+                    "\n".join(session.questions.phrases),
                     lines=3,
                     label="Phrases",
-                    info=f"One a line, at most {MOST_PHRASES}: each gets its cosine with the film, and a map.",
+                    info=f"One a line, at most {MOST_PHRASES}: each gets its cosine with the image, and a map.",
                     placeholder="left pleural effusion",
-                    visible=desk.reads_texts,
+                    visible=session.takes_texts,
                 )
-                button = gradio.Button("Read the film", variant="primary")
+                button = gradio.Button("Read the image", variant="primary")
             with gradio.Column(scale=3, min_width=300):
-                found = gradio.HTML(said(NOT_READ))
+                tables = gradio.HTML(message_html(NOT_READ))
         with gradio.Column(visible=False, elem_classes="maps") as more:
             picture = gradio.Image(
                 show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"]
@@ -198,22 +203,27 @@ def build(desk: Desk, checkpoint: str) -> tuple[gradio.Blocks, dict[str, Any]]:
 
         last = gradio.State()
 
-        def read(film: str | None, labels: list[str], phrases: str) -> tuple[str | None, Answer]:
-            return film, desk.read(film, labels, phrases)
+        def read(upload: str | None, labels: list[str], phrases: str) -> tuple[str | None, Answer]:
+            return upload, session.answer(upload, labels, phrases)
 
-        def show(film: str | None, last: tuple[str | None, Answer] | None) -> tuple[Any, ...]:
-            answer = last[1] if last and last[0] == film else Answer(said(NOT_READ))
-            return answer.said, gradio.Column(visible=answer.picture is not None), answer.picture, answer.content
+        def show(upload: str | None, last: tuple[str | None, Answer] | None) -> tuple[Any, ...]:
+            answer = last[1] if last and last[0] == upload else Answer(message_html(NOT_READ))
+            return answer.html, gradio.Column(visible=answer.picture is not None), answer.picture, answer.content
 
-        # In two steps: while a film is read another may be chosen, and no result may stand beside that.
+        # In two steps: while an image is read another may be chosen, and no result may stand beside that.
         reading = button.click(
-            read, [film, labels, phrases], last, show_progress_on=found, concurrency_limit=1, api_visibility="private"
+            read,
+            [upload, labels, phrases],
+            last,
+            show_progress_on=tables,
+            concurrency_limit=1,
+            api_visibility="private",
         )
-        for event in (reading.success, film.change):
+        for event in (reading.success, upload.change):
             event(
                 show,
-                [film, last],
-                [found, more, picture, content],
+                [upload, last],
+                [tables, more, picture, content],
                 queue=False,
                 show_progress="hidden",
                 api_visibility="private",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import shutil
@@ -18,7 +19,6 @@ from tiny import TINY_RUN, TINY_TEXT, write_tiny_set
 from write_old_files import arithmetic, fingerprints
 
 import cxrcl
-from cxrcl import cli
 
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "main_ab3ea6e"
 EXPECTED = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def command(clean_hydra: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     def run(entry: str, *arguments: str) -> Path:
         monkeypatch.setattr(sys, "argv", [f"{entry}.py", *arguments])
-        getattr(cli, entry)()
+        importlib.import_module(f"cxrcl.commands.{entry}").main()
         return tmp_path
 
     return run

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from cxrcl import assemble, config
+from cxrcl.app.data import load_data
+from cxrcl.app.sources import build_sources
+from cxrcl.config import sections
+from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.data import dataset, manifest
 from cxrcl.data.dataset import EvalSet, Sample, TrainSet, probe_images
+from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.order import GlobalBatches, epoch_order
-from cxrcl.data.prompts import PromptSampler
-from cxrcl.data.reports import ReportSampler
-from cxrcl.data.texts import Texts
-from cxrcl.data.transforms import RadiographTransform
+from cxrcl.data.text.prompts import PromptSampler
+from cxrcl.data.text.reports import ReportSampler
+from cxrcl.data.text.texts import Texts
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.types import ImageSpec
@@ -74,20 +77,20 @@ def test_epochs_and_seeds_differ(tiny_set: Path) -> None:
     assert len(samples) == 3
 
 
-def test_two_views_of_a_study_with_two_films_are_different_films(tiny_set: Path) -> None:
+def test_two_views_of_a_study_with_two_images_are_different_images(tiny_set: Path) -> None:
     data = train_part(tiny_set)
     made = make(data, RadiographTransform(SPEC, **STILL), views=2)
     still = EvalSet(data, RadiographTransform(SPEC), None)
-    films = {still[0, row].images.tobytes() for row in made.items[0]}  # type: ignore[union-attr]
+    of_the_study = {still[0, row].images.tobytes() for row in made.items[0]}  # type: ignore[union-attr]
     orders = set()
     for epoch in range(8):
         images = made[epoch, 0].images
-        assert images is not None and {image.tobytes() for image in images} == films and len(films) == 2
+        assert images is not None and {image.tobytes() for image in images} == of_the_study and len(of_the_study) == 2
         orders.add(images[0].tobytes())
-    assert orders == films
+    assert orders == of_the_study
 
 
-def test_a_study_with_one_film_gives_it_twice_with_different_crops(tiny_set: Path) -> None:
+def test_a_study_with_one_image_gives_it_twice_with_different_crops(tiny_set: Path) -> None:
     data = train_part(tiny_set)
     assert len(make(data).items[1]) == 1
     still = make(data, RadiographTransform(SPEC, **STILL), views=2)[0, 1]
@@ -97,7 +100,7 @@ def test_a_study_with_one_film_gives_it_twice_with_different_crops(tiny_set: Pat
     assert moved.augment is not None and (moved.augment[0] != moved.augment[1]).any()
 
 
-def test_unit_image_makes_each_film_a_sample(tiny_set: Path) -> None:
+def test_unit_image_makes_each_image_a_sample(tiny_set: Path) -> None:
     data = train_part(tiny_set)
     by_image, by_study = make(data, unit="image"), make(data, unit="study")
     assert (len(by_image), len(by_study)) == (18, 12)
@@ -112,9 +115,9 @@ def test_studies_of_different_patients_are_never_mixed(put: Callable[..., Path])
 
 
 def test_images_of_a_study_that_differ_need_unit_image(put: Callable[..., Path], rows: list[dict[str, str]]) -> None:
-    rows[1]["Edema"] = "1"  # the lateral film of the first study
+    rows[1]["Edema"] = "1"  # the lateral image of the first study
     data = manifest.load(put(rows)).split("train")
-    with pytest.raises(DataError, match=r"data\.unit=image"):
+    with pytest.raises(DataError, match=r"a sample with unit=image$"):
         make(data, unit="study")
     assert len(make(data, unit="image")) == 18
 
@@ -172,8 +175,8 @@ def test_labels_about_which_nothing_is_said_are_dropped(tiny_set: Path) -> None:
 
 
 def test_texts_speak_of_what_the_source_states_whatever_the_policy(tiny_set: Path) -> None:
-    cfg = config.Data(root=str(tiny_set), label_policy="ignore")
-    data = assemble.load_data(cfg, Runtime(0, 1, torch.device("cpu")), config.OWN_PACKAGES).split("train")
+    cfg = sections.Data(root=str(tiny_set), label_policy="ignore")
+    data = load_data(cfg, build_sources(cfg, OWN_PACKAGES), Runtime(0, 1, torch.device("cpu"))).split("train")
     studies = data.rows["study"].tolist()
     blank, uncertain = studies.index("s0"), studies.index("s1")
     assert np.isnan(data.values[[blank, uncertain], data.labels.index("Edema")]).all()
@@ -205,7 +208,7 @@ def test_labels_without_sentences_matter_only_where_prompts_are_used(put: Callab
 # --------------------------------------------------------------------------------------------- evaluation
 
 
-def test_evaluation_gives_each_film_once_and_fixed(tiny_set: Path) -> None:
+def test_evaluation_gives_each_image_once_and_fixed(tiny_set: Path) -> None:
     data = train_part(tiny_set)
     made = EvalSet(data, RadiographTransform(SPEC), make_texts(data))
     assert len(made) == 18
@@ -215,14 +218,14 @@ def test_evaluation_gives_each_film_once_and_fixed(tiny_set: Path) -> None:
     assert EvalSet(data, RadiographTransform(SPEC), None)[0, 3].texts == []
 
 
-def test_a_film_that_cannot_be_read_is_named_by_its_row(own_set: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named_by_its_row(own_set: Path) -> None:
     data = train_part(own_set)
     Path(data.rows["path"][2]).write_bytes(b"")
     with pytest.raises(DataError, match="image of row 4 of the manifest: empty file"):
         EvalSet(data, RadiographTransform(SPEC), None)[0, 2]
 
 
-def test_a_film_is_named_by_its_row_of_the_csv_after_filtering(own_set: Path) -> None:
+def test_an_image_is_named_by_its_row_of_the_csv_after_filtering(own_set: Path) -> None:
     data = manifest.select(manifest.load(own_set), ["PA"], {}).split("train")
     Path(data.rows["path"][2]).write_bytes(b"")
     lines = (own_set / "manifest.csv").read_text().splitlines()
@@ -236,7 +239,7 @@ def test_a_film_is_named_by_its_row_of_the_csv_after_filtering(own_set: Path) ->
     assert make(data)[0, 3].index == EvalSet(data, RadiographTransform(SPEC), None)[0, 3].index == 7
 
 
-def test_probing_opens_films_at_both_ends(own_set: Path) -> None:
+def test_probing_opens_images_at_both_ends(own_set: Path) -> None:
     data = train_part(own_set)
     probe_images(data)
     for row in (0, len(data) - 1):

@@ -9,31 +9,39 @@ from cxrcl.data import exposure
 from cxrcl.data.manifest import Manifest
 
 
-def films(*names: str, source: str | None = "iu") -> Manifest:
+def images(*names: str, source: str | None = "iu") -> Manifest:
     table = pd.DataFrame({"image": [f"images/{name}/frontal.png" for name in names]})
     if source is not None:
         table["source"] = source
     return Manifest(table, (), np.zeros((len(names), 0)))
 
 
-def test_films_of_the_training_are_found_again_wherever_they_lie() -> None:
-    seen = exposure.of(films("a", "b", "c"))
-    assert seen["sources"] == {"iu": 3} and seen["films"].dtype == np.int64
-    moved = films("b", "c", "d")
+def test_images_of_the_training_are_found_again_wherever_they_lie() -> None:
+    seen = exposure.of(images("a", "b", "c"))
+    assert seen["sources"] == {"iu": 3} and seen["training_images"].dtype == np.int64
+    moved = images("b", "c", "d")
     moved.rows["image"] = moved.rows["image"].str.replace("images/", "elsewhere\\deep/")
-    assert exposure.overlap(seen, moved) == {"films_seen": 2, "same_sources": ["iu"]}
+    assert exposure.overlap(seen, moved) == {"trained_on": 2, "same_sources": ["iu"]}
 
 
-def test_films_of_another_source_may_have_the_same_name() -> None:
-    seen = exposure.of(films("a", "b"))
-    assert exposure.overlap(seen, films("a", "b", source="nih")) == {"films_seen": 0, "same_sources": []}
-    assert exposure.overlap(exposure.of(films("a", source=None)), films("a", source=None)) == {
-        "films_seen": 1,
+def test_images_of_another_source_may_have_the_same_name() -> None:
+    seen = exposure.of(images("a", "b"))
+    assert exposure.overlap(seen, images("a", "b", source="nih")) == {"trained_on": 0, "same_sources": []}
+    assert exposure.overlap(exposure.of(images("a", source=None)), images("a", source=None)) == {
+        "trained_on": 1,
         "same_sources": ["(no source named)"],
     }
 
 
 def test_what_earlier_weights_had_seen_counts() -> None:
-    both = exposure.of(films("x", source="nih"), exposure.of(films("a", "b")))
-    assert both["sources"] == {"iu": 2, "nih": 1} and len(both["films"]) == 3
-    assert exposure.overlap(both, films("b", "c"))["films_seen"] == 1
+    both = exposure.of(images("x", source="nih"), exposure.of(images("a", "b")))
+    assert both["sources"] == {"iu": 2, "nih": 1} and len(both["training_images"]) == 3
+    assert exposure.overlap(both, images("b", "c"))["trained_on"] == 1
+
+
+def test_the_record_of_an_earlier_version_is_read() -> None:
+    record = exposure.of(images("a", "b"))
+    earlier = {"sources": record["sources"], "films": record["training_images"]}
+    assert exposure.overlap(earlier, images("b", "c")) == exposure.overlap(record, images("b", "c"))
+    both = exposure.of(images("c"), earlier)
+    assert exposure.overlap(both, images("a", "b", "c"))["trained_on"] == 3

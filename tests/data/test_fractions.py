@@ -17,14 +17,14 @@ Load = Callable[..., Manifest]
 
 @pytest.fixture
 def load(put: Callable[..., Path]) -> Load:
-    """100 patients of train with one to three films, five of valid, five of test; by key of the source."""
+    """100 patients of train with one to three images, five of valid, five of test; by key of the source."""
 
     def make(*keys: str) -> Manifest:
         rows = []
         for k in range(110):
             split = "train" if k < 100 else "valid" if k < 105 else "test"
-            for film in range(k % 3 + 1):
-                whole = {"image": f"{k}_{film}.png", "patient": f"{k:03d}", "study": "1", "view": "PA", "split": split}
+            for image in range(k % 3 + 1):
+                whole = {"image": f"{k}_{image}.png", "patient": f"{k:03d}", "study": "1", "view": "PA", "split": split}
                 rows.append({**whole, "Edema": str(k % 2)})
         folder = put(rows)
         return manifest.merge({key: manifest.load(folder) for key in keys})
@@ -37,7 +37,7 @@ def patients(data: Manifest, split: str = "train") -> set[str]:
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.001, 1), (0.01, 1), (0.015, 2), (0.07, 7), (0.5, 50), (0.995, 100)])
-def test_so_many_patients_stay_with_all_their_films(load: Load, fraction: float, count: int) -> None:
+def test_so_many_patients_stay_with_all_their_images(load: Load, fraction: float, count: int) -> None:
     whole = load("a")
     data = keep_fractions(whole, {"a": fraction}, 0)
     kept = patients(data)

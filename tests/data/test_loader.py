@@ -14,13 +14,13 @@ import torch
 
 from cxrcl.data import manifest
 from cxrcl.data.dataset import Sample, TrainSet
-from cxrcl.data.loader import Collate, Feed
+from cxrcl.data.images.transforms import RadiographTransform
+from cxrcl.data.loader import BatchReader, Collate
 from cxrcl.data.order import GlobalBatches
-from cxrcl.data.prompts import PromptSampler
-from cxrcl.data.reports import ReportSampler
-from cxrcl.data.texts import Texts
-from cxrcl.data.tokens import TokenTable
-from cxrcl.data.transforms import RadiographTransform
+from cxrcl.data.text.prompts import PromptSampler
+from cxrcl.data.text.reports import ReportSampler
+from cxrcl.data.text.texts import Texts
+from cxrcl.data.text.tokens import TokenTable
 from cxrcl.errors import DataError
 from cxrcl.types import Batch, Features, ImageSpec, Text, Tokens
 
@@ -46,11 +46,11 @@ STEPS = GlobalBatches(12, 4, 0, 0, 12, (0, 1))
 
 
 def read(folder: Path, workers: int, table: TokenTable | None = None) -> list[Batch]:
-    feed = Feed(workers)
+    batch_reader = BatchReader(workers)
     try:
-        return list(feed.batches(make(folder), STEPS, Collate(letters, table)))
+        return list(batch_reader.batches(make(folder), STEPS, Collate(letters, table)))
     finally:
-        feed.close()
+        batch_reader.close()
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -77,21 +77,21 @@ def test_batches_from_a_table_of_tokens_are_the_same(tiny_set: Path, workers: in
 
 
 def test_workers_end_when_the_consumer_fails(tiny_set: Path) -> None:
-    feed = Feed(2)
+    batch_reader = BatchReader(2)
     with pytest.raises(RuntimeError, match="consumer"):
         try:
-            for _ in feed.batches(make(tiny_set), STEPS, Collate(letters)):
+            for _ in batch_reader.batches(make(tiny_set), STEPS, Collate(letters)):
                 assert len(multiprocessing.active_children()) == 2
                 raise RuntimeError("consumer")
         finally:
-            feed.close()
+            batch_reader.close()
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_film_that_cannot_be_read_is_one_line_from_any_process(own_set: Path, workers: int) -> None:
-    for film in (own_set / "images").glob("*.png"):
-        film.write_bytes(b"")
+def test_an_image_that_cannot_be_read_is_one_line_from_any_process(own_set: Path, workers: int) -> None:
+    for image in (own_set / "images").glob("*.png"):
+        image.write_bytes(b"")
     with pytest.raises(DataError) as caught:
         read(own_set, workers)
     assert str(caught.value).startswith("image of row ") and "\n" not in str(caught.value)
@@ -99,8 +99,8 @@ def test_a_film_that_cannot_be_read_is_one_line_from_any_process(own_set: Path, 
 
 
 def test_few_batches_are_read_without_workers(tiny_set: Path) -> None:
-    feed = Feed(2)
-    for _ in feed.batches(make(tiny_set), [[(0, 0)], [(0, 1)]], Collate(None)):
+    batch_reader = BatchReader(2)
+    for _ in batch_reader.batches(make(tiny_set), [[(0, 0)], [(0, 1)]], Collate(None)):
         assert not multiprocessing.active_children()
 
 

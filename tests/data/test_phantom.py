@@ -59,7 +59,7 @@ def test_a_longer_set_begins_with_the_shorter_one(small: Path, tmp_path: Path) -
     assert all(longer[name] == data for name, data in shorter.items())
 
 
-def test_another_seed_gives_other_films(small: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(small: Path, tmp_path: Path) -> None:
     other = read(generate(tmp_path / "other", replace(SMALL, num_studies=5, seed=4)) / "manifest.csv")
     assert other[0]["findings"] != read(small / "manifest.csv")[0]["findings"]
 
@@ -71,8 +71,8 @@ def test_manifest(small: Path) -> None:
     assert len({r["image"] for r in rows}) == len(rows) == len(list(small.glob("images/*/*.png")))
     splits, shared = defaultdict(set), defaultdict(set)
     for row in rows:
-        film = cv2.imread(str(small / row["image"]), cv2.IMREAD_UNCHANGED)
-        assert film.shape == (48, 48) and film.dtype == np.uint8 and film.std() > 10
+        image = cv2.imread(str(small / row["image"]), cv2.IMREAD_UNCHANGED)
+        assert image.shape == (48, 48) and image.dtype == np.uint8 and image.std() > 10
         assert row["view"] in {"PA", "AP", "Lateral"} and row["split"] in {"train", "valid", "test"}
         assert row["sex"] in {"F", "M"} and 18 <= int(row["age"]) <= 94
         assert re.fullmatch(r"p\d{5}", row["patient"]) and re.fullmatch(rf"{row['patient']}_s\d", row["study"])
@@ -99,16 +99,16 @@ def test_findings_file(small: Path) -> None:
 
 @pytest.mark.parametrize("view", ["PA", "AP", "Lateral"])
 @pytest.mark.parametrize("kind", [*PATHOLOGIES, "Support Devices"])
-def test_a_finding_changes_the_film_inside_its_box(kind: str, view: str) -> None:
+def test_a_finding_changes_the_image_inside_its_box(kind: str, view: str) -> None:
     for seed in range(3):
         rng = np.random.default_rng([seed, len(kind)])
         body, pose = Body.sample(rng), Pose.sample(rng, view, 0.4)
         finding = Finding(kind, "left", form="pacemaker", seed=seed) if "Devices" in kind else sample_finding(kind, rng)
         study = Study("p00000", "p00000_s1", 1, body, (replace(finding, severity=0.8),), (view,), 0.4)
-        film, drawn = render(study, pose, 96)
+        image, drawn = render(study, pose, 96)
         plain, nothing = render(replace(study, findings=()), pose, 96)
         assert not nothing and len(drawn) == 1
-        change = np.abs(film.astype(float) - plain)
+        change = np.abs(image.astype(float) - plain)
         x0, y0, x1, y1 = (np.array(drawn[0].box) * 96).astype(int)
         inside = change[max(y0 - 3, 0) : y1 + 4, max(x0 - 3, 0) : x1 + 4]
         assert inside.max() > 12
@@ -250,8 +250,8 @@ def test_a_linear_model_on_pixels_is_not_enough(tmp_path: Path) -> None:
     from sklearn.metrics import roc_auc_score
 
     rows = read(generate(tmp_path / "set", PhantomSettings()) / "manifest.csv")
-    films = [cv2.imread(str(tmp_path / "set" / r["image"]), cv2.IMREAD_UNCHANGED) for r in rows]
-    x = np.stack([cv2.resize(f, (32, 32), interpolation=cv2.INTER_AREA).ravel() for f in films]).astype(np.float32)
+    images = [cv2.imread(str(tmp_path / "set" / r["image"]), cv2.IMREAD_UNCHANGED) for r in rows]
+    x = np.stack([cv2.resize(f, (32, 32), interpolation=cv2.INTER_AREA).ravel() for f in images]).astype(np.float32)
     split = np.array([r["split"] for r in rows])
     x = (x - x[split == "train"].mean(0)) / (x[split == "train"].std(0) + 1e-3)
     scores = []

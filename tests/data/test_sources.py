@@ -17,7 +17,7 @@ def test_a_folder_is_a_source_as_it_is(tiny_set: Path) -> None:
 
 def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Source("~/films").prepare() == tmp_path / "films"
+    assert Source("~/images").prepare() == tmp_path / "images"
 
 
 def test_each_setting_of_the_phantom_set_has_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import figures_of, two_towers
+from helpers import metrics_of, two_towers
 from PIL import Image
 from torch import Tensor, nn
 
 from cxrcl.data import manifest
-from cxrcl.data.loader import Feed
-from cxrcl.data.prompts import PromptSampler
-from cxrcl.data.reports import ReportSampler
+from cxrcl.data.images.transforms import RadiographTransform
+from cxrcl.data.loader import BatchReader
 from cxrcl.data.splits import Splits
-from cxrcl.data.texts import Texts
-from cxrcl.data.transforms import RadiographTransform
+from cxrcl.data.text.prompts import PromptSampler
+from cxrcl.data.text.reports import ReportSampler
+from cxrcl.data.text.texts import Texts
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.classification import Classification
@@ -40,7 +40,7 @@ def splits(tiny_set: Path) -> Splits:
     def make_texts(part: manifest.Manifest) -> Texts:
         return Texts(part, "report", ReportSampler(("findings",), num_sentences=1), PromptSampler("chexpert.json"))
 
-    return Splits(data, transform, make_texts, numbers, transform.finish, Feed(0))
+    return Splits(data, transform, make_texts, numbers, transform.finish, BatchReader(0))
 
 
 def test_sizes_count_images(splits: Splits) -> None:
@@ -86,7 +86,7 @@ def test_two_views_are_different_augmentations_and_two_texts_draws(splits: Split
     assert batch.images is not None and batch.text is not None
     assert batch.images.dtype == torch.float32 and batch.images.shape == (8, 2, 3, 16, 16)
     assert batch.text.ids.shape[:2] == (8, 2)
-    assert all(not torch.equal(*film) for film in batch.images)
+    assert all(not torch.equal(*image) for image in batch.images)
     # Drawn sentences are shorter than the fixed text, and the second draw is not always the first.
     fixed = [len(text) for text in splits.texts("train")[:8]]
     draws = batch.text.ids[..., 0]
@@ -94,25 +94,25 @@ def test_two_views_are_different_augmentations_and_two_texts_draws(splits: Split
     assert (draws[:, 0] != draws[:, 1]).any()
 
 
-def test_views_and_texts_belong_to_the_film_and_not_to_its_batch(splits: Splits) -> None:
+def test_views_and_texts_belong_to_the_image_and_not_to_its_batch(splits: Splits) -> None:
     whole, again, some = of_two(splits, range(8)), of_two(splits, range(8)), of_two(splits, [5, 2])
     for one, other in ((whole, again), (whole.rows(torch.tensor([5, 2])), some)):
         assert one.images is not None and other.images is not None and torch.equal(one.images, other.images)
         assert one.text is not None and other.text is not None and torch.equal(one.text.ids, other.text.ids)
 
 
-def test_one_view_is_the_film_itself_and_one_text_the_fixed_one_whatever_the_other(splits: Splits) -> None:
+def test_one_view_is_the_image_itself_and_one_text_the_fixed_one_whatever_the_other(splits: Splits) -> None:
     plain = next(iter(splits.batches("train", [0, 1], 2, texts=1, views=1)))
-    films = next(iter(splits.batches("train", [0, 1], 2, texts=2, views=1)))
+    images = next(iter(splits.batches("train", [0, 1], 2, texts=2, views=1)))
     texts = next(iter(splits.batches("train", [0, 1], 2, texts=1, views=2)))
-    assert plain.images is not None and films.images is not None and torch.equal(plain.images, films.images)
+    assert plain.images is not None and images.images is not None and torch.equal(plain.images, images.images)
     assert plain.text is not None and texts.text is not None and torch.equal(plain.text.ids, texts.text.ids)
 
 
 def test_the_loss_over_two_views_is_the_same_at_each_evaluation(splits: Splits) -> None:
     model, alone = two_towers(SimClr).eval(), Runtime(0, 1, torch.device("cpu"))
     with torch.no_grad():
-        first, again = (figures_of(Loss(splits, 3), model, alone)["total"] for _ in range(2))
+        first, again = (metrics_of(Loss(splits, 3), model, alone)["total"] for _ in range(2))
     assert first == again and math.isfinite(first)
 
 
@@ -136,9 +136,9 @@ def test_labels_without_sentences_do_not_stop_a_classifier(put: Callable[..., Pa
         def classify(self, features: Features) -> Tensor:
             return features.pooled
 
-    splits = Splits(manifest.load(folder), transform, make_texts, None, transform.finish, Feed(0))
+    splits = Splits(manifest.load(folder), transform, make_texts, None, transform.finish, BatchReader(0))
     assert splits.size("test") == 4 and splits.column("test", "patient") == ["0", "1", "2", "3"]
-    figures = figures_of(Classification(splits, splits=("test",)), Brightness(), Runtime(0, 1, torch.device("cpu")))
+    figures = metrics_of(Classification(splits, splits=("test",)), Brightness(), Runtime(0, 1, torch.device("cpu")))
     assert figures["auroc/Scoliosis"] == 1
     with pytest.raises(ConfigError, match=r"chexpert\.json has no sentences for Scoliosis"):
         splits.texts("test")

@@ -10,7 +10,7 @@ LABELS = ("No Finding", "Edema", "Fracture", "Only ones", "Nothing known")
 def awkward(
     seed: int = 0, count: int = 90, levels: int = 12, per_patient: int = 3
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Scores [N, 5] in [0, 1] with ties, labels [N, 5] with nan and -1, patients [N] with several films each."""
+    """Scores [N, 5] in [0, 1] with ties, labels [N, 5] with nan and -1, patients [N] with several images each."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((count, 5)) < 0.35).astype(float)
     scores = np.clip(rng.integers(0, levels, size=(count, 5)) / levels + 0.2 * labels, 0, 1)

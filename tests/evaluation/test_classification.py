@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import figures_of
+from helpers import metrics_of
 from torch import Tensor
 
 from cxrcl.evaluation.classification import Classification
-from cxrcl.evaluation.ranking import auroc
+from cxrcl.evaluation.metrics.ranking import auroc
 from cxrcl.types import Classifies, Features
 
 
@@ -22,11 +22,11 @@ class Logits(torch.nn.Module):
         return features.pooled
 
 
-def test_figures_are_those_of_the_logits(data: Any, alone: Any) -> None:
+def test_metrics_are_those_of_the_logits(data: Any, alone: Any) -> None:
     model = Logits()
     assert isinstance(model, Classifies)
     both = ("valid", "test")
-    figures = figures_of(Classification(data, splits=both, resamples=20), model, alone)
+    figures = metrics_of(Classification(data, splits=both, resamples=20), model, alone)
     logits = torch.cat([data.splits[split][0][:, :, 0, 0] for split in both]).numpy()
     labels = torch.cat([data.splits[split][1] for split in both]).numpy()
     for k, name in enumerate(data.labels):
@@ -36,5 +36,5 @@ def test_figures_are_those_of_the_logits(data: Any, alone: Any) -> None:
 
 
 def test_the_mean_can_be_over_named_labels(data: Any, alone: Any) -> None:
-    figures = figures_of(Classification(data, splits=("valid", "test"), mean_over=["Edema"]), Logits(), alone)
+    figures = metrics_of(Classification(data, splits=("valid", "test"), mean_over=["Edema"]), Logits(), alone)
     assert figures["mean_auroc"] == figures["auroc/Edema"]

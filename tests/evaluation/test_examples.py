@@ -1,4 +1,4 @@
-"""Films with the texts that a model finds for them."""
+"""Images with the texts that a model finds for them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrcl.evaluation.examples import SIDE, choose, film_png
-from cxrcl.evaluation.look import Evaluation
+from cxrcl.evaluation.evaluator import Evaluators
+from cxrcl.evaluation.examples import SIDE, choose, grey_png
 from cxrcl.evaluation.retrieval import Retrieval
 
 BOTH = ("valid", "test")
@@ -26,19 +26,18 @@ def test_right_and_wrong_ones_are_chosen_by_seed() -> None:
     assert sorted(choose(np.array([1, 1, 1, 2]), 4)) == [0, 1, 2, 3]  # too few are wrong: more right ones
 
 
-def test_a_film_becomes_a_grey_picture() -> None:
+def test_an_image_becomes_a_grey_picture() -> None:
     film = torch.linspace(-2.1, 2.6, 300 * 400).reshape(300, 400)
-    shown = Image.open(io.BytesIO(film_png(film)))
+    shown = Image.open(io.BytesIO(grey_png(film)))
     assert shown.mode == "L" and max(shown.size) == SIDE
     small = torch.tensor([[0.5, -1.0], [2.0, 0.5]])
-    assert np.asarray(Image.open(io.BytesIO(film_png(small)))).tolist() == [[128, 0], [255, 128]]
-    assert np.asarray(Image.open(io.BytesIO(film_png(torch.ones(2, 2))))).tolist() == [[0, 0], [0, 0]]
+    assert np.asarray(Image.open(io.BytesIO(grey_png(small)))).tolist() == [[128, 0], [255, 128]]
+    assert np.asarray(Image.open(io.BytesIO(grey_png(torch.ones(2, 2))))).tolist() == [[0, 0], [0, 0]]
 
 
-def test_examples_are_the_films_their_texts_and_the_nearest(known: Any, data: Any, alone: Any) -> None:
-    evaluation = Evaluation({"it": Retrieval(data, splits=BOTH)}, data, 3)
-    figures = evaluation(known, alone)["it"]
-    examples = evaluation.left["it"]["examples"](10)
+def test_examples_are_the_images_their_texts_and_the_nearest(known: Any, data: Any, alone: Any) -> None:
+    result = Evaluators({"it": Retrieval(data, splits=BOTH)}, data, 3)(known, alone)["it"]
+    examples = result.artifacts["examples"](10)
     images, names = torch.cat([data.splits[s][0] for s in BOTH]), data.column("valid", "") + data.column("test", "")
     texts = [text for split in BOTH for text in data.texts(split)]
     films = known.embed_images(known.encode_images(images))
@@ -56,6 +55,6 @@ def test_examples_are_the_films_their_texts_and_the_nearest(known: Any, data: An
         cosines = {text: float(films[k] @ known.text(text)) for text in dict.fromkeys(texts) if text}
         assert one.similarity == pytest.approx(cosines[one.text], abs=1e-5)
         assert one.rank == sorted(cosines.values(), reverse=True).index(cosines[one.text]) + 1
-        assert [text for text, _ in one.found] == sorted(cosines, key=lambda text: -cosines[text])[:3]
-        assert [value for _, value in one.found] == pytest.approx(sorted(cosines.values())[::-1][:3], abs=1e-5)
-    assert np.mean([one.rank for one in examples]) == pytest.approx(figures["image_to_text/mean_rank"])
+        assert [text for text, _ in one.retrieved] == sorted(cosines, key=lambda text: -cosines[text])[:3]
+        assert [value for _, value in one.retrieved] == pytest.approx(sorted(cosines.values())[::-1][:3], abs=1e-5)
+    assert np.mean([one.rank for one in examples]) == pytest.approx(result.metrics["image_to_text/mean_rank"])

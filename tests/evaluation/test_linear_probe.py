@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FixedData, TinyImages, TinyTexts, figures_of
+from helpers import FixedData, TinyImages, TinyTexts, metrics_of
 from torch import Tensor, nn
 
-from cxrcl import config, evaluators, types
-from cxrcl.cli import compose
+from cxrcl import types
+from cxrcl.app import evaluators
+from cxrcl.commands.hydra import compose
+from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.errors import ConfigError
+from cxrcl.evaluation.evaluator import Evaluators
 from cxrcl.evaluation.linear_probe import LinearProbe
-from cxrcl.evaluation.look import Evaluation
-from cxrcl.evaluation.ranking import auroc
+from cxrcl.evaluation.metrics.ranking import auroc
 from cxrcl.models.heads import Linear
 from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
@@ -24,7 +26,7 @@ from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.combined import Sum
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.trainer import Precision, evaluate
+from cxrcl.training.trainer import Precision, evaluate
 from cxrcl.types import EncodesImages
 
 LABELS = ("seen", "noise", "blank", "No Finding")
@@ -47,7 +49,7 @@ class Features(nn.Module):
 
 
 class Random(nn.Module):
-    """Features that have nothing to do with the film."""
+    """Features that have nothing to do with the image."""
 
     def encode_images(self, images: Tensor) -> types.Features:
         generator = torch.Generator().manual_seed(int(1000 * images.sum().abs()))
@@ -56,7 +58,7 @@ class Random(nn.Module):
 
 @pytest.fixture
 def planted() -> FixedData:
-    """`seen` moves the film along a direction, `noise` follows nothing, `blank` marks `seen` and no negative."""
+    """`seen` moves the image along a direction, `noise` follows nothing, `blank` marks `seen` and no negative."""
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(3, 8, 8, generator=generator)
 
@@ -74,7 +76,7 @@ def planted() -> FixedData:
 def run(
     data: FixedData, alone: Any, model: nn.Module | None = None, batch_size: int = 64, **settings: Any
 ) -> dict[str, float]:
-    return figures_of(LinearProbe(data, **settings), model or Features(), alone, batch_size)
+    return metrics_of(LinearProbe(data, **settings), model or Features(), alone, batch_size)
 
 
 def test_a_planted_signal_is_learnt_and_noise_is_not(planted: FixedData, alone: Any) -> None:
@@ -88,7 +90,7 @@ def test_random_features_know_nothing(planted: FixedData, alone: Any) -> None:
     assert 0.35 < run(planted, alone, Random())["auroc/seen"] < 0.65
 
 
-def test_the_figures_are_those_of_logistic_regression_on_standardised_features(planted: FixedData, alone: Any) -> None:
+def test_the_metrics_are_those_of_logistic_regression_on_standardised_features(planted: FixedData, alone: Any) -> None:
     from sklearn.linear_model import LogisticRegression
 
     model = Features()
@@ -165,7 +167,7 @@ def test_folds_without_a_positive_or_a_second_patient_break_nothing(
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
-def test_figures_do_not_depend_on_the_batch_size(planted: FixedData, alone: Any, batch_size: int) -> None:
+def test_metrics_do_not_depend_on_the_batch_size(planted: FixedData, alone: Any, batch_size: int) -> None:
     found, plain = run(planted, alone, batch_size=batch_size), run(planted, alone)
     assert found == pytest.approx(plain, abs=1e-3, nan_ok=True)
 
@@ -182,7 +184,7 @@ def test_the_batch_size_is_that_of_the_passes(planted: FixedData, alone: Any) ->
     assert seen == [50, 50, 50, 10, 50, 30, 50, 50]  # train, valid, test
 
 
-def test_each_setting_changes_the_figures(planted: FixedData, alone: Any) -> None:
+def test_each_setting_changes_the_metrics(planted: FixedData, alone: Any) -> None:
     plain = run(planted, alone)
     assert run(planted, alone, splits=("valid",), choose_on="test")["auroc/seen"] != plain["auroc/seen"]
     assert run(planted, alone, train="valid", choose_on="train")["auroc/seen"] != plain["auroc/seen"]
@@ -212,7 +214,7 @@ def test_wrong_settings_are_refused(planted: FixedData, settings: dict[str, Any]
 
 
 @pytest.mark.parametrize("empty", ["train", "valid"])
-def test_a_split_without_films_is_named(planted: FixedData, empty: str) -> None:
+def test_a_split_without_images_is_named(planted: FixedData, empty: str) -> None:
     planted.splits[empty] = tuple(part[:0] for part in planted.splits[empty])
     with pytest.raises(ValueError, match=f"no row has the split {empty}"):
         LinearProbe(planted)
@@ -233,16 +235,16 @@ def objectives() -> dict[str, Objective]:
     }
 
 
-def evaluation(data: FixedData, model: Any, alone: Any) -> Evaluation:
+def evaluation(data: FixedData, model: Any, alone: Any) -> Evaluators:
     nodes = compose("evaluate", ["checkpoint=none", "evals=[linear_probe]"])["evals"]
-    return evaluators.build_evaluators(nodes, data, model, 16, config.OWN_PACKAGES, ["*"], alone)
+    return evaluators.build_evaluators(nodes, data, model, 16, OWN_PACKAGES, ["*"], alone)
 
 
 @pytest.mark.parametrize("name", objectives())
 def test_every_objective_with_an_image_tower_is_probed(planted: FixedData, alone: Any, name: str) -> None:
     model, images = objectives()[name], planted.splits["test"][0]
     found = evaluate(model, evaluation(planted, model, alone), alone, Precision("fp32", alone.device))
-    assert 0 < found["linear_probe"]["mean_auroc"] < 1
+    assert 0 < found["linear_probe"].metrics["mean_auroc"] < 1
     seen = model.evaluated()
     assert isinstance(seen, EncodesImages) and torch.equal(
         seen.encode_images(images).pooled, seen.image_encoder(images).pooled
@@ -254,15 +256,15 @@ def test_a_model_that_encodes_no_images_is_refused(planted: FixedData, alone: An
         evaluation(planted, Objective(), alone)
 
 
-def test_held_out_films_are_scored_by_the_models_of_the_scored_ones(
+def test_held_out_images_are_scored_by_the_models_of_the_scored_ones(
     planted: FixedData, alone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = []
-    learnt = LinearProbe._learnt
-    monkeypatch.setattr(LinearProbe, "_learnt", lambda *given: fits.append(given[1]) or learnt(*given))
-    evaluation = Evaluation({"it": LinearProbe(planted, penalties=(1.0, 10.0))}, planted, 64)
-    figures = evaluation(Features(), alone)
+    fit_one = LinearProbe._fit_one
+    monkeypatch.setattr(LinearProbe, "_fit_one", lambda *given: fits.append(given[1]) or fit_one(*given))
+    probe = {"it": LinearProbe(planted, penalties=(1.0, 10.0))}
+    alone_scored = Evaluators(probe, planted, 64)(Features(), alone)["it"]
     once = len(fits)
-    evaluation.held_out = ("valid",)
-    assert evaluation(Features(), alone)["it"]["mean_auroc"] == figures["it"]["mean_auroc"]
-    assert len(fits) == 2 * once and len(evaluation.left["it"]["held_out"].scores) == 80
+    both = Evaluators(probe, planted, 64, held_out=("valid",))(Features(), alone)["it"]
+    assert both.metrics["mean_auroc"] == alone_scored.metrics["mean_auroc"] and alone_scored.held_out is None
+    assert both.held_out is not None and len(fits) == 2 * once and len(both.held_out.scores) == 80

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import FixedData, TinyImages, figures_of, two_towers
+from helpers import FixedData, TinyImages, metrics_of, two_towers
 
 from cxrcl.evaluation.loss import Loss
 from cxrcl.objectives.classify import Classify
@@ -39,12 +39,12 @@ def test_it_is_the_mean_over_whole_batches_of_images_that_have_a_text(films: Fix
     model = clip()
     # 0 1 3 4 | 6 7 8 9 | 10 is left over
     expected = [loss_of(model, films, "valid", rows) for rows in ([0, 1, 3, 4], [6, 7, 8, 9])]
-    assert figures_of(Loss(films, 4), model, alone)["total"] == pytest.approx(sum(expected) / 2, abs=1e-6)
+    assert metrics_of(Loss(films, 4), model, alone)["total"] == pytest.approx(sum(expected) / 2, abs=1e-6)
 
 
 def test_a_split_smaller_than_a_batch_is_one_batch(films: FixedData, alone: Any) -> None:
     model = clip()
-    assert figures_of(Loss(films, 64), model, alone)["total"] == pytest.approx(
+    assert metrics_of(Loss(films, 64), model, alone)["total"] == pytest.approx(
         loss_of(model, films, "valid", [0, 1, 3, 4, 6, 7, 8, 9, 10]), abs=1e-6
     )
 
@@ -53,20 +53,20 @@ def test_splits_are_cut_into_batches_of_their_own(films: FixedData, alone: Any) 
     model = clip()
     parts = [("valid", [0, 1, 3, 4, 6]), ("test", [0, 1, 3])]
     expected = [loss_of(model, films, split, rows) for split, rows in parts]
-    found = figures_of(Loss(films, 5, splits=("valid", "test")), model, alone)["total"]
+    found = metrics_of(Loss(films, 5, splits=("valid", "test")), model, alone)["total"]
     assert found == pytest.approx(sum(expected) / 2, abs=1e-6)
 
 
 def test_objectives_that_read_no_text_see_all_images(films: FixedData, alone: Any) -> None:
     torch.manual_seed(0)
     model = Classify(TinyImages(), ("a",)).eval()
-    found = figures_of(Loss(films, 11), model, alone)["total"]
+    found = metrics_of(Loss(films, 11), model, alone)["total"]
     assert found == pytest.approx(loss_of(model, films, "valid", list(range(11))), abs=1e-6)
 
 
 def test_splits_without_images_are_refused_and_without_texts_give_nan(films: FixedData, alone: Any) -> None:
     films.splits["valid"] = (*films.splits["valid"][:2], [""] * 11, [""] * 11)
-    assert math.isnan(figures_of(Loss(films, 4), clip(), alone)["total"])
+    assert math.isnan(metrics_of(Loss(films, 4), clip(), alone)["total"])
     films.splits["test"] = tuple(value[:0] for value in films.splits["test"])
     with pytest.raises(ValueError, match="the splits test have no image"):
         Loss(films, 4, splits=("test",))
@@ -78,7 +78,7 @@ def test_objectives_over_two_views_see_two(
 ) -> None:
     model = two_towers(objective).eval()
     positions = [k for k in range(11) if model.num_texts == 0 or k not in (2, 5)][:8]
-    found = [figures_of(Loss(films, 8), model, alone)["total"] for _ in range(2)]
+    found = [metrics_of(Loss(films, 8), model, alone)["total"] for _ in range(2)]
     assert found[0] == found[1] == pytest.approx(loss_of(model, films, "valid", positions), abs=1e-6)
 
 
@@ -86,15 +86,15 @@ def test_objectives_over_two_views_see_two(
 def test_a_split_of_one_sample_has_nothing_to_contrast(films: FixedData, alone: Any, objective: type[Clip]) -> None:
     films.splits["test"] = tuple(value[:1] for value in films.splits["test"])  # type: ignore[assignment]
     model = two_towers(objective).eval()
-    assert math.isnan(figures_of(Loss(films, 4, splits=("test",)), model, alone)["total"])
+    assert math.isnan(metrics_of(Loss(films, 4, splits=("test",)), model, alone)["total"])
     # It has no part in the mean over splits either.
-    found = figures_of(Loss(films, 4, splits=("test", "valid")), model, alone)["total"]
-    assert found == figures_of(Loss(films, 4), model, alone)["total"]
+    found = metrics_of(Loss(films, 4, splits=("test", "valid")), model, alone)["total"]
+    assert found == metrics_of(Loss(films, 4), model, alone)["total"]
 
 
 def test_one_sample_is_enough_for_a_loss_of_samples(films: FixedData, alone: Any) -> None:
     films.splits["test"] = tuple(value[:1] for value in films.splits["test"])  # type: ignore[assignment]
     model = Classify(TinyImages(), ("a",)).eval()
-    assert figures_of(Loss(films, 4, splits=("test",)), model, alone)["total"] == pytest.approx(
+    assert metrics_of(Loss(films, 4, splits=("test",)), model, alone)["total"] == pytest.approx(
         loss_of(model, films, "test", [0]), abs=1e-6
     )

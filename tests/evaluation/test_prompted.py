@@ -1,4 +1,4 @@
-"""Similarities of films and groups of sentences."""
+"""Similarities of images and groups of sentences."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from helpers import TinyImages, TinyTexts
 
 from cxrcl.evaluation.embed import embed_texts
-from cxrcl.evaluation.look import Look
 from cxrcl.evaluation.prompted import Prompted, directions_of
+from cxrcl.evaluation.shared_pass import SharedPass
 from cxrcl.models.heads import Linear
 from cxrcl.objectives.gloria import Gloria
 
@@ -21,9 +21,9 @@ SPLITS = ("valid",)
 
 
 def of(prompted: Prompted, model: Any, runtime: Any, data: Any, batch_size: int = 3) -> np.ndarray:
-    look = Look(model, runtime, data, batch_size, prompted.asks(model, runtime.device, SPLITS))
+    shared = SharedPass(model, runtime, data, batch_size, prompted.requests(model, runtime.device, SPLITS))
     with torch.no_grad():
-        return prompted.of(look, SPLITS).numpy()
+        return prompted.similarity(shared, SPLITS).numpy()
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_both_is_the_mean_of_global_and_local(gloria: Gloria, films: Any, alone:
 
 
 @pytest.mark.parametrize("by", ["global", "local", "both"])
-def test_a_film_has_the_same_similarity_alone_and_among_others(gloria: Gloria, films: Any, alone: Any, by: Any) -> None:
+def test_an_image_has_one_similarity_alone_and_among_others(gloria: Gloria, films: Any, alone: Any, by: Any) -> None:
     prompted = Prompted(GROUPS, "max", by)
     np.testing.assert_allclose(of(prompted, gloria, alone, films, 1), of(prompted, gloria, alone, films, 4), atol=1e-5)
 

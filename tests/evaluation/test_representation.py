@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FixedData, figures_of
+from helpers import FixedData, metrics_of
 from torch.nn import functional as F
 
-from cxrcl.evaluation.averages import off_diagonal_mean
-from cxrcl.evaluation.look import Evaluation
+from cxrcl.evaluation.evaluator import Evaluators
+from cxrcl.evaluation.metrics.averages import off_diagonal_mean
 from cxrcl.evaluation.projections import project
 from cxrcl.evaluation.representation import Representation, Space
 
@@ -41,13 +41,12 @@ def made(films: FixedData, **settings: Any) -> Representation:
 
 
 def space(evaluator: Representation, known: Any, alone: Any) -> Space:
-    evaluation = Evaluation({"it": evaluator}, evaluator.data, 64)
-    evaluation(known, alone)
-    return evaluation.left["it"]["space"]
+    result = Evaluators({"it": evaluator}, evaluator.data, 64)(known, alone)["it"]
+    return result.artifacts["space"]
 
 
-def test_figures_are_those_of_explicit_loops(known: Any, films: FixedData, alone: Any) -> None:
-    figures = figures_of(made(films), known, alone)
+def test_metrics_are_those_of_explicit_loops(known: Any, films: FixedData, alone: Any) -> None:
+    figures = metrics_of(made(films), known, alone)
     images, _, texts, _ = films.splits["valid"]
     image = F.normalize(images.flatten(1), dim=1).double()
     with_text = [k for k in range(40) if texts[k]]
@@ -63,7 +62,7 @@ def test_figures_are_those_of_explicit_loops(known: Any, films: FixedData, alone
 
 
 def test_class_similarity_is_the_mean_cosine_of_two_classes(known: Any, films: FixedData, alone: Any) -> None:
-    figures = figures_of(made(films), known, alone)
+    figures = metrics_of(made(films), known, alone)
     means = [F.normalize(sum(known.text(t) for t in FILES["a.json"][name]["pos"]), dim=0) for name in LABELS]
     cosines = [float(a @ b) for i, a in enumerate(means) for j, b in enumerate(means) if i != j]
     assert figures["class_similarity"] == pytest.approx(np.mean(cosines), rel=1e-5)
@@ -72,14 +71,14 @@ def test_class_similarity_is_the_mean_cosine_of_two_classes(known: Any, films: F
     assert off_diagonal_mean(matrix) == pytest.approx((matrix.sum() - 4) / 12)
 
 
-def test_the_gap_in_the_picture_is_the_figure(known: Any, films: FixedData, alone: Any) -> None:
+def test_the_gap_in_the_picture_is_the_metric(known: Any, films: FixedData, alone: Any) -> None:
     along = space(made(films), known, alone).along
     gap = along["image"].mean() - along["text"].mean()
-    assert gap == pytest.approx(figures_of(made(films), known, alone)["modality_gap"])
+    assert gap == pytest.approx(metrics_of(made(films), known, alone)["modality_gap"])
     assert len(along["image"]) == len(along["text"]) == 30
 
 
-def test_films_with_exactly_one_label_are_drawn_with_their_texts(known: Any, films: FixedData, alone: Any) -> None:
+def test_images_with_exactly_one_label_are_drawn_with_their_texts(known: Any, films: FixedData, alone: Any) -> None:
     found = space(made(films), known, alone)
     labels, texts = films.splits["valid"][1].numpy(), films.splits["valid"][2]
     single = [k for k in range(40) if labels[k].sum() == 1]
@@ -97,7 +96,7 @@ def test_films_with_exactly_one_label_are_drawn_with_their_texts(known: Any, fil
         assert found.point_labels[place] == paired[tuple(film)] and found.modalities[place] == "text"
 
 
-def test_no_film_of_a_class_exceeds_the_most(known: Any, films: FixedData, alone: Any) -> None:
+def test_no_image_of_a_class_exceeds_the_most(known: Any, films: FixedData, alone: Any) -> None:
     found = space(made(films, max_samples_per_class=3), known, alone)
     drawn = [name for name, kind in zip(found.point_labels, found.modalities) if kind == "image"]
     assert [drawn.count(name) for name in LABELS] == [3, 3, 3]
@@ -124,7 +123,7 @@ def test_every_setting_changes_the_pictures(known: Any, films: FixedData, alone:
     assert shown(after) == shown(space(made(films, **{setting: value}), known, alone))
 
 
-def test_the_seed_chooses_films_and_places(known: Any, films: FixedData, alone: Any) -> None:
+def test_the_seed_chooses_images_and_places(known: Any, films: FixedData, alone: Any) -> None:
     first, again, other = (
         space(made(films, seed=seed, max_samples_per_class=3), known, alone).points.tolist() for seed in (0, 0, 1)
     )
@@ -148,22 +147,22 @@ def test_pca_keeps_the_widest_directions() -> None:
     assert abs(np.corrcoef(found.places[:, 1], points[:, 3])[0, 1]) > 0.99
 
 
-def test_few_films_and_no_text_leave_out_what_needs_them(known: Any, films: FixedData, alone: Any) -> None:
+def test_few_images_and_no_text_leave_out_what_needs_them(known: Any, films: FixedData, alone: Any) -> None:
     few = FixedData(LABELS, {"valid": (*(part[:3] for part in films.splits["valid"][:2]), [""] * 3, ["a", "b", "c"])})
     evaluator = made(few)
-    figures, found = figures_of(evaluator, known, alone), space(evaluator, known, alone)
+    figures, found = metrics_of(evaluator, known, alone), space(evaluator, known, alone)
     assert (
         np.isnan(figures["modality_gap"]) and np.isnan(figures["uniformity_text"]) and figures["uniformity_image"] < 0
     )
     assert found.projections() == [] and found.along == {}
 
 
-def test_a_dump_holds_every_film(known: Any, films: FixedData, alone: Any) -> None:
+def test_a_dump_holds_every_image(known: Any, films: FixedData, alone: Any) -> None:
     assert space(made(films), known, alone).dump is None
     dump = space(made(films, dump="npy", splits=["test", "valid"]), known, alone).dump
     assert dump is not None and dump.embeddings.shape == (70, 48) and dump.embeddings.dtype == np.float32
     assert dump.images == films.column("test", "image") + films.column("valid", "image")
-    assert dump.splits == ["test"] * 30 + ["valid"] * 40 and np.array_equal(dump.truth[:30], films.splits["test"][1])
+    assert dump.splits == ["test"] * 30 + ["valid"] * 40 and np.array_equal(dump.labels[:30], films.splits["test"][1])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FixedData, figures_of
+from helpers import FixedData, metrics_of
 from torch import Tensor
 
 from cxrcl.evaluation.retrieval import Retrieval, precision_at, ranks
@@ -83,10 +83,10 @@ def test_items_that_are_not_numbers_have_no_precision() -> None:
     assert found.tolist() == [0, 0.5, 0.5, 0.5]
 
 
-def test_precision_by_class_over_films_of_one_class(known: Any, data: Any, alone: Any) -> None:
+def test_precision_by_class_over_images_of_one_class(known: Any, data: Any, alone: Any) -> None:
     both = ("valid", "test")
-    figures = figures_of(Retrieval(data, both, classes=["Cardiomegaly", "Edema"], precision_at=(1, 2, 9)), known, alone)
-    # Of the films with a text 0 has Cardiomegaly, and 4 Edema; 2 has both, 3 and 5: see the labels.
+    figures = metrics_of(Retrieval(data, both, classes=["Cardiomegaly", "Edema"], precision_at=(1, 2, 9)), known, alone)
+    # Of the images with a text 0 has Cardiomegaly, and 4 Edema; 2 has both, 3 and 5: see the labels.
     films = torch.cat([data.splits[split][0] for split in both]).flatten(1)
     labels = torch.cat([data.splits[split][1] for split in both])[:, 1:] == 1
     texts = [text for split in both for text in data.splits[split][2]]
@@ -102,7 +102,7 @@ def test_precision_by_class_over_films_of_one_class(known: Any, data: Any, alone
     assert figures["text_to_image/p2"] == pytest.approx(sum(back) / len(back))
     assert figures["image_to_text/chance_p"] == pytest.approx(match.float().mean())
     assert "image_to_text/p9" not in figures
-    assert "image_to_text/p2" not in figures_of(Retrieval(data, both), known, alone)
+    assert "image_to_text/p2" not in metrics_of(Retrieval(data, both), known, alone)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_wrong_settings_are_refused(data: Any, settings: dict[str, Any], message
         Retrieval(data, **settings)
 
 
-def test_figures_are_those_of_the_ranks_over_distinct_texts(known: Any, data: Any, alone: Any) -> None:
+def test_metrics_are_those_of_the_ranks_over_distinct_texts(known: Any, data: Any, alone: Any) -> None:
     evaluator = Retrieval(data, splits=("valid", "test"), at=(1, 2))
     texts = ["the heart is large", "no edema at all", "clear lungs", "edema"]
     assert evaluator.texts == texts
@@ -128,7 +128,7 @@ def test_figures_are_those_of_the_ranks_over_distinct_texts(known: Any, data: An
     embedded = torch.stack([known.text(text) for text in texts])
     forth = np.array(by_loop(images, embedded, text_of, [0, 1, 2, 3]))
     back = np.array(by_loop(embedded, images, [0, 1, 2, 3], text_of))
-    figures = figures_of(evaluator, known, alone)
+    figures = metrics_of(evaluator, known, alone)
     for way, found in (("image_to_text", forth), ("text_to_image", back)):
         for k in (1, 2):
             assert figures[f"{way}/r{k}"] == pytest.approx((found <= k).mean())

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FixedData, figures_of
+from helpers import FixedData, metrics_of
 from torch import nn
 
-from cxrcl.evaluation.look import Evaluation
-from cxrcl.evaluation.ranking import auroc
+from cxrcl.evaluation.evaluator import Evaluators
+from cxrcl.evaluation.metrics.ranking import auroc
 from cxrcl.evaluation.view_only import ViewOnly
 
 NAN = float("nan")
@@ -27,7 +27,7 @@ class Viewed(FixedData):
 
 @pytest.fixture
 def viewed() -> Viewed:
-    """In training 3 of 4 AP films and 1 of 3 PA films have the finding; nothing is known of the lateral one's."""
+    """In training 3 of 4 AP images and 1 of 3 PA images have the finding; nothing is known of the lateral one's."""
     train = [("AP f", 1), ("AP m", 1), ("AP f", 1), ("AP m", 0), ("PA f", 1), ("PA m", 0), ("PA m", 0), ("LL f", NAN)]
     test = [("AP f", 1), ("AP m", 0), ("PA f", 0), ("PA m", 1), ("LL m", 0), ("XR m", 1)]
     parts = {}
@@ -38,16 +38,15 @@ def viewed() -> Viewed:
 
 
 def scores(data: Viewed, alone: Any, **settings: Any) -> np.ndarray:
-    evaluation = Evaluation({"it": ViewOnly(data, **settings)}, data, 64)
-    evaluation(nn.Module(), alone)
-    return evaluation.left["it"]["scores"].scores
+    result = Evaluators({"it": ViewOnly(data, **settings)}, data, 64)(nn.Module(), alone)["it"]
+    return result.scores.scores
 
 
 def test_the_score_is_the_share_of_positives_in_training(viewed: Viewed, alone: Any) -> None:
-    # The lateral film and the unknown view have the share of all, 4 of 7.
+    # The lateral image and the unknown view have the share of all, 4 of 7.
     expected = [3 / 4, 3 / 4, 1 / 3, 1 / 3, 4 / 7, 4 / 7]
     assert scores(viewed, alone)[:, 0].tolist() == pytest.approx(expected)
-    figures = figures_of(ViewOnly(viewed), nn.Module(), alone)
+    figures = metrics_of(ViewOnly(viewed), nn.Module(), alone)
     assert figures["auroc/Edema"] == auroc(np.array(expected), np.array([1, 0, 0, 1, 0, 1]))
     assert np.isnan(figures["auroc/Mass"]) and figures["mean_auroc"] == figures["auroc/Edema"]
 

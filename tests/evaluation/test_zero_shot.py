@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import figures_of
+from helpers import metrics_of
 
-from cxrcl.evaluation.look import Look
-from cxrcl.evaluation.ranking import auroc
+from cxrcl.evaluation.metrics.ranking import auroc
+from cxrcl.evaluation.shared_pass import SharedPass
 from cxrcl.evaluation.zero_shot import ZeroShot
 
 PROMPTS = {
@@ -28,7 +28,8 @@ def zero_shot(data: Any, **arguments: Any) -> ZeroShot:
 
 
 def scores_of(evaluator: ZeroShot, known: Any, alone: Any, data: Any) -> Any:
-    return evaluator.score(Look(known, alone, data, 64, evaluator.asks(known, alone.device)), evaluator.splits)
+    shared = SharedPass(known, alone, data, 64, evaluator.requests(known, alone.device))
+    return evaluator.score(shared, evaluator.splits)
 
 
 def films(data: Any) -> list[Any]:
@@ -37,7 +38,7 @@ def films(data: Any) -> list[Any]:
 
 
 def by_loop(known: Any, data: Any, over: str) -> np.ndarray:
-    """Positive less negative, one film and one label at a time."""
+    """Positive less negative, one image and one label at a time."""
     rows = []
     for image in films(data):
         row = []
@@ -61,9 +62,9 @@ def test_scores_are_margins_between_the_prompts(known: Any, data: Any, alone: An
     found, expected = scores_of(evaluator, known, alone, data), by_loop(known, data, over)
     np.testing.assert_allclose(found.scores, expected, atol=1e-6)
     np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-7 * expected)), atol=1e-5)
-    figures = figures_of(evaluator, known, alone)
+    figures = metrics_of(evaluator, known, alone)
     for k, name in enumerate(evaluator.labels):
-        assert figures[f"auroc/{name}"] == auroc(expected[:, k], found.truth[:, k])
+        assert figures[f"auroc/{name}"] == auroc(expected[:, k], found.labels[:, k])
 
 
 def test_a_protocol_may_take_the_softmax_of_bare_cosines(known: Any, data: Any, alone: Any) -> None:
@@ -74,13 +75,13 @@ def test_a_protocol_may_take_the_softmax_of_bare_cosines(known: Any, data: Any, 
 
 
 def test_each_image_and_each_sentence_is_encoded_once(known: Any, data: Any, alone: Any) -> None:
-    figures_of(zero_shot(data, splits=BOTH, other_files=["other.json"]), known, alone)
+    metrics_of(zero_shot(data, splits=BOTH, other_files=["other.json"]), known, alone)
     assert known.images_seen == 7
     assert known.texts_seen == 12
 
 
 def test_three_readings_of_each_prompt_file(known: Any, data: Any, alone: Any) -> None:
-    figures = figures_of(zero_shot(data, splits=BOTH, other_files=["other.json"]), known, alone)
+    figures = metrics_of(zero_shot(data, splits=BOTH, other_files=["other.json"]), known, alone)
     truth = np.concatenate([data.splits[split][1].numpy()[:, 2] for split in BOTH])
     wet, dry = (
         np.array([float(image @ known.text(OTHER["Edema"][k][0])) for image in films(data)]) for k in ("pos", "neg")
@@ -95,15 +96,15 @@ def test_three_readings_of_each_prompt_file(known: Any, data: Any, alone: Any) -
 
 def test_labels_and_their_mean_can_be_named(known: Any, data: Any, alone: Any) -> None:
     two = zero_shot(data, splits=BOTH, labels=["Edema", "Cardiomegaly"], mean_over=["Edema"])
-    figures, everything = figures_of(two, known, alone), figures_of(zero_shot(data, splits=BOTH), known, alone)
+    figures, everything = metrics_of(two, known, alone), metrics_of(zero_shot(data, splits=BOTH), known, alone)
     assert {key for key in figures if key.startswith("auroc/")} == {"auroc/Edema", "auroc/Cardiomegaly"}
     assert figures["mean_auroc"] == figures["zero_shot/combined"] == everything["auroc/Edema"]
 
 
-def test_normal_films_serve_as_negatives_of_the_named_labels(known: Any, data: Any, alone: Any) -> None:
-    plain = figures_of(zero_shot(data, splits=BOTH), known, alone)
-    against = figures_of(zero_shot(data, splits=BOTH, against_normal=["Edema"]), known, alone)
-    # Film 1 is normal and says nothing about edema.
+def test_normal_images_serve_as_negatives_of_the_named_labels(known: Any, data: Any, alone: Any) -> None:
+    plain = metrics_of(zero_shot(data, splits=BOTH), known, alone)
+    against = metrics_of(zero_shot(data, splits=BOTH, against_normal=["Edema"]), known, alone)
+    # Image 1 is normal and says nothing about edema.
     assert against["negatives/Edema"] == plain["negatives/Edema"] + 1
     assert against["negatives/Cardiomegaly"] == plain["negatives/Cardiomegaly"]
 
@@ -125,4 +126,4 @@ def test_wrong_settings_are_refused(data: Any, settings: dict[str, Any], message
 
 def test_a_model_without_local_similarity_is_refused(known: Any, data: Any, alone: Any) -> None:
     with pytest.raises(ValueError, match="Known has no local similarity of regions and words: set by=global"):
-        figures_of(zero_shot(data, over="max", by="both"), known, alone)
+        metrics_of(zero_shot(data, over="max", by="both"), known, alone)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FixedData, figures_of
+from helpers import FixedData, metrics_of
 from sklearn.metrics import f1_score, recall_score
 from torch.nn import functional as F
 
-from cxrcl.evaluation.look import Evaluation
+from cxrcl.evaluation.evaluator import Evaluators
 from cxrcl.evaluation.zero_shot_classes import ZeroShotClasses
 
 CLASSES = ("Atelectasis", "Edema", "Effusion")
@@ -24,7 +24,7 @@ def classes(data: Any, **arguments: Any) -> ZeroShotClasses:
 
 @pytest.fixture
 def films(known: Any) -> FixedData:
-    """A film of a class is the class's prompts and noise; a third has two classes or none."""
+    """An image of a class is the class's prompts and noise; a third has two classes or none."""
     generator = torch.Generator().manual_seed(1)
     prompts = torch.stack([sum(known.text(sentence) for sentence in PROMPTS[name]["pos"]) for name in CLASSES])
 
@@ -52,7 +52,7 @@ def expected(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     single = (labels == 1).sum(axis=1) == 1
     is_, said = labels[single].argmax(axis=1), scores[single].argmax(axis=1)
     return {
-        "films": single.sum(),
+        "images": single.sum(),
         "accuracy": (is_ == said).mean(),
         "macro_f1": f1_score(is_, said, average="macro"),
         "macro_recall": recall_score(is_, said, average="macro"),
@@ -61,10 +61,10 @@ def expected(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("over", ["mean", "max"])
-def test_the_most_similar_class_is_chosen_among_films_of_one_class(
+def test_the_most_similar_class_is_chosen_among_images_of_one_class(
     known: Any, films: FixedData, alone: Any, over: Any
 ) -> None:
-    figures = figures_of(classes(films, over=over), known, alone)
+    figures = metrics_of(classes(films, over=over), known, alone)
     wanted = expected(similarities(known, films, "valid", over), films.splits["valid"][1].numpy())
     assert {name: figures[name] for name in wanted} == pytest.approx(wanted)
     assert 0.4 < figures["accuracy"] < 1 and figures["chance"] == 1 / 3
@@ -72,38 +72,36 @@ def test_the_most_similar_class_is_chosen_among_films_of_one_class(
 
 @pytest.mark.parametrize(("how", "on"), [("split", "train"), ("scored", "valid")])
 def test_similarities_may_be_standardised_by_class(known: Any, films: FixedData, alone: Any, how: Any, on: str) -> None:
-    figures = figures_of(classes(films, standardise=how), known, alone)
+    figures = metrics_of(classes(films, standardise=how), known, alone)
     reference = similarities(known, films, on)
     scores = (similarities(known, films, "valid") - reference.mean(axis=0)) / reference.std(axis=0)
     wanted = expected(scores, films.splits["valid"][1].numpy())
     assert {name: figures[name] for name in wanted} == pytest.approx(wanted)
 
 
-def test_only_the_published_form_depends_on_the_other_films(known: Any, films: FixedData, alone: Any) -> None:
+def test_only_the_published_form_depends_on_the_other_images(known: Any, films: FixedData, alone: Any) -> None:
     fewer = FixedData(CLASSES, {**films.splits, "valid": tuple(part[:30] for part in films.splits["valid"])})
 
     def first(data: FixedData, how: Any) -> np.ndarray:
-        evaluation = Evaluation({"it": classes(data, standardise=how)}, data, 64)
-        evaluation(known, alone)
-        return evaluation.left["it"]["scores"].scores[:30]
+        result = Evaluators({"it": classes(data, standardise=how)}, data, 64)(known, alone)["it"]
+        return result.scores.scores[:30]
 
     assert np.allclose(first(films, "split"), first(fewer, "split"), atol=1e-6)
     assert not np.allclose(first(films, "scored"), first(fewer, "scored"), atol=1e-2)
-    assert "depends on which films" in classes(films, standardise="scored").rule
+    assert "depends on which images" in classes(films, standardise="scored").rule
 
 
-def test_the_confusion_matrix_is_left_for_a_report(known: Any, films: FixedData, alone: Any) -> None:
-    evaluation = Evaluation({"it": classes(films)}, films, 64)
-    figures = evaluation(known, alone)
-    counts = evaluation.left["it"]["confusion"]["counts"]
-    assert counts.sum() == figures["it"]["films"] and np.trace(counts) / counts.sum() == figures["it"]["accuracy"]
-    assert counts[0].sum() == figures["it"]["films/Atelectasis"]
+def test_the_confusion_matrix_is_an_artifact(known: Any, films: FixedData, alone: Any) -> None:
+    result = Evaluators({"it": classes(films)}, films, 64)(known, alone)["it"]
+    counts = result.artifacts["confusion"].counts
+    assert counts.sum() == result.metrics["images"] and np.trace(counts) / counts.sum() == result.metrics["accuracy"]
+    assert counts[0].sum() == result.metrics["images/Atelectasis"]
 
 
-def test_without_a_film_of_one_class_there_is_no_figure(known: Any, films: FixedData, alone: Any) -> None:
+def test_without_an_image_of_one_class_there_is_no_metric(known: Any, films: FixedData, alone: Any) -> None:
     films.splits["valid"][1].fill_(1)
-    figures = figures_of(classes(films), known, alone)
-    assert figures["films"] == 0 and np.isnan(figures["accuracy"])
+    figures = metrics_of(classes(films), known, alone)
+    assert figures["images"] == 0 and np.isnan(figures["accuracy"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ names.json:
      "values": {"cxrcl.optim.*": "cxrcl.training.optim.*"}}
 
 `keys` are places in a recording, `values` are strings that stand there. One * stands for any text, which is kept. Of
-several names that fit, a whole one is taken, else the longest. A name that translates nothing is an error.
+several names that fit, a whole one is taken, else the longest. Besides, `added` lists places that only NEW has, and
+`changed` places with [leaf of OLD, leaf of NEW]. An entry of names.json that nothing needs is an error.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 Recording = Mapping[str, Mapping[str, str]]  # case -> place -> leaf
 
@@ -67,14 +69,21 @@ def kind(key: str, leaf: str) -> str:
     return {"tensor": "tensors", "column": "columns"}.get(leaf.partition(" ")[0], "values")
 
 
-def compare(old: Recording, new: Recording, names: Mapping[str, Mapping[str, str]]) -> tuple[list[str], Counter[str]]:
+def compare(old: Recording, new: Recording, names: Mapping[str, Any]) -> tuple[list[str], Counter[str]]:
     """Every difference as a line, and how many leaves of each kind were compared."""
     keys, values = Names(names["keys"]), Names(names["values"])
+    added = Names({place: f"{place} " for place in names.get("added", ())})
+    changed, shown = names.get("changed", {}), set()
     differences = [f"{case}: only in {'OLD' if case in old else 'NEW'}" for case in sorted({*old} ^ {*new})]
     compared: Counter[str] = Counter()
     for case in (case for case in old if case in new):
         before, after = translated(old[case], keys, values), new[case]
         for key in {**before, **after}:
+            if key not in before and added(key) != key:
+                continue
+            if key in changed and [before.get(key), after.get(key)] == changed[key]:
+                shown.add(key)
+                continue
             if key not in after or key not in before:
                 where, leaf = ("OLD", before[key]) if key in before else ("NEW", after[key])
                 differences.append(f"{case}: {key}: only in {where}: {leaf}")
@@ -82,7 +91,8 @@ def compare(old: Recording, new: Recording, names: Mapping[str, Mapping[str, str
             compared[kind(key, after[key])] += 1
             if before[key] != after[key]:
                 differences.append(f"{case}: {key}: {before[key]} -> {after[key]}")
-    for what, table in (("keys", keys), ("values", values)):
+    differences += [f"names.json: changed: {place!r} is not" for place in changed if place not in shown]
+    for what, table in (("keys", keys), ("values", values), ("added", added)):
         unused = [name for name in table.new_of_old if name not in table.used]
         differences += [f"names.json: {what}: {name!r} translates nothing" for name in unused]
     return differences, compared

@@ -91,3 +91,14 @@ def test_the_command_ends_with_status_1_where_there_is_a_difference(recording: A
     for new, status, last in (("old.json", 0, "no differences"), ("new.json", 1, "1 differences")):
         done = subprocess.run([*command, new], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == status and done.stdout.rstrip().endswith(last), done.stdout + done.stderr
+
+
+def test_what_may_be_added_or_changed_is_named_and_has_to_be_there() -> None:
+    old, new = {"a": {"x/schema": "1", "x/y": "3"}}, {"a": {"x/schema": "2", "x/y": "3", "x/more.z": "4"}}
+    names = {"keys": {}, "values": {}, "added": ["x/more.*"], "changed": {"x/schema": ["1", "2"]}}
+    assert compare(old, new, names)[0] == []
+    assert compare(old, old, names)[0] == [
+        "names.json: changed: 'x/schema' is not",
+        "names.json: added: 'x/more.*' translates nothing",
+    ]
+    assert len(compare(old, {"a": {**new["a"], "x/schema": "3"}}, names)[0]) == 2

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrcl.data.geometry import Fit, middle_crop
-from cxrcl.inference.explaining import Box, Map
+from cxrcl.data.images.geometry import Fit, middle_crop
+from cxrcl.inference.explaining import Box, HeatMap
 from cxrcl.inference.heatmap_pictures import BAR, DPI, FRAME, HEAD, LINE, MARGIN, PANEL_INCHES, draw
 
 WIDTH, HEIGHT, GREY = 200, 100, 120
 
 
 def drawn(path: Path, cells: np.ndarray, fit: Fit, *boxes: Box) -> np.ndarray:
-    """float [rows, columns, 3] of a grey film and one map."""
+    """float [rows, columns, 3] of a grey image and one map."""
     film = np.full((HEIGHT, WIDTH), GREY, dtype=np.uint8)
     crop = middle_crop(fit, WIDTH, HEIGHT, 1.0)
-    draw(path, film, crop, [Map("a $ title", cells, "kind")], boxes, "name", ["a note"])
+    draw(path, film, crop, [HeatMap("a $ title", cells, "kind")], boxes, "name", ["a note"])
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(float)
 
 
 def at(picture: np.ndarray, panel: int, x: float, y: float) -> np.ndarray:
-    """The pixel at fractions of the film in a panel."""
+    """The pixel at fractions of the image in a panel."""
     left, top = MARGIN + panel * (PANEL_INCHES + BAR), 1.5 * LINE + HEAD
     place = top + y * PANEL_INCHES * HEIGHT / WIDTH, left + x * PANEL_INCHES
     return picture[int(place[0] * DPI), int(place[1] * DPI)]
@@ -38,7 +38,7 @@ def corner() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("fit", "bright"), [("squash", (0.9, 0.9)), ("crop", (0.7, 0.9)), ("pad", None)])
-def test_a_map_lies_where_its_cells_are_on_the_film(
+def test_a_map_lies_where_its_cells_are_on_the_image(
     fit: Fit, bright: tuple[float, float] | None, tmp_path: Path
 ) -> None:
     picture = drawn(tmp_path / "a.png", corner(), fit)
@@ -51,7 +51,7 @@ def test_a_map_lies_where_its_cells_are_on_the_film(
     assert unseen == ({place for place in places if place[0] == 0.9} if fit == "crop" else set())
 
 
-def test_boxes_are_framed_on_the_film(tmp_path: Path) -> None:
+def test_boxes_are_framed_on_the_image(tmp_path: Path) -> None:
     picture = drawn(tmp_path / "a.png", corner(), "squash", Box((0.25, 0.5, 0.75, 1.0), 1.0))
     frame = [int(FRAME[k : k + 2], 16) for k in (1, 3, 5)]
 

@@ -121,7 +121,9 @@ def test_grad_cam_is_that_of_finite_differences_at_the_last_layer_with_a_grid(en
     model = classifier(encoder()).double().requires_grad_(False)  # frozen: gradients of films are enough
     side = model.image_encoder.spec.size
     images = films(2, side, torch.float64)
-    scores = heatmaps.Scores(lambda features: model.classifier(features.pooled), lambda features: features.local, "")
+    scores = heatmaps.ExplainedScores(
+        lambda features: model.classifier(features.pooled), lambda features: features.local, ""
+    )
     maps, found = heatmaps.grad_cam(model, scores, images)
     assert found == layer and maps.ndim == 4 and maps.shape[2] == maps.shape[3] > 1
     part = model.image_encoder.get_submodule(layer)
@@ -141,7 +143,7 @@ def test_grad_cam_is_that_of_finite_differences_at_the_last_layer_with_a_grid(en
 
         handle = part.register_forward_hook(push)
         with torch.no_grad():
-            value = scores.of(model.encode_images(images))
+            value = scores.scores(model.encode_images(images))
         handle.remove()
         return value
 
@@ -235,5 +237,5 @@ def test_patches_are_those_that_the_encoder_chooses() -> None:
 def test_scores_are_cosines_of_unit_vectors(clip: Any) -> None:
     with torch.no_grad():
         features = clip.encode_images(films())
-        found = heatmaps.cosines(clip, F.normalize(directions(), dim=1)).of(features)
+        found = heatmaps.cosines(clip, F.normalize(directions(), dim=1)).scores(features)
     assert found.shape == (3, 2) and (found.abs() <= 1 + 1e-6).all()

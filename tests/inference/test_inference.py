@@ -1,4 +1,4 @@
-"""Reading films from the command line."""
+"""Reading images from the command line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import plain_checkpoint, write_plain
 from PIL import Image
 
-from cxrcl import cli
-from cxrcl.errors import DataError
-from cxrcl.inference import RESEARCH_ONLY, command
+from cxrcl.commands import inference as command
+from cxrcl.commands.hydra import compose
+from cxrcl.commands.inference import main as inference
+from cxrcl.errors import RESEARCH_ONLY, DataError
 
 Read = Callable[..., tuple[int, str, str]]
 
@@ -28,7 +30,7 @@ def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setattr(sys, "argv", ["inference.py", *map(str, arguments)])
         capsys.readouterr()
         try:
-            cli.inference()
+            inference()
             status = 0
         except SystemExit as end:
             status = int(end.code or 0)
@@ -83,7 +85,7 @@ def test_mistakes_are_one_line(read: Read, film: Path, trained: Path, tmp_path: 
         ),
         (["--checkpoint", trained, "--image", film, "--labels", "Scoliosis"], "--prompts pair.json makes sentences"),
         (["--checkpoint", trained, "--image", film, "--labels", "Edema,,Mass"], "names separated by commas"),
-        (["--checkpoint", trained, "--image", film, "--labels", "Edema,Edema"], "Edema stands twice"),
+        (["--checkpoint", trained, "--image", film, "--labels", "Edema,Edema"], "Edema is named twice"),
         (["--checkpoint", trained, "--image", film, "--sentences", "absent.txt"], "--sentences absent.txt: cannot be"),
         (["--checkpoint", trained, "--image", film, "--sentences", tmp_path], "cannot be read"),
         (["--checkpoint", trained, "--image", film, "--sentences", film], "not UTF-8 text"),
@@ -125,7 +127,7 @@ def test_as_tables_ranks_labels_and_shows_failures() -> None:
     assert lines[4:6] == ["  -0.250  fluid", "   0.500  wet lungs."]
 
 
-def test_a_film_gets_a_table(read: Read, trained: Path, film: Path) -> None:
+def test_an_image_gets_a_table(read: Read, trained: Path, film: Path) -> None:
     status, out, err = read("--checkpoint", trained, "--image", film)
     assert status == 0 and err == ""
     assert out.startswith(f"{film}\n") and all(label in out for label in ("No Finding", "Cardiomegaly", "Edema"))
@@ -189,11 +191,11 @@ def test_prompts_of_ones_own_name_the_labels(read: Read, trained: Path, film: Pa
 def test_a_classifier_reads_its_own_labels_and_no_prompts(
     read: Read, trained: Path, tiny_set: Path, film: Path, tiny_run: list[str], tmp_path: Path
 ) -> None:
-    from cxrcl import app
+    from cxrcl.app.train import train
 
     own = [item for item in tiny_run if not item.startswith("image_encoder")]
     folders = [f"init_from='{trained}'", f"data.root='{tiny_set}'", f"run_dir='{tmp_path}'", "evals=[]"]
-    classifier = app.train(cli.compose("finetune", [*own, *folders, "data.labels=[Edema]"])).checkpoint
+    classifier = train(compose("finetune", [*own, *folders, "data.labels=[Edema]"])).checkpoint
     status, out, _ = read("--checkpoint", classifier, "--image", film, "--json")
     assert status == 0 and list(json.loads(out)["images"][0]["probabilities"]) == ["Edema"]
     for option in ("--prompts", "--sentences", "--phrase"):
@@ -264,7 +266,7 @@ def test_the_best_sentences_are_told_with_their_cosines(read: Read, trained: Pat
 # ---------------------------------------------------------------------------------------------------- heat-maps
 
 
-def test_heat_maps_are_a_picture_of_each_film_and_an_entry(
+def test_heat_maps_are_a_picture_of_each_image_and_an_entry(
     read: Read, trained: Path, film: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"
@@ -328,17 +330,15 @@ def test_gloria_shows_the_attention_of_each_word(
 
 
 def test_chosen_patches_are_boxes_with_scores(read: Read, trained: Path, tiny_set: Path, tmp_path: Path) -> None:
-    from cxrcl import assemble, checkpoint
+    from cxrcl.app.model import build_model
 
-    state = checkpoint.load(trained)
+    state = plain_checkpoint(trained)
     vit = {"_target_": "cxrcl.models.vit.ConvStemViT", "size": 32, "width": 16, "depth": 2, "heads": 2}
     topk = {"_target_": "cxrcl.models.patch_selection.TopKPatches", "encoder": vit, "num_patches": 3}
     state["config"]["model"]["image_encoder"] = topk
     torch.manual_seed(0)
-    state["model"] = assemble.build_model(
-        state["config"]["model"], state["config"]["labels"], None, ("cxrcl",)
-    ).state_dict()
-    checkpoint.save(state, tmp_path / "topk.pt")
+    state["model"] = build_model(state["config"]["model"], state["config"]["labels"], None, ("cxrcl",)).state_dict()
+    write_plain(state, tmp_path / "topk.pt")
     film = tiny_set / "images" / "0_lateral.png"  # a square
     command = ("--checkpoint", tmp_path / "topk.pt", "--image", film, "--heatmap", "--out", tmp_path / "out")
     entry = entry_of(read, *command)
@@ -365,14 +365,14 @@ def sum_of(primary: str) -> dict[str, Any]:
 @pytest.fixture
 def with_objective(trained: Path, tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
     """The trained checkpoint with another objective on its towers, of random weights."""
-    from cxrcl import assemble, checkpoint
+    from cxrcl.app.model import build_model
 
     def make(objective: dict[str, Any]) -> Path:
-        state = checkpoint.load(trained)
+        state = plain_checkpoint(trained)
         nodes, labels = state["config"]["model"], state["config"]["labels"]
         nodes["objective"] = objective
-        state["model"] = assemble.build_model(nodes, labels, None, ("cxrcl",)).state_dict()
-        checkpoint.save(state, tmp_path / "made.pt")
+        state["model"] = build_model(nodes, labels, None, ("cxrcl",)).state_dict()
+        write_plain(state, tmp_path / "made.pt")
         return tmp_path / "made.pt"
 
     return make

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxrcl import cli
+from cxrcl.commands import inference as command
+from cxrcl.commands.inference import main as inference
 from cxrcl.errors import DataError
-from cxrcl.inference import command, reading, results
+from cxrcl.inference import predict, results
 from cxrcl.inference.results import Results
 
 HEAD = {"rule": "the rule"}
@@ -113,7 +114,7 @@ def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["inference.py", *map(str, arguments)])
     try:
-        cli.inference()
+        inference()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -129,15 +130,15 @@ def test_what_was_read_before_an_interruption_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole = reading.Reading.of
+    whole = predict.Predictor.predict
 
-    def stopped(self: reading.Reading, images: Any, batch_size: int) -> Iterator[dict[str, Any]]:
+    def stopped(self: predict.Predictor, images: Any, batch_size: int) -> Iterator[dict[str, Any]]:
         for number, found in enumerate(whole(self, images, batch_size)):
             if number == 2:
                 raise error
             yield found
 
-    monkeypatch.setattr(reading.Reading, "of", stopped)
+    monkeypatch.setattr(predict.Predictor, "predict", stopped)
     (tmp_path / "heatmaps").mkdir()
     (tmp_path / "heatmaps" / "old.png").touch()
     command = ("--checkpoint", trained, "--image", tiny_set / "images", "--out", tmp_path)
@@ -148,7 +149,7 @@ def test_what_was_read_before_an_interruption_is_kept(
     said = capsys.readouterr()
     assert said.err.startswith("error: ") and said.err.count("\n") == 1
     if status == 130:
-        assert "2 of 30 films were read" in said.err and said.out.count("No Finding") == 2
+        assert "2 of 30 images were read" in said.err and said.out.count("No Finding") == 2
 
 
 def test_tables_end_where_the_files_have_the_rest(
@@ -159,7 +160,7 @@ def test_tables_end_where_the_files_have_the_rest(
         assert run(monkeypatch, *command, *more) == 0
         said = capsys.readouterr().out
         assert said.count("No Finding") == tables
-        assert ("and 10 more films in" in said) == bool(more)
+        assert ("and 10 more images in" in said) == bool(more)
     assert len(rows(tmp_path / "out")) == 31
 
 
@@ -188,7 +189,7 @@ def test_dicom_files_need_no_suffix(tmp_path: Path) -> None:
     assert [path.name for path in command.find_images([tmp_path])] == ["1.2.840.1", "IM0001"]
 
 
-def test_pictures_of_a_command_before_are_no_films(tmp_path: Path) -> None:
+def test_pictures_of_a_command_before_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "heatmaps").mkdir()
     for name in ("a.png", "heatmaps/a.png.png"):
         (tmp_path / name).touch()
@@ -223,14 +224,14 @@ def test_names_of_any_bytes_are_shown_and_drawn(
     assert (out / "heatmaps").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_film_that_goes_away_while_it_is_drawn_is_a_fault_of_that_film(
+def test_an_image_that_goes_away_while_it_is_drawn_is_a_fault_of_that_image(
     trained: Path, tiny_set: Path, tmp_path: Path
 ) -> None:
     films = [tmp_path / name for name in ("a.npy", "b.npy")]
     for path in films:
         np.save(path, np.arange(1600.0).reshape(40, 40))
-    with reading.opened(trained, "cpu") as restored:
-        found = reading.Reading(restored, pictures=tmp_path / "maps").of(films)
+    with predict.opened_model(trained, "cpu") as restored:
+        found = predict.Predictor(restored, pictures=tmp_path / "maps").predict(films)
         assert "heatmap" in next(found)
         films[1].unlink()
         assert next(found) == {"image": str(films[1]), "error": "file not found"}

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import plain_checkpoint, write_plain
 
-from cxrcl import checkpoint, cli
-from cxrcl.errors import ConfigError
-from cxrcl.inference import RESEARCH_ONLY, serving
-from cxrcl.inference.questions import ALL, Asked
-from cxrcl.inference.reading import Reading, Restored, opened
+from cxrcl.commands.inference import main as inference
+from cxrcl.errors import RESEARCH_ONLY, ConfigError
+from cxrcl.inference import serving
+from cxrcl.inference.predict import LoadedModel, Predictor, opened_model
+from cxrcl.inference.questions import ALL, Questions
 
 pytest.importorskip("gradio")
 
@@ -44,7 +45,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["inference.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.inference()
+            inference()
         captured = capsys.readouterr()
         assert end.value.code == 2 and captured.out == ""
         assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
@@ -65,12 +66,12 @@ def test_a_port_needs_the_page(refused: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--serve", "--image", "a.png"], []], ids=["both", "neither"])
-def test_either_films_or_the_page(
+def test_either_images_or_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["inference.py", "--checkpoint", "a.pt", *arguments])
     with pytest.raises(SystemExit):
-        cli.inference()
+        inference()
     assert "--serve" in capsys.readouterr().err
 
 
@@ -130,8 +131,8 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def restored(trained: Path) -> Iterator[Restored]:
-    with opened(trained, "cpu") as found:
+def loaded(trained: Path) -> Iterator[LoadedModel]:
+    with opened_model(trained, "cpu") as found:
         yield found
 
 
@@ -141,19 +142,19 @@ def film(tiny_set: Path) -> str:
 
 
 @pytest.fixture
-def desk_of(tmp_path: Path) -> Callable[..., Any]:
-    from cxrcl.inference.serving_page import Desk
+def session_of(tmp_path: Path) -> Callable[..., Any]:
+    from cxrcl.inference.serving_page import PageSession
 
     (tmp_path / "work").mkdir()
-    return lambda restored, asked=ALL: Desk(restored, asked, tmp_path / "work")
+    return lambda loaded, questions=ALL: PageSession(loaded, questions, tmp_path / "work")
 
 
-def test_a_film_gets_what_the_command_line_says(
-    restored: Restored, desk_of: Callable[..., Any], film: str, tmp_path: Path
+def test_an_image_gets_what_the_command_line_says(
+    loaded: LoadedModel, session_of: Callable[..., Any], film: str, tmp_path: Path
 ) -> None:
-    answer = desk_of(restored).read(film, [], " wet lungs \n\nnormal\n")
-    asked = Asked(phrases=["wet lungs", "normal"])
-    (entry,) = Reading(restored, asked).of([Path(film)])
+    answer = session_of(loaded).answer(film, [], " wet lungs \n\nnormal\n")
+    questions = Questions(phrases=["wet lungs", "normal"])
+    (entry,) = Predictor(loaded, questions).predict([Path(film)])
     assert answer.content["probabilities"] == pytest.approx(entry["probabilities"])
     assert answer.content["phrases"] == pytest.approx(entry["phrases"])
     assert [s["text"] for s in answer.content["sentences"]] == [s["text"] for s in entry["sentences"]]
@@ -161,87 +162,89 @@ def test_a_film_gets_what_the_command_line_says(
     assert [map_["title"].split(" (")[0] for map_ in answer.content["heatmap"]["maps"]] == ["wet lungs", "normal"]
     assert answer.picture.width > 600
     for text in (RESEARCH_ONLY, "softmax", "wet lungs", *(s["text"] for s in entry["sentences"])):
-        assert text in answer.said
-    values = [float(value) for value in re.findall(r'class="number">(\d\.\d{3})<', answer.said)[:3]]
+        assert text in answer.html
+    values = [float(value) for value in re.findall(r'class="number">(\d\.\d{3})<', answer.html)[:3]]
     assert values == pytest.approx(sorted(entry["probabilities"].values(), reverse=True), abs=1e-3)
     assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
 
 
-def test_no_answer_names_the_file(restored: Restored, desk_of: Callable[..., Any], film: str, tmp_path: Path) -> None:
-    """Which may name a person: the same film of another name gets the same picture and the same words."""
+def test_no_answer_names_the_file(
+    loaded: LoadedModel, session_of: Callable[..., Any], film: str, tmp_path: Path
+) -> None:
+    """Which may name a person: the same image of another name gets the same picture and the same words."""
     named = shutil.copyfile(film, tmp_path / "Doe^John.png")
-    one, other = (desk_of(restored).read(str(path), [], "") for path in (film, named))
-    assert one.said == other.said and one.content == other.content and "image" not in one.content
+    one, other = (session_of(loaded).answer(str(path), [], "") for path in (film, named))
+    assert one.html == other.html and one.content == other.content and "image" not in one.content
     assert one.picture.tobytes() == other.picture.tobytes()
 
 
 def test_chosen_findings_are_read_alone_and_have_maps(
-    restored: Restored, desk_of: Callable[..., Any], film: str
+    loaded: LoadedModel, session_of: Callable[..., Any], film: str
 ) -> None:
-    desk = desk_of(restored)
-    assert desk.labels == ["No Finding", "Cardiomegaly", "Edema"] and desk.reads_texts
-    content = desk.read(film, ["Edema"], "").content
+    session = session_of(loaded)
+    assert session.labels == ["No Finding", "Cardiomegaly", "Edema"] and session.takes_texts
+    content = session.answer(film, ["Edema"], "").content
     assert list(content["probabilities"]) == ["Edema"] and "phrases" not in content
     assert [map_["title"].split()[0] for map_ in content["heatmap"]["maps"]] == ["Edema"]
 
 
 def test_what_the_command_asks_stands_in_the_page(
-    restored: Restored, desk_of: Callable[..., Any], film: str, tmp_path: Path
+    loaded: LoadedModel, session_of: Callable[..., Any], film: str, tmp_path: Path
 ) -> None:
     (tmp_path / "own.txt").write_text("series number 3.")
-    asked = Asked(["Scoliosis", "Edema"], "pair.json", str(tmp_path / "own.txt"), ["wet lungs"])
-    desk = desk_of(restored, asked)
-    assert desk.labels == ["Scoliosis", "Edema"]
-    content = desk.read(film, [], "").content
+    questions = Questions(["Scoliosis", "Edema"], "pair.json", str(tmp_path / "own.txt"), ["wet lungs"])
+    session = session_of(loaded, questions)
+    assert session.labels == ["Scoliosis", "Edema"]
+    content = session.answer(film, [], "").content
     assert list(content["probabilities"]) == ["Scoliosis", "Edema"] and "phrases" not in content
     assert [s["text"] for s in content["sentences"]] == ["series number 3."]
 
     from cxrcl.inference.serving_page import build
 
-    blocks = {getattr(block, "label", None): block for block in build(desk, "a.pt")[0].blocks.values()}
+    blocks = {getattr(block, "label", None): block for block in build(session, "a.pt")[0].blocks.values()}
     assert blocks["Phrases"].value == "wet lungs" and blocks["Phrases"].visible
     assert [label for label, _ in blocks["Findings"].choices] == ["Scoliosis", "Edema"]
 
 
 def test_what_cannot_be_read_is_one_line(
-    restored: Restored, desk_of: Callable[..., Any], film: str, tmp_path: Path
+    loaded: LoadedModel, session_of: Callable[..., Any], film: str, tmp_path: Path
 ) -> None:
-    desk = desk_of(restored)
+    session = session_of(loaded)
     bad = tmp_path / "Doe^John.png"
     bad.write_bytes(b"no film")
     for answer, line in (
-        (desk.read(None, [], ""), "Choose a film first."),
-        (desk.read(str(bad), [], ""), "Not read: not an image in a known format"),
-        (desk.read(str(tmp_path / "gone.png"), [], ""), "The film is no longer there: choose it again."),
-        (desk.read(film, [], "\n".join("abcdefghi")), "9 phrases: expected 8 at most."),
-        (desk.read(film, ["Edma"], ""), "--labels: no such label &#x27;Edma&#x27; (did you mean `Edema`?)"),
+        (session.answer(None, [], ""), "Choose an image first."),
+        (session.answer(str(bad), [], ""), "Not read: not an image in a known format"),
+        (session.answer(str(tmp_path / "gone.png"), [], ""), "The image is no longer there: choose it again."),
+        (session.answer(film, [], "\n".join("abcdefghi")), "9 phrases: expected 8 at most."),
+        (session.answer(film, ["Edma"], ""), "--labels: no such label &#x27;Edma&#x27; (did you mean `Edema`?)"),
     ):
-        assert f"<p>{line}" in answer.said and RESEARCH_ONLY in answer.said
-        assert "Doe" not in answer.said and answer.picture is None and answer.content is None
+        assert f"<p>{line}" in answer.html and RESEARCH_ONLY in answer.html
+        assert "Doe" not in answer.html and answer.picture is None and answer.content is None
     assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
 
 
-def test_what_is_typed_is_text_and_no_markup(restored: Restored, desk_of: Callable[..., Any], film: str) -> None:
-    said = desk_of(restored).read(film, [], "<img src=x onerror=alert(1)>").said
+def test_what_is_typed_is_text_and_no_markup(loaded: LoadedModel, session_of: Callable[..., Any], film: str) -> None:
+    said = session_of(loaded).answer(film, [], "<img src=x onerror=alert(1)>").html
     assert "<img" not in said and "&lt;img src=x" in said
 
 
 def test_the_same_questions_are_encoded_once(
-    restored: Restored, desk_of: Callable[..., Any], film: str, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, session_of: Callable[..., Any], film: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cxrcl.inference import serving_page
 
     made = []
-    monkeypatch.setattr(serving_page, "Reading", lambda *given: made.append(given[1]) or Reading(*given))
-    desk = desk_of(restored, Asked(phrases=["wet lungs"]))
-    first, again = (desk.read(film, [], "wet lungs\n") for _ in range(2))
+    monkeypatch.setattr(serving_page, "Predictor", lambda *given: made.append(given[1]) or Predictor(*given))
+    session = session_of(loaded, Questions(phrases=["wet lungs"]))
+    first, again = (session.answer(film, [], "wet lungs\n") for _ in range(2))
     assert len(made) == 1 and first == again._replace(picture=first.picture)
-    assert list(desk.read(film, [], "dry lungs").content["phrases"]) == ["dry lungs"] and len(made) == 2
-    assert list(desk.read(film, ["Edema"], "dry lungs").content["probabilities"]) == ["Edema"] and len(made) == 3
+    assert list(session.answer(film, [], "dry lungs").content["phrases"]) == ["dry lungs"] and len(made) == 2
+    assert list(session.answer(film, ["Edema"], "dry lungs").content["probabilities"]) == ["Edema"] and len(made) == 3
 
 
-def test_films_are_read_one_at_a_time(
-    restored: Restored, desk_of: Callable[..., Any], film: str, monkeypatch: pytest.MonkeyPatch
+def test_images_are_read_one_at_a_time(
+    loaded: LoadedModel, session_of: Callable[..., Any], film: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cxrcl.inference import serving_page
 
@@ -254,9 +257,9 @@ def test_films_are_read_one_at_a_time(
         except threading.BrokenBarrierError:
             together.reset()
 
-    desk = desk_of(restored)
-    monkeypatch.setattr(serving_page.Desk, "_read", waits)
-    threads = [threading.Thread(target=desk.read, args=(film, [], "")) for _ in range(2)]
+    session = session_of(loaded)
+    monkeypatch.setattr(serving_page.PageSession, "_answer", waits)
+    threads = [threading.Thread(target=session.answer, args=(film, [], "")) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -266,32 +269,32 @@ def test_films_are_read_one_at_a_time(
 
 @pytest.mark.parametrize("name", ["classify", "simclr"])
 def test_a_classifier_has_labels_alone_and_an_encoder_is_refused(
-    trained: Path, desk_of: Callable[..., Any], film: str, tmp_path: Path, name: str
+    trained: Path, session_of: Callable[..., Any], film: str, tmp_path: Path, name: str
 ) -> None:
-    from cxrcl import assemble
+    from cxrcl.app.model import build_model
 
     head = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
-    state = checkpoint.load(trained)
+    state = plain_checkpoint(trained)
     nodes, labels = state["config"]["model"], state["config"]["labels"]
     nodes["objective"] = {
         "classify": {"_target_": "cxrcl.objectives.classify.Classify"},
         "simclr": {"_target_": "cxrcl.objectives.simclr.SimClr", "image_head": head},
     }[name]
-    state["model"] = assemble.build_model(nodes, labels, None, ("cxrcl",)).state_dict()
-    checkpoint.save(state, tmp_path / "made.pt")
-    with opened(tmp_path / "made.pt", "cpu") as restored:
+    state["model"] = build_model(nodes, labels, None, ("cxrcl",)).state_dict()
+    write_plain(state, tmp_path / "made.pt")
+    with opened_model(tmp_path / "made.pt", "cpu") as loaded:
         if name == "simclr":
             with pytest.raises(ConfigError, match="SimClr neither classifies nor compares"):
-                desk_of(restored)
+                session_of(loaded)
             return
-        desk = desk_of(restored)
-        answer = desk.read(film, ["Edema"], "")
-    assert not desk.reads_texts and list(answer.content["probabilities"]) == ["Edema"]
-    assert "sigmoid" in answer.said and "sentences" not in answer.said
+        session = session_of(loaded)
+        answer = session.answer(film, ["Edema"], "")
+    assert not session.takes_texts and list(answer.content["probabilities"]) == ["Edema"]
+    assert "sigmoid" in answer.html and "sentences" not in answer.html
 
     from cxrcl.inference.serving_page import build
 
-    blocks = {getattr(block, "label", None): block for block in build(desk, "a.pt")[0].blocks.values()}
+    blocks = {getattr(block, "label", None): block for block in build(session, "a.pt")[0].blocks.values()}
     assert blocks["Phrases"].visible is False
 
 

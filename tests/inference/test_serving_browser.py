@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from heatmap_pointing import draw_films
+from heatmap_pointing import draw_images
 from PIL import Image
 
-from cxrcl.inference import RESEARCH_ONLY
+from cxrcl.errors import RESEARCH_ONLY
 from cxrcl.inference.serving import LARGEST_MB
 
 pytest.importorskip("gradio")
@@ -87,8 +87,8 @@ def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    """A phantom film, 16 bit."""
-    ((pixels, *_),) = draw_films(1, 96, seed=0)
+    """A phantom image, 16 bit."""
+    ((pixels, *_),) = draw_images(1, 96, seed=0)
     Image.fromarray(pixels.astype(np.uint16) * 200).save(tmp_path / FILM)
     return tmp_path / FILM
 
@@ -144,19 +144,19 @@ def visit(browser: Any) -> Iterator[Callable[..., Seen]]:
 def read(page: Any, film: Path) -> None:
     page.locator("input[type=file]").set_input_files(film)
     page.get_by_text(film.stem[:4]).first.wait_for()
-    page.get_by_role("button", name="Read the film").click()
+    page.get_by_role("button", name="Read the image").click()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_film_is_dropped_and_read(server: Server, visit: Callable[..., Seen], film: Path, width: int) -> None:
+def test_an_image_is_dropped_and_read(server: Server, visit: Callable[..., Seen], film: Path, width: int) -> None:
     page, console, elsewhere = visit(server, width)
     page.get_by_text(RESEARCH_ONLY).first.wait_for()
     page.get_by_label("Findings").click()
     page.get_by_role("option", name="Edema").click()
     page.get_by_label("Phrases").fill("left pleural effusion\n${1+1}<b>")
     read(page, film)
-    page.locator(".found td.bar").wait_for()
-    found = page.locator(".found").inner_text()
+    page.locator(".answer td.bar").wait_for()
+    found = page.locator(".answer").inner_text()
     assert re.search(r"Edema\s+0\.\d{3}", found) and "Cardiomegaly" not in found and RESEARCH_ONLY in found
     assert "left pleural effusion" in found and "${1+1}<b>" in found and "softmax" in found
     page.wait_for_function(f"document.querySelector('{PICTURE}')?.naturalWidth > 600")
@@ -168,7 +168,7 @@ def test_a_film_is_dropped_and_read(server: Server, visit: Callable[..., Seen], 
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
 
 
-def test_a_file_that_is_no_film_is_one_line_and_the_page_goes_on(
+def test_a_file_that_is_no_image_is_one_line_and_the_page_goes_on(
     server: Server, visit: Callable[..., Seen], film: Path, tmp_path: Path
 ) -> None:
     page, console, _ = visit(server)
@@ -178,11 +178,11 @@ def test_a_file_that_is_no_film_is_one_line_and_the_page_goes_on(
     assert page.locator(PICTURE).count() == 0
     page.get_by_label("Clear").click()
     read(page, film)
-    page.locator(".found td.bar").first.wait_for()
-    assert "Not read" not in page.locator(".found").inner_text() and console == []
+    page.locator(".answer td.bar").first.wait_for()
+    assert "Not read" not in page.locator(".answer").inner_text() and console == []
 
 
-def test_no_result_stands_beside_another_film_than_its_own(
+def test_no_result_stands_beside_another_image_than_its_own(
     server: Server, visit: Callable[..., Seen], film: Path, tmp_path: Path
 ) -> None:
     page, console, _ = visit(server)
@@ -200,7 +200,7 @@ def test_no_result_stands_beside_another_film_than_its_own(
     other = visit(server).page  # its film is read after the slow one, whose result is then there
     read(other, film)
     other.locator(PICTURE).wait_for()
-    assert "Not read yet." in page.locator(".found").inner_text()
+    assert "Not read yet." in page.locator(".answer").inner_text()
     assert page.locator(PICTURE).count() == 0 and console == []
 
 
@@ -219,10 +219,10 @@ def test_a_page_that_outlives_its_server_says_what_to_do(
     with running(trained, tmp_path) as first:
         page = visit(first).page
         read(page, film)
-        page.locator(".found td.bar").first.wait_for()
+        page.locator(".answer td.bar").first.wait_for()
     with running(trained, tmp_path, first.port) as second:
-        page.get_by_role("button", name="Read the film").click()
-        page.get_by_text("The film is no longer there").first.wait_for()
+        page.get_by_role("button", name="Read the image").click()
+        page.get_by_text("The image is no longer there").first.wait_for()
         second.process.send_signal(signal.SIGTERM)
         assert second.process.wait(30) == 0 and "Doe" not in "".join(second.process.communicate())
 

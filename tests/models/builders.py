@@ -126,8 +126,9 @@ import socket, sys, torch
 def refused(*_):
     raise AssertionError("a network was asked for")
 socket.socket.connect = socket.getaddrinfo = refused
-from cxrcl.config import build
-from cxrcl.models.base import ImageEncoder, TextEncoder
+from cxrcl.config.nodes import build
+from cxrcl.models.base import ImageEncoder
+from cxrcl.models.base import TextEncoder
 torch.set_num_threads(1)
 for path in sys.argv[1:]:
     node, weights, inputs, pooled, local, spec = torch.load(path)

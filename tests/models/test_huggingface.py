@@ -14,8 +14,8 @@ import transformers
 from builders import features, gradients, perturb, pictures, rewrite, unused
 from safetensors.torch import load_file, save_file
 
-from cxrcl.cli import compose
-from cxrcl.config import build
+from cxrcl.commands.hydra import compose
+from cxrcl.config.nodes import build
 from cxrcl.models.base import ImageEncoder
 from cxrcl.models.huggingface import HuggingFaceVision
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD

@@ -12,8 +12,8 @@ import torch
 from builders import gradients, perturb, pictures, unused
 from helpers import SMALL
 
-from cxrcl.cli import compose
-from cxrcl.config import build
+from cxrcl.commands.hydra import compose
+from cxrcl.config.nodes import build
 from cxrcl.models.base import ImageEncoder
 from cxrcl.models.image import TimmEncoder, TorchvisionEncoder
 

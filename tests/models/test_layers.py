@@ -14,7 +14,6 @@ from helpers import TinyImages
 from test_open_clip import BERT_SIZES, BIOMED, CLIP, PLAIN_TEXT, RESNET
 from torch import nn
 
-from cxrcl.freezing import layer_numbers
 from cxrcl.models import layers
 from cxrcl.models.base import Encoder, ImageEncoder
 from cxrcl.models.huggingface import VisionTower
@@ -23,6 +22,7 @@ from cxrcl.models.open_clip import OpenClipImageTower, OpenClipTextTower
 from cxrcl.models.patch_selection import TopKPatches
 from cxrcl.models.text import BertText
 from cxrcl.models.vit import ConvStemViT
+from cxrcl.training.freezing import layer_numbers
 
 GREY = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SMALL_VIT = {"width": 16, "depth": 3, "heads": 2, "size": 32}

@@ -15,6 +15,7 @@ from builders import CLIP, PLAIN_TEXT, SENTENCES, perturb, tensors
 from helpers import TinyImages
 from torch import Tensor
 
+from cxrcl.export.onnx_export import write
 from cxrcl.models.heads import MLP
 from cxrcl.models.huggingface import VisionTower
 from cxrcl.models.image import TimmEncoder, TorchvisionEncoder
@@ -24,7 +25,6 @@ from cxrcl.models.text import HuggingFaceText
 from cxrcl.models.vit import ConvStemViT
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.simclr import SimClr
-from cxrcl.sharing.onnx_export import write
 
 RESNET = {**CLIP, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}}
 # SigLIP's way to read a text: no causal mask, so that the padding counts.

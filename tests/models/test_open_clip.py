@@ -29,8 +29,8 @@ from builders import (
 from builders import OPEN_CLIP_WEIGHTS as WEIGHTS
 from safetensors.torch import load_file, save_file
 
-from cxrcl.cli import compose
-from cxrcl.config import build
+from cxrcl.commands.hydra import compose
+from cxrcl.config.nodes import build
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.open_clip import OpenClipImage, OpenClipText
 from cxrcl.models.tokenizer import vocabulary_size

@@ -10,8 +10,8 @@ from helpers import PACKAGES, TinyImages
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl.cli import compose
-from cxrcl.config import build
+from cxrcl.commands.hydra import compose
+from cxrcl.config.nodes import build
 from cxrcl.errors import ConfigError
 from cxrcl.models.base import ImageEncoder
 from cxrcl.models.image import TimmEncoder

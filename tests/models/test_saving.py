@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cxrcl.data.transforms import RadiographTransform
+from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.models.huggingface import HuggingFaceVision
 from cxrcl.models.image import TimmEncoder
 from cxrcl.models.open_clip import OpenClipImage, OpenClipText

@@ -20,7 +20,7 @@ from builders import SENTENCES, TEXTS, WORDS, features, gradients, perturb, rewr
 from helpers import ROOT
 from safetensors.torch import load_file, save_file
 
-from cxrcl.config import build
+from cxrcl.config.nodes import build
 from cxrcl.models.base import TextEncoder
 from cxrcl.models.text import BertText, HuggingFaceText, TinyText, pool
 from cxrcl.models.tokenizer import PackedTokenizer, learn_wordpiece

@@ -13,9 +13,8 @@ import transformers
 from helpers import in_processes
 from torch import Tensor, nn
 
-from cxrcl.config import build
+from cxrcl.config.nodes import build
 from cxrcl.distributed import Runtime
-from cxrcl.freezing import freeze
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.huggingface import HuggingFaceVision
 from cxrcl.models.image import TimmEncoder, TorchvisionEncoder
@@ -23,6 +22,7 @@ from cxrcl.models.open_clip import OpenClipImage, OpenClipText
 from cxrcl.models.patch_selection import TopKPatches
 from cxrcl.models.text import HuggingFaceText
 from cxrcl.models.vit import ConvStemViT
+from cxrcl.training.freezing import freeze
 
 SWIN = {"img_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 8, 12, 16]}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cxrcl.checkpoint import lay_in
-from cxrcl.cli import compose
-from cxrcl.config import build
+from cxrcl.app.restore import load_matching_weights
+from cxrcl.commands.hydra import compose
+from cxrcl.config.nodes import build
 from cxrcl.models.base import ImageEncoder
 from cxrcl.models.vit import Block, ConvStemViT, resize_positions
 
@@ -165,7 +165,7 @@ def test_published_weights_give_the_published_features(norm: str) -> None:
 )
 def test_every_setting_of_the_architecture_changes_the_features(setting: dict[str, Any]) -> None:
     one, other = small(), small(**setting)
-    lay_in(other, one.state_dict())
+    load_matching_weights(other, one.state_dict())
     a, b = one(images()).pooled, other(images(other.spec.size)).pooled
     assert a.shape != b.shape or (a - b).abs().max() > 1e-4
     assert other.node() == {**one.node(), **setting}

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PACKAGES, FixedData, TinyImages, assert_same, batch_of, equal_everywhere, figures_of
+from checkpoints import as_checkpoint
+from helpers import PACKAGES, FixedData, TinyImages, assert_same, batch_of, equal_everywhere, metrics_of
 from torch import Tensor
 
-from cxrcl import assemble, restoring
+from cxrcl.app import restore as restoring
+from cxrcl.app.model import build_model
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.loss import Loss
@@ -323,7 +325,7 @@ def test_only_plain_classes_have_a_chance(task: str) -> None:
 def built(known: Tensor = TRAINING, **settings: Any) -> tuple[dict[str, Any], Any]:
     node = {"_target_": "cxrcl.objectives.classify.Classify", **settings}
     nodes = {"objective": node, "image_encoder": {"_target_": "helpers.TinyImages"}}
-    return nodes, assemble.build_model(nodes, ("a", "b", "c"), None, PACKAGES, known)
+    return nodes, build_model(nodes, ("a", "b", "c"), None, PACKAGES, known)
 
 
 def state_of(nodes: dict[str, Any], model: Classify) -> dict[str, Any]:
@@ -354,7 +356,7 @@ def test_weights_of_the_loss_do_not_travel_with_init_from(
     source = state_of(*built(**stored))
     before = copy.deepcopy(source["model"])
     model = moved(built(torch.tensor([[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 1, 0.0]]), **own)[1])
-    restoring.init_from(model, source, "a file", Runtime(0, 1, torch.device("cpu")))
+    restoring.init_from(model, as_checkpoint(source), "a file", Runtime(0, 1, torch.device("cpu")))
     assert model.class_weights.tolist() == pytest.approx(expected)
     assert torch.equal(model.classifier.weight, before["classifier.weight"])
     assert equal_everywhere(source["model"], before)  # nor is the checkpoint changed
@@ -367,13 +369,13 @@ def test_a_restored_classifier_has_the_loss_of_training(task: str, weights: Any)
     moved(model).eval()
     assert (model.class_weights == 1).all() == (weights is None)
     # No training labels are at hand.
-    found, given = restoring.restore_model(state_of(nodes, model), PACKAGES), batch(TRAINING)
+    found, given = restoring.restore_model(as_checkpoint(state_of(nodes, model)), PACKAGES), batch(TRAINING)
     assert equal_everywhere(dict(found.state_dict()), dict(model.state_dict()))
     seen = model.encode_images(given.images[:, 0])
     assert torch.equal(found.classify(found.encode_images(given.images[:, 0])), model.classify(seen))
     data = FixedData(("a", "b", "c"), {"valid": (given.images[:, 0], TRAINING, [""] * 9, [""] * 9)})
     one, other = (
-        figures_of(Loss(data, batch_size=4), each, Runtime(0, 1, torch.device("cpu"))) for each in (found, model)
+        metrics_of(Loss(data, batch_size=4), each, Runtime(0, 1, torch.device("cpu"))) for each in (found, model)
     )
     assert one == other and one["total"] > 0
 

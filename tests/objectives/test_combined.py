@@ -12,14 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import as_checkpoint
 from helpers import TinyImages, TinyTexts, batch_of, equal_everywhere
 from torch import Tensor
 
-from cxrcl import assemble, checkpoint, config, restoring
-from cxrcl.cli import compose
+from cxrcl.app import restore as restoring
+from cxrcl.app.model import build_model
+from cxrcl.app.plan import make_plan
+from cxrcl.checkpoint.file import load, save
+from cxrcl.commands.hydra import compose
+from cxrcl.config import sections
+from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
-from cxrcl.micro_batch import BatchGradient
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
@@ -28,10 +33,11 @@ from cxrcl.objectives.combined import Sum
 from cxrcl.objectives.cxr_clip import CxrClip
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
+from cxrcl.training.micro_batch import BatchGradient
 from cxrcl.types import Batch, Classifies, EmbedsImages, EmbedsText
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
-PACKAGES = (*config.OWN_PACKAGES, "helpers")
+PACKAGES = (*OWN_PACKAGES, "helpers")
 HEADS = {"image_head": partial(Linear, out_dim=6), "text_head": partial(Linear, out_dim=6)}
 WEIGHTS = {"clip": 2.0, "simclr": 0.5}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
@@ -213,12 +219,12 @@ def test_after_each_step_the_parts_have_their_turn() -> None:
 
 
 def test_the_parts_check_sizes() -> None:
-    plan = config.Trainer(max_steps=1, batch_size=8)
+    plan = sections.Trainer(max_steps=1, batch_size=8)
     with pytest.raises(ConfigError, match="queue_size=10: larger than the 9 training samples"):
-        assemble.make_plan(plan, 0, added("clip", "moco"), 9)
-    assemble.make_plan(plan, 0, added("clip", "moco"), 10)
+        make_plan(plan, 0, added("clip", "moco"), 9)
+    make_plan(plan, 0, added("clip", "moco"), 10)
     with pytest.raises(ConfigError, match="batch_size=1"):
-        assemble.make_plan(config.Trainer(max_steps=1, batch_size=1), 0, added("classify", "clip"), 9)
+        make_plan(sections.Trainer(max_steps=1, batch_size=1), 0, added("classify", "clip"), 9)
 
 
 def test_chance_is_the_weighted_sum_where_every_part_has_one() -> None:
@@ -320,7 +326,7 @@ def built(*names: str, labels: tuple[str, ...] = ("a", "b"), **changes: Any) -> 
     """The model, and the checkpoint of it after its weights have moved."""
     torch.manual_seed(len(names))
     nodes = nodes_of(*names, **changes)
-    model = assemble.build_model(nodes, labels, None, PACKAGES)
+    model = build_model(nodes, labels, None, PACKAGES)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -332,8 +338,8 @@ def test_a_checkpoint_holds_each_tower_once_by_its_own_name(tmp_path: Path) -> N
     model, state = built("clip", "simclr", "moco", "classify")
     assert {key.split(".")[0] for key in state["model"]} == {"image_encoder", "text_encoder", "parts"}
     assert not [key for key in state["model"] if key.startswith("parts.") and "_encoder" in key]
-    checkpoint.save(state, tmp_path / "last.pt")
-    restored = restoring.restore_model(checkpoint.load(tmp_path / "last.pt"), PACKAGES)
+    save(as_checkpoint(state), tmp_path / "last.pt")
+    restored = restoring.restore_model(load(tmp_path / "last.pt"), PACKAGES)
     assert equal_everywhere(dict(restored.state_dict()), dict(model.state_dict()))
     given = batch(texts=1)
     given.images = given.images.float()
@@ -345,7 +351,7 @@ def test_a_sum_that_reads_no_text_needs_no_text_encoder() -> None:
     assert model.num_texts == 0 and not any(name.startswith("text_encoder") for name in state["model"])
     assert getattr(model, "tokenizer", None) is None
     fresh = built("simclr", "moco", weights={"moco": 2})[0]
-    restoring.init_from(fresh, state, "a file", ALONE)
+    restoring.init_from(fresh, as_checkpoint(state), "a file", ALONE)
     assert equal_everywhere(dict(fresh.state_dict()), state["model"])
     assert built("clip", "moco")[0].tokenizer is not None
 
@@ -358,7 +364,7 @@ def test_towers_travel_between_sums_and_single_objectives(source: tuple[str, ...
     _, state = built(*source)
     model, _ = built(*target)
     assert not torch.equal(model.image_encoder.conv.weight, state["model"]["image_encoder.conv.weight"])
-    restoring.init_from(model, state, "a file", ALONE)
+    restoring.init_from(model, as_checkpoint(state), "a file", ALONE)
     own = model.state_dict()
     shared = [key for key in own if key.split(".")[0] in ("image_encoder", "text_encoder")]
     assert shared and all(torch.equal(own[key], state["model"][key]) for key in shared)
@@ -371,10 +377,10 @@ def test_rows_of_another_list_of_labels_are_left_out() -> None:
     _, state = built("clip", "classify", labels=("a", "b"))
     model, _ = built("clip", "classify", "simclr", labels=("b", "c"))
     before = model.state_dict()["parts.classify.classifier.weight"].clone()
-    restoring.init_from(model, state, "a file", ALONE)
+    restoring.init_from(model, as_checkpoint(state), "a file", ALONE)
     assert torch.equal(model.state_dict()["parts.classify.classifier.weight"], before)
     same, _ = built("clip", "classify", "simclr", labels=("a", "b"))
-    restoring.init_from(same, state, "a file", ALONE)
+    restoring.init_from(same, as_checkpoint(state), "a file", ALONE)
     assert torch.equal(
         same.state_dict()["parts.classify.classifier.weight"], state["model"]["parts.classify.classifier.weight"]
     )
@@ -385,7 +391,7 @@ def test_shipped_configs_build_and_overrides_reach_the_parts(name: str) -> None:
     def loss(*overrides: str) -> float:
         torch.manual_seed(0)
         nodes = {**nodes_of("clip"), "objective": compose("train", [f"objective={name}", *overrides])["objective"]}
-        model = assemble.build_model(nodes, ("a", "b"), None, PACKAGES)
+        model = build_model(nodes, ("a", "b"), None, PACKAGES)
         given = batch(model.num_views, model.num_texts)
         given.images = given.images.float()
         return model(given).loss.item()
@@ -407,7 +413,7 @@ def laid_in(target: Objective, source: Objective, labels: tuple[str, ...] = ("a"
             parameter.add_(torch.randn_like(parameter))
     about = {"model": {}, "labels": list(labels), "evaluated": restoring.evaluated_part(source)}
     alone = Runtime(0, 1, torch.device("cpu"))
-    restoring.init_from(target, {"model": source.state_dict(), "config": about}, "x.pt", alone)
+    restoring.init_from(target, as_checkpoint({"model": source.state_dict(), "config": about}), "x.pt", alone)
     return target
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import TinyImages, two_towers
 
-from cxrcl import assemble
+from cxrcl.app.data import usable_samples
 from cxrcl.data.manifest import Manifest
 from cxrcl.distributed import Runtime
 from cxrcl.errors import DataError
@@ -66,7 +66,7 @@ def test_the_training_data_are_cut_to_what_the_objective_learns_from(
     assert objective.learns_from(KNOWN).tolist() == expected
     data = training()
     for runtime in (ALONE, SECOND):
-        found = assemble.usable_samples(data, objective, runtime)
+        found = usable_samples(data, objective, runtime)
         assert list(found.rows["image"]) == [f"{k}.png" for k in range(8) if expected[k]]
         assert np.array_equal(found.values, KNOWN.numpy()[expected], equal_nan=True)
         assert np.array_equal(found.stated, data.stated[expected])
@@ -78,5 +78,5 @@ def test_the_training_data_are_cut_to_what_the_objective_learns_from(
 def test_no_usable_sample_is_an_error() -> None:
     nothing = training().take(np.array([2, 3, 4, 5, 7]))
     with pytest.raises(DataError, match="none of 5 training images has a label that the objective can use"):
-        assemble.usable_samples(nothing, classify("multi_class"), ALONE)
-    assert len(assemble.usable_samples(nothing, classify(), ALONE)) == 3
+        usable_samples(nothing, classify("multi_class"), ALONE)
+    assert len(usable_samples(nothing, classify(), ALONE)) == 3

@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import as_checkpoint
 from helpers import TinyImages, assert_golden, assert_same, batch_of, equal_everywhere, golden, unit_rows
 from torch import Tensor
 from torch.nn import functional as F
 
-from cxrcl import assemble, config, restoring
-from cxrcl.cli import compose
+from cxrcl.app import restore as restoring
+from cxrcl.app.model import build_model
+from cxrcl.app.plan import make_plan
+from cxrcl.commands.hydra import compose
+from cxrcl.config import sections
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import MLP, Linear
@@ -26,7 +30,7 @@ from cxrcl.objectives.losses import moco_loss
 from cxrcl.objectives.moco import Moco
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import unit_vectors
-from cxrcl.optim import parameter_groups
+from cxrcl.training.optim import parameter_groups
 from cxrcl.types import Batch, EncodesImages
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
@@ -185,7 +189,7 @@ def test_weights_of_another_objective_reach_both_towers() -> None:
     other = SimClr(TinyImages(), partial(MLP, out_dim=6))
     state = {"model": other.state_dict(), "config": {"labels": [], "model": {}}}
     model = moco(torch.float32)
-    restoring.init_from(model, state, "a file", ALONE)
+    restoring.init_from(model, as_checkpoint(state), "a file", ALONE)
     for tower in (model.image_encoder, model.key_tower[0]):
         assert equal_everywhere(tower.state_dict(), other.image_encoder.state_dict())
     assert equal_everywhere(model.key_tower[1].state_dict(), other.image_head.state_dict())
@@ -196,7 +200,9 @@ def test_weights_of_the_same_objective_keep_the_towers_apart() -> None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter += 0.1
-    restoring.init_from(model, {"model": other.state_dict(), "config": {"labels": [], "model": {}}}, "a file", ALONE)
+    restoring.init_from(
+        model, as_checkpoint({"model": other.state_dict(), "config": {"labels": [], "model": {}}}), "a file", ALONE
+    )
     for name, value in other.named_parameters():
         assert torch.equal(model.get_parameter(name), value)
 
@@ -293,7 +299,7 @@ def test_settings_out_of_bounds_are_refused(setting: str, value: float) -> None:
 
 
 def planned(model: Moco, samples: int, batch_size: int = 8) -> Any:
-    return assemble.make_plan(config.Trainer(max_steps=1, batch_size=batch_size), 0, model, samples)
+    return make_plan(sections.Trainer(max_steps=1, batch_size=batch_size), 0, model, samples)
 
 
 @pytest.mark.parametrize(("symmetric", "valid"), [(False, 24), (True, 48)])
@@ -328,10 +334,10 @@ def test_a_batch_of_one_is_refused() -> None:
 def test_shipped_configs_build_and_a_checkpoint_restores(name: str) -> None:
     composed = compose("train", [f"objective={name}", "objective.queue_size=16"])
     nodes = {"objective": composed["objective"], "image_encoder": {"_target_": "helpers.TinyImages"}}
-    model = assemble.build_model(nodes, (), None, ("cxrcl", "helpers")).double()
+    model = build_model(nodes, (), None, ("cxrcl", "helpers")).double()
     train(model, range(2))
     state = {"model": model.float().state_dict(), "config": {"model": nodes, "labels": []}}
-    restored = restoring.restore_model(state, ("cxrcl", "helpers"))
+    restored = restoring.restore_model(as_checkpoint(state), ("cxrcl", "helpers"))
     assert equal_everywhere(dict(restored.state_dict()), dict(state["model"]))
     assert isinstance(restored, EncodesImages) and isinstance(restored.evaluated(), EncodesImages)
     images = torch.randn(2, 3, 16, 16)

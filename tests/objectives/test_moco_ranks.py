@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from cxrcl.distributed import Runtime, shuffle, unshuffle
 from cxrcl.models.heads import MLP
 from cxrcl.objectives.moco import Moco
-from cxrcl.optim import parameter_groups
+from cxrcl.training.optim import parameter_groups
 from cxrcl.types import Batch
 
 COUNT = 8  # samples of the global batch

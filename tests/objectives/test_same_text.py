@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxrcl import assemble
+from cxrcl.app.data import check_texts
 from cxrcl.data.manifest import Manifest
 from cxrcl.errors import DataError
 from cxrcl.objectives.same_text import excluded, share_of_equal, text_identity
@@ -95,7 +95,7 @@ def test_share_of_equal_texts_is_that_of_a_loop_over_pairs_of_first_texts() -> N
 
 
 class Said:
-    """Stands for `cxrcl.data.texts.Texts`."""
+    """Stands for `cxrcl.data.text.texts.Texts`."""
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
@@ -116,7 +116,7 @@ class Said:
 def check(texts: list[str], **arguments: int) -> list[int]:
     said: Any = Said(texts)
     rows = Manifest(pd.DataFrame({"image": texts}), (), np.zeros((len(texts), 0), np.float32))
-    assemble.check_texts(rows, said, **arguments)
+    check_texts(rows, said, **arguments)
     return said.looked_at
 
 

@@ -1,21 +1,21 @@
 """The phantom set: procedural chest radiographs with reports and labels, made in seconds from a seed.
 
-Every film is drawn as a sum of attenuations (soft tissue, lungs, heart, bones, vessels, findings) and exposed with a
-random density, contrast, noise and position. Patients have one to three studies, studies one or two films and one
+Every image is drawn as a sum of attenuations (soft tissue, lungs, heart, bones, vessels, findings) and exposed with a
+random density, contrast, noise and position. Patients have one to three studies, studies one or two images and one
 report; the reports are written from the findings drawn, so labels, texts and boxes agree by construction (see
 `report` for what each label value means). A set is a folder with
 
-* `images/pNNNNN/sNN_view.png`: 8-bit grey films,
-* `manifest.csv`: one row per film with patient, study, view, split, both report sections and the 14 CheXpert labels
+* `images/pNNNNN/sNN_view.png`: 8-bit grey images,
+* `manifest.csv`: one row per image with patient, study, view, split, both report sections and the 14 CheXpert labels
   (1, 0, -1 uncertain, blank not mentioned),
-* `findings.csv`: what is drawn on each film and where: side, zone, severity 0..1, box (x0, y0, x1, y1) in 0..1,
+* `findings.csv`: what is drawn on each image and where: side, zone, severity 0..1, box (x0, y0, x1, y1) in 0..1,
 * `settings.json`: the settings it was made with.
 
-How conspicuous the findings are: affirmed ones have severities of 0.4 to 1 (0.3 when they improve on a later film) and
+How conspicuous the findings are: affirmed ones have severities of 0.4 to 1 (0.3 when they improve on a later image) and
 can be seen at 96 px; about one in eight is faint (0.08 to 0.25) and hedged in the report (-1). Position, size, exposure
 and habitus vary enough that pixels alone do not give the answer away.
 
-Test AUROC (1 against 0, per film) on the default 3000 studies, 4251 films:
+Test AUROC (1 against 0, per image) on the default 3000 studies, 4251 images:
 
                               positive studies   ridge on 32x32 pixels   small supervised CNN
     Enlarged Cardiomediastinum       11 %                0.94                    1.00
@@ -33,8 +33,8 @@ Test AUROC (1 against 0, per film) on the default 3000 studies, 4251 films:
     Support Devices                  29 %                0.67                    0.99
     mean                                                 0.78                    0.99
 
-The CNN has eight convolutions of 32 to 256 channels, 1.2 million weights, and saw 78,000 augmented films. 31 % of the
-studies are normal; all 3000 reports differ. One core draws about 270 films of 96 px a second.
+The CNN has eight convolutions of 32 to 256 channels, 1.2 million weights, and saw 78,000 augmented images. 31 % of the
+studies are normal; all 3000 reports differ. One core draws about 270 images of 96 px a second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The patient and how a film of the patient is taken: body, pose and the film's response."""
+"""The patient and how an image of the patient is taken: body, pose and the image's response."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from .canvas import Array, Canvas
 
-RIGHT, LEFT = -1, 1  # the patient's sides as signs of x on a frontal film
+RIGHT, LEFT = -1, 1  # the patient's sides as signs of x on a frontal image
 
 
 @dataclass(frozen=True)
 class Body:
-    """What stays the same in all films of one patient. Ratios are relative to the average adult."""
+    """What stays the same in all images of one patient. Ratios are relative to the average adult."""
 
     sex: str
     age: int
@@ -52,7 +52,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Pose:
-    """What differs from film to film: view, position, breath and exposure."""
+    """What differs from image to image: view, position, breath and exposure."""
 
     view: str  # PA, AP or Lateral
     angle: float  # degrees
@@ -109,38 +109,38 @@ class Changes:
 
 
 def bands(lines: list[Array], width: float, hollow: float = 0.7) -> list[tuple[Array, float, float]]:
-    """Strokes of tubular bones: a bright cortex around a slightly darker marrow."""
+    """Strokes of tubular bones with these centre lines, [n, 2] each: bright cortex, darker marrow."""
     return [(p, width, 1.0) for p in lines] + [(p, 0.45 * width, hollow) for p in lines]
 
 
 def expose(attenuation: Array, pose: Pose, size_px: int) -> Array:
-    """uint8 film (size_px, size_px) of an attenuation map drawn on a finer grid."""
+    """uint8 image [size_px, size_px] of an attenuation map float32 [n, n], n >= size_px."""
     rng = np.random.default_rng([pose.seed, 1])
-    mu = cv2.resize(attenuation, (size_px, size_px), interpolation=cv2.INTER_AREA)
-    film = 1.0 - np.exp(-pose.density * np.maximum(mu, 0.0))
+    mu = cv2.resize(attenuation, [size_px, size_px], interpolation=cv2.INTER_AREA)
+    image = 1.0 - np.exp(-pose.density * np.maximum(mu, 0.0))
     top = 1.0 - np.exp(-pose.density * 1.4)
     axis = np.linspace(-1, 1, size_px, dtype=np.float32)
     heading = rng.uniform(0, 2 * np.pi)
     ramp = np.float32(np.cos(heading)) * axis[None, :] + np.float32(np.sin(heading)) * axis[:, None]
-    film = np.power(np.clip(film / top, 0, 1), pose.gamma)
-    film = 0.47 + pose.contrast * (film - 0.47) + pose.brightness + pose.shading * ramp
-    film = cv2.GaussianBlur(film.astype(np.float32), (0, 0), pose.blur_px * size_px / 96)
+    image = np.power(np.clip(image / top, 0, 1), pose.gamma)
+    image = 0.47 + pose.contrast * (image - 0.47) + pose.brightness + pose.shading * ramp
+    image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), pose.blur_px * size_px / 96)
     white = rng.standard_normal((2, size_px, size_px), dtype=np.float32)
     grain = cv2.GaussianBlur(white[1], (0, 0), 0.9)
-    film += np.float32(pose.noise) * (0.7 * white[0] + 1.3 * grain)
-    return _frame(np.rint(np.clip(film, 0, 1) * 255).astype(np.uint8), pose, rng)
+    image += np.float32(pose.noise) * (0.7 * white[0] + 1.3 * grain)
+    return _frame(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), pose, rng)
 
 
-def _frame(film: Array, pose: Pose, rng: np.random.Generator) -> Array:
-    """Collimation border and side marker."""
-    n = film.shape[0]
+def _frame(image: Array, pose: Pose, rng: np.random.Generator) -> Array:
+    """Draw a collimation border and a side marker on an image uint8 [size_px, size_px], in place."""
+    n = image.shape[0]
     if rng.random() < 0.3:
         left, right, top, bottom = (int(n * v) for v in rng.uniform(0.0, 0.06, 4))
-        film[:, :left] = film[:, n - right :] = 0
-        film[:top] = film[n - bottom :] = 0
+        image[:, :left] = image[:, n - right :] = 0
+        image[:top] = image[n - bottom :] = 0
     if rng.random() < 0.45:
         letter = "L" if pose.view == "Lateral" or rng.random() < 0.6 else "R"
         x = 0.04 if letter == "R" else 0.89
         spot = (int(n * (x + rng.uniform(-0.01, 0.02))), int(n * rng.uniform(0.10, 0.2)))
-        cv2.putText(film, letter, spot, cv2.FONT_HERSHEY_SIMPLEX, n / 330, 245, max(n // 96, 1), cv2.LINE_AA)
-    return film
+        cv2.putText(image, letter, spot, cv2.FONT_HERSHEY_SIMPLEX, n / 330, 245, max(n // 96, 1), cv2.LINE_AA)
+    return image

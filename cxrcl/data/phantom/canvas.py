@@ -1,7 +1,7 @@
 """A square grey canvas on which anatomy is drawn in thorax coordinates.
 
 Thorax coordinates: origin in the middle of the chest, x to the right of the image (the patient's left on a frontal
-film), y downwards, and 1.0 = the side of an untransformed film. An affine matrix takes them to pixels, so every shape
+image), y downwards, and 1.0 = the side of an untransformed image. An affine matrix takes them to pixels, so every shape
 follows the position of the patient and a box measured on a drawn layer needs no further mapping.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 Array = np.ndarray
 Box = tuple[float, float, float, float]
-Stroke = tuple[Array, float, float]  # points (n, 2), width in thorax units, value in 0..1
+Stroke = tuple[Array, float, float]  # points [n, 2], width in thorax units, value in 0..1
 
 _SHIFT = 4  # sub-pixel bits of the OpenCV rasteriser
 _STEPS = np.arange(5)[:, None] / 5.0
@@ -27,7 +27,7 @@ _CATMULL_ROM = (
 
 
 def spline(points: Array, closed: bool = False) -> Array:
-    """Smooth curve (5 n, 2) through the points (n, 2)."""
+    """Smooth curve [5 n, 2] through the points [n, 2]."""
     p = np.asarray(points, dtype=float)
     if closed:
         p = np.concatenate([p[-1:], p, p[:2]])
@@ -39,7 +39,12 @@ def spline(points: Array, closed: bool = False) -> Array:
 
 
 class Canvas:
-    """Rasterises shapes to float32 layers (size_px, size_px) with values in 0..1."""
+    """Rasterises shapes to float32 layers [size_px, size_px] with values in 0..1.
+
+    Args:
+        size_px: side of the canvas.
+        matrix: float [2, 3], the affine map from thorax coordinates to pixels.
+    """
 
     def __init__(self, size_px: int, matrix: Array):
         self.size_px = size_px
@@ -53,11 +58,12 @@ class Canvas:
         self.y = (inverse[1, 0] * x + inverse[1, 1] * y - offset[1]).astype(np.float32)
 
     def _pixels(self, points: Array) -> Array:
+        """Points [n, 2] in thorax coordinates -> int32 [n, 2] in the units of OpenCV's rasteriser."""
         xy = np.asarray(points, dtype=float) @ self.matrix[:, :2].T + self.matrix[:, 2] - 0.5
         return np.rint(xy * (1 << _SHIFT)).astype(np.int32)
 
     def soften(self, mask: Array, blur: float) -> Array:
-        """uint8 mask to float32 0..1, blurred with a Gaussian of `blur` thorax units."""
+        """uint8 mask [size_px, size_px] -> float32 of 0..1, blurred with a Gaussian of `blur` thorax units."""
         sigma = blur * self.unit
         if sigma > 3.5:  # wide blurs at a quarter of the resolution: same look, a tenth of the time
             side = max(self.size_px // 4, 1)
@@ -68,14 +74,14 @@ class Canvas:
         return mask.astype(np.float32) * np.float32(1 / 255)
 
     def areas(self, shapes: list[Array], blur: float = 0.0) -> Array:
-        """Union of filled outlines, each (n, 2)."""
+        """Union of filled outlines, each [n, 2]: float32 [size_px, size_px]."""
         mask = np.zeros((self.size_px, self.size_px), np.uint8)
         for shape in shapes:
             cv2.fillPoly(mask, [self._pixels(shape)], 255, cv2.LINE_AA, _SHIFT)
         return self.soften(mask, blur)
 
     def strokes(self, strokes: list[Stroke], blur: float = 0.0) -> Array:
-        """Lines of a given width and value; later strokes cover earlier ones."""
+        """Lines, each with a width and a value: float32 [size_px, size_px]; later strokes cover earlier ones."""
         mask = np.zeros((self.size_px, self.size_px), np.uint8)
         pixels = self._pixels(np.concatenate([points for points, _, _ in strokes]))
         start = 0
@@ -89,7 +95,10 @@ class Canvas:
         return self.soften(mask, blur)
 
     def blob(self, x: float, y: float, rx: float, ry: float, angle: float = 0.0, power: float = 1.0) -> Array:
-        """Soft ellipse exp(-d^2p / 2) with half-axes rx, ry; a larger power has a flatter top and a sharper rim."""
+        """Soft ellipse exp(-d^2p / 2) with half-axes rx, ry, float32 [size_px, size_px].
+
+        A larger power gives a flatter top and a sharper rim.
+        """
         layer = np.zeros((self.size_px, self.size_px), np.float32)
         centre = self.matrix[:, :2] @ (x, y) + self.matrix[:, 2]
         reach = max(rx, ry) * 14.0 ** (0.5 / power) * self.unit  # beyond it the value is under 1e-3
@@ -102,12 +111,15 @@ class Canvas:
         return layer
 
     def texture(self, rng: np.random.Generator, cells: int) -> Array:
-        """Smooth random field of standard deviation about 1, `cells` bumps across."""
+        """Smooth random field of standard deviation about 1, `cells` bumps across; float32 [size_px, size_px]."""
         coarse = rng.standard_normal((cells, cells), dtype=np.float32)
         return cv2.resize(coarse, (self.size_px, self.size_px), interpolation=cv2.INTER_CUBIC)
 
     def box(self, layer: Array, share: float = 0.2) -> Box | None:
-        """Bounds (x0, y0, x1, y1) in 0..1 of where |layer| exceeds `share` of its peak; None for an empty layer."""
+        """Bounds (x0, y0, x1, y1) in 0..1 of where a layer [size_px, size_px] exceeds `share` of its peak.
+
+        Both by magnitude; None for an empty layer.
+        """
         strength = np.abs(layer)
         peak = float(strength.max())
         if peak < 5e-4:

@@ -1,4 +1,4 @@
-"""A sheet of example films, one labelled row per finding, to see at a glance what a phantom set shows."""
+"""A sheet of example images, one labelled row per finding, to see at a glance what a phantom set shows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MARGIN_PX = 190
 
 
 def contact_sheet(root: Path, out: Path, per_label: int = 6) -> Path:
-    """Write a grey PNG with `per_label` films per row: normal films by view, then one row per finding.
+    """Write a grey PNG with `per_label` images per row: normal images by view, then one row per finding.
 
-    A row shows the most severe films of studies in which few other findings are drawn, frontal films first.
+    A row shows the most severe images of studies in which few other findings are drawn, frontal images first.
     """
     root = Path(root)
     images = _read(root / "manifest.csv")
@@ -31,17 +31,17 @@ def contact_sheet(root: Path, out: Path, per_label: int = 6) -> Path:
         normal = [r["image"] for r in images if r["No Finding"] == "1" and r["view"] == view]
         rows.append((f"No Finding ({view})", normal[:per_label]))
     for label in LABELS[1:]:
-        films = [r for r in images if r[label] == "1" and label in drawn.get(r["image"], {})]
-        films.sort(key=lambda r: _clutter(r, label, drawn[r["image"]]))
-        rows.append((label, [r["image"] for r in films[:per_label]]))
+        shown = [r for r in images if r[label] == "1" and label in drawn.get(r["image"], {})]
+        shown.sort(key=lambda r: _clutter(r, label, drawn[r["image"]]))
+        rows.append((label, [r["image"] for r in shown[:per_label]]))
     sheet = np.full((len(rows) * _TILE_PX, _MARGIN_PX + per_label * _TILE_PX), 24, np.uint8)
     for i, (title, names) in enumerate(rows):
         top = i * _TILE_PX
         cv2.putText(sheet, title, (8, top + _TILE_PX // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255, 1, cv2.LINE_AA)
         for j, name in enumerate(names):
-            film = np.asarray(Image.open(root / name))
+            image = np.asarray(Image.open(root / name))
             left = _MARGIN_PX + j * _TILE_PX
-            tile = cv2.resize(film, (_TILE_PX - 2, _TILE_PX - 2), interpolation=cv2.INTER_CUBIC)
+            tile = cv2.resize(image, (_TILE_PX - 2, _TILE_PX - 2), interpolation=cv2.INTER_CUBIC)
             sheet[top + 1 : top + _TILE_PX - 1, left + 1 : left + _TILE_PX - 1] = tile
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

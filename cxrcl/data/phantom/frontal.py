@@ -17,7 +17,7 @@ _HEIGHT = {"apical": 0.02, "upper": 0.2, "mid": 0.52, "lower": 0.83}  # of the l
 
 
 class Frontal:
-    """Shapes and base attenuation of one frontal film.
+    """Shapes and base attenuation of one frontal image.
 
     `lungs[side]` are masks (n, n) in 0..1, `vessels` the attenuation of the lung markings (part of `attenuation`).
     """
@@ -94,7 +94,7 @@ class Frontal:
         return spline(np.concatenate([right, left]), closed=True) + np.array([self.offset, 0])
 
     def _rib(self, side: int, index: int) -> Array:
-        """Centre line (13, 2) of a posterior rib, spine to chest wall."""
+        """Centre line [13, 2] of a posterior rib, spine to chest wall."""
         y0 = (-0.385 + 0.070 * index * self.body.rib_pitch) * self.body.height
         drop = (0.035 + 0.011 * index) * self.body.rib_slope
         t = np.linspace(0, 1, 13)
@@ -104,7 +104,7 @@ class Frontal:
         return np.stack([side * (0.04 + t * (reach - 0.04)) + self.midline(y0) * (1 - t), y], axis=1)
 
     def clavicle(self, side: int) -> Array:
-        """Centre line (n, 2), sternal end first."""
+        """Centre line [n, 2], sternal end first."""
         rise = 0.03 if self.pose.view == "AP" else 0.0
         points = np.array([(0.045, -0.275), (0.13, -0.315), (0.25, -0.345), (0.37, -0.385), (0.46, -0.385)])
         points = points * (side * self.body.width, self.body.height)
@@ -155,7 +155,7 @@ class Frontal:
         return mu.astype(np.float32)
 
     def bones_layer(self, lines: list[Array]) -> Array:
-        """Attenuation of ribs with these centre lines."""
+        """Attenuation of ribs with these centre lines, [n, 2] each: float32 [size_px, size_px]."""
         return 0.125 * self.canvas.strokes(bands(lines, 0.024), blur=0.003)
 
     def _bones(self) -> Array:
@@ -178,7 +178,7 @@ class Frontal:
         return layer
 
     def _airways(self) -> Array:
-        """Trachea, main bronchi and the gastric bubble: air, hence negative."""
+        """Attenuation [size_px, size_px] of trachea, main bronchi and gastric bubble: air, hence negative."""
         canvas, dx = self.canvas, self.offset
         trachea = np.array([(dx, -0.52), (dx, -0.3), (dx + 0.004, CARINA_Y)])
         bronchi = [np.array([(dx, CARINA_Y), (dx + s * 0.055, CARINA_Y + 0.06)]) for s in (RIGHT, LEFT)]
@@ -190,7 +190,7 @@ class Frontal:
 
 
 def _walk(start: Array, heading: Array, length: Array, side: int, rng: np.random.Generator) -> Array:
-    """Gently bending paths (n, 7, 2) from start (n, 2)."""
+    """Gently bending paths (n, 7, 2) from start [n, 2]."""
     bend = rng.normal(0, 0.12, (len(start), 6)).cumsum(axis=1)
     angles = heading[:, None] + bend
     steps = (length / 6)[:, None, None] * np.stack([side * np.cos(angles), np.sin(angles)], axis=2)

@@ -1,4 +1,4 @@
-"""Writes a phantom set to disk: films, manifest.csv, findings.csv and settings.json."""
+"""Writes a phantom set to disk: images, manifest.csv, findings.csv and settings.json."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _is_complete(root: Path, settings: PhantomSettings) -> bool:
     path, wanted = root / "settings.json", _record(settings)
     if not path.is_file():
         raise ValueError(f"{root} is not a phantom set (it has no settings.json): choose another folder or remove it")
-    found = json.loads(path.read_text())
-    differ = [f"{k}: {found.get(k)} there, {v} asked" for k, v in wanted.items() if found.get(k) != v]
+    present = json.loads(path.read_text())
+    differ = [f"{k}: {present.get(k)} there, {v} asked" for k, v in wanted.items() if present.get(k) != v]
     if differ:
         raise ValueError(
             f"{root} holds a phantom set of other settings ({'; '.join(differ)}): "
@@ -183,8 +183,8 @@ def _patient(job: Job) -> tuple[int, Rows, Rows]:
             name = f"images/{study.patient}/s{study.number:02d}_{view.lower()}{twin}.png"
             rng = np.random.default_rng([settings.seed, patient, study.number, index + 1])
             pose = Pose.sample(rng, view, study.breath)
-            film, drawn = render(study, pose, settings.size_px)
-            (part / name).write_bytes(cv2.imencode(".png", film)[1].tobytes())
+            image, drawn = render(study, pose, settings.size_px)
+            (part / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
             images.append([name, study.patient, study.study, view, split, *_shared_columns(study, report)])
             for f in drawn:
                 place = [f"{v:.4f}" for v in f.box or ()]

@@ -18,7 +18,7 @@ CARINA_Y = -0.13
 
 
 class Lateral:
-    """Shapes and base attenuation of one lateral film; the interface of `Frontal` with both lungs superimposed."""
+    """Shapes and base attenuation of one lateral image; the interface of `Frontal` with both lungs superimposed."""
 
     def __init__(self, canvas: Canvas, body: Body, pose: Pose, changes: Changes):
         self.canvas, self.body, self.pose = canvas, body, pose
@@ -48,7 +48,7 @@ class Lateral:
         return self.body.width * np.interp(np.asarray(y) / self.body.height, _BACK_Y, _BACK_X)
 
     def floor(self, side: int) -> Array:
-        """Outline (n, 2) of a hemidiaphragm, front to back, ending in the posterior angle."""
+        """Outline [n, 2] of a hemidiaphragm, front to back, ending in the posterior angle."""
         w, dome = self.body.width, self.domes[side]
         foot = 0.40 * self.body.height + 0.3 * (dome - 0.18)
         x0, x1 = self.front(dome + 0.06), self.back(foot)
@@ -129,7 +129,7 @@ class Lateral:
         return mu.astype(np.float32)
 
     def bones_layer(self, lines: list[Array]) -> Array:
-        """Attenuation of ribs with these centre lines."""
+        """Attenuation of ribs with these centre lines, [n, 2] each: float32 [size_px, size_px]."""
         return 0.085 * self.canvas.strokes(bands(lines, 0.022), blur=0.003)
 
     def _bones(self) -> Array:

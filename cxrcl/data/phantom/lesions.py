@@ -1,7 +1,7 @@
 """Findings of the heart and the lungs, as layers added to the attenuation of a normal chest.
 
 Every function takes the chest (`Frontal` or `Lateral`), the finding and its own random generator and returns a float32
-layer (n, n). Amplitudes are in attenuation units: lung about 0.1, soft tissue about 0.9.
+layer [n, n]. Amplitudes are in attenuation units: lung about 0.1, soft tissue about 0.9.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def nodules(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:
 
 
 def nodule_radius(f: Finding) -> float:
-    """Radius in thorax units; the film's side is about 40 cm."""
+    """Radius in thorax units; the image's side is about 40 cm."""
     return 0.031 + 0.03 * f.severity + (0.018 if f.severity > 0.8 else 0.0)
 
 

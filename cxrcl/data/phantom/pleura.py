@@ -13,7 +13,7 @@ from .study import Finding
 
 
 def _rim(chest: Chest, side: int, offset: Array, ys: Array) -> Array:
-    """Curve (n, 2) inside the chest wall at distance `offset`; on a lateral film the front (right) or back wall."""
+    """Curve [n, 2] inside the chest wall at distance `offset`; on a lateral image the front (right) or back wall."""
     if isinstance(chest, Frontal):
         return np.stack([side * (chest.wall(ys) - offset), ys], axis=1)
     return np.stack([chest.front(ys) + offset if side < 0 else chest.back(ys) - offset, ys], axis=1)
@@ -42,7 +42,7 @@ def pneumothorax(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:
 
 
 def effusion(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:
-    """Fluid with a meniscus that climbs the wall; a veil over the lung on a supine film."""
+    """Fluid with a meniscus that climbs the wall; a veil over the lung on a supine image."""
     canvas = chest.canvas
     layer = np.zeros_like(chest.attenuation)
     for side in f.sides if isinstance(chest, Frontal) else f.sides[:1]:

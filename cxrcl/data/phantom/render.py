@@ -1,4 +1,4 @@
-"""One film of one study: normal anatomy deformed and overlaid by the findings, then exposed."""
+"""One image of one study: normal anatomy deformed and overlaid by the findings, then exposed."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _DEFORMED = {  # where a finding has changed the anatomy itself
 
 
 def render(study: Study, pose: Pose, size_px: int) -> tuple[Array, list[Finding]]:
-    """Film uint8 (size_px, size_px) and the findings with their boxes on it; nothing outside the film is listed."""
+    """Image uint8 [size_px, size_px] and the findings with their boxes on it; nothing outside the image is listed."""
     canvas = pose.canvas(round(_OVERSAMPLE * size_px))
     view = Lateral if pose.view == "Lateral" else Frontal
     chest = view(canvas, study.body, pose, lesions.changes_of(study.findings))
-    film, drawn = chest.attenuation.copy(), []
+    image, drawn = chest.attenuation.copy(), []
     for finding in study.findings:
         rng = np.random.default_rng(finding.seed)
-        extent = np.zeros_like(film)
+        extent = np.zeros_like(image)
         if finding.kind in _DRAW:
             extent = _DRAW[finding.kind](chest, finding, rng)
-            film += extent
+            image += extent
         if finding.kind in _DEFORMED:
             peak = max(float(np.abs(extent).max()), 1e-3)
             extent = np.maximum(np.abs(extent), peak * _DEFORMED[finding.kind](chest, finding, rng))
         if (box := canvas.box(extent)) is not None:
             drawn.append(replace(finding, box=box))
-    return expose(film, pose, size_px), drawn
+    return expose(image, pose, size_px), drawn

@@ -23,7 +23,7 @@ from . import phrases, phrases_normal
 from .lesions import nodule_radius
 from .study import Finding, Study
 
-_FILM_CM = 40.0
+_IMAGE_CM = 40.0
 _BLOCKS = {  # label -> drawn kinds beside which it is not denied, apart from itself
     "Lung Opacity": {"Consolidation", "Pneumonia", "Edema", "Lung Lesion", "Atelectasis"},
     "Consolidation": {"Lung Opacity", "Pneumonia"},
@@ -120,7 +120,7 @@ def _slots(f: Finding, rng: np.random.Generator) -> dict[str, str]:
     zone = f.zone if f.zone in {"upper", "mid", "lower"} else "upper" if f.zone == "apical" else "mid"
     lobe = f"{zone} lobe" if zone != "mid" else "middle lobe" if side == "right" else "lingula"
     area = f"{side} " + _pick((f"{zone} lung zone", f"{zone} lung", lobe), rng)
-    diameter = 2 * _FILM_CM * nodule_radius(f)
+    diameter = 2 * _IMAGE_CM * nodule_radius(f)
     grade = ("[mild|mild|minor|slight]", "moderate", "[severe|marked|extensive]")[level]
     size = ("small", "[moderate|moderate-sized]", "large")[level]
     if rng.random() < 0.25:  # reports do not always grade
@@ -204,7 +204,7 @@ def _negations(mentioned: set[str], room: int, rng: np.random.Generator) -> list
 
 
 def _remarks(study: Study, rng: np.random.Generator) -> list[Sentence]:
-    """Statements on technique and anatomy that can be seen on the film but carry no label."""
+    """Statements on technique and anatomy that can be seen on the image but carry no label."""
     body, lines = study.body, []
     frontal = study.views[0]
     technique = "both" if "Lateral" in study.views[1:] else frontal

@@ -23,7 +23,7 @@ class Finding:
     """One drawn finding.
 
     `side` is left, right, bilateral or empty; `zone` upper, mid, lower, apical or empty; `severity` 0..1; `form` the
-    variety drawn (a device, a kind of fracture ...); `box` its place (x0, y0, x1, y1) in 0..1 of one drawn film.
+    variety drawn (a device, a kind of fracture ...); `box` its place (x0, y0, x1, y1) in 0..1 of one drawn image.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Finding:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Signs of x on a frontal film: -1 the patient's right, +1 the left."""
+        """Signs of x on a frontal image: -1 the patient's right, +1 the left."""
         return {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}.get(self.side, (1,))
 
 
@@ -138,9 +138,9 @@ def _evolve(before: tuple[Finding, ...], rng: np.random.Generator) -> tuple[Find
         step = severity - old.severity
         trend = "larger" if step > 0.15 else "smaller" if step < -0.15 else "same"
         kept.append(replace(old, severity=severity, trend=trend))
-    known = {f.kind for f in before}
+    kinds_before = {f.kind for f in before}
     if rng.random() < 0.6:
-        extra = [f for f in _first(rng) if f.kind not in known]
+        extra = [f for f in _first(rng) if f.kind not in kinds_before]
         kept += [replace(f, trend="new") for f in extra]
     return _settle(kept)
 

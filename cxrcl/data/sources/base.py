@@ -1,4 +1,4 @@
-"""What a source is: something that has, or can make, a folder with a manifest.
+"""The base of sources: a source has, or can make, a folder with a manifest.
 
 A module of this package that defines `read(source, ...) -> Prepared` is a data set that `scripts/prepare.py <name>`
 turns into a folder with a manifest; its further keyword arguments are options of that command.
@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrcl import csv_file
-from cxrcl.data.prompts import Prompts
+from cxrcl import files as csv_file
+from cxrcl.data.text.prompts import Prompts
 from cxrcl.errors import DataError
 
 
 class Source:
-    """Base of all sources; by itself, a folder that already holds manifest.csv.
+    """Base of all sources; by itself a folder that has a manifest.csv.
 
     Args:
         root: the folder; null: `store`.
         weight: share of the training samples of an epoch, relative to the weights of the other sources; null for all
             of them: each sample once an epoch.
-        fraction: of the training patients, above 0 and at most 1; null: `data.fraction`.
+        fraction: of the training patients, above 0 and at most 1; null: that of the run.
         prompts: a prompt file for the labels of this source (or its content); null: that of the run.
-        store: a packed store with the films of the manifest (see `cxrcl.data.store`); null: they are read from files.
+        store: a packed store with the images of the manifest (see `data.images.store`); null: they are read from files.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Prepared:
     Attributes:
         table: one image a row, str columns of the manifest (`image` relative to `images`), labels '1', '0', '-1', ''.
         labels: the label columns, in order.
-        images: the folder that holds the films; `image` may lead into a zip file in it: `archive.zip!/inside/film.png`.
+        images: the folder that holds the images; `image` may lead into a zip file in it: `archive.zip!/inside/a.png`.
         dropped: reason -> number of rows that were left out.
-        notes: what a reader of the card should know: the split rule, the label policy, published counts.
+        notes: for the card: the split rule, the label policy, published counts.
     """
 
     table: pd.DataFrame
@@ -77,7 +77,7 @@ class Prepared:
 def read_table(
     file: Path, columns: Sequence[str], hint: str = "", separator: str = ",", header: bool = True
 ) -> pd.DataFrame:
-    """A CSV (.gz too) of the download, every cell a string and blanks ''.
+    """Read a CSV (.gz too) of the download: every cell is a string, a blank one ''.
 
     Args:
         columns: names that have to be there.
@@ -100,10 +100,13 @@ def split_patients(
     """A split for each row, the same for all rows of a patient.
 
     Args:
-        patients: ids, one a row.
+        patients: ids [rows].
         shares: split -> share of the patients; they sum to 1.
         seed: of the shuffle; the order of rows has no influence.
-        groups: one a row, the same for all rows of a patient: each group is shared out alike, to a patient or two.
+        groups: [rows], the same for all rows of a patient: the shares hold in each group, to a patient or two.
+
+    Returns:
+        The split of each row [rows].
     """
     if not np.isclose(sum(shares.values()), 1) or min(shares.values()) < 0:
         raise ValueError(f"shares={dict(shares)}: expected shares that sum to 1")
@@ -116,8 +119,8 @@ def split_patients(
         group = pd.Series(groups.to_numpy(), index=patients.to_numpy())
         group = group[~group.index.duplicated()]
         names = names[np.argsort(group.loc[names].to_numpy(dtype=object), kind="stable")]
-        # Patients now stand group by group; splits that are spread evenly along the row share out each of them alike.
+        # Patients now stand group by group: with splits that are spread evenly over them the shares hold in each group.
         places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
         splits = splits[np.argsort(places, kind="stable")]
-        splits = np.roll(splits, rng.integers(len(splits)))  # else the first group, when small, is always in train
+        splits = np.roll(splits, rng.integers(len(splits)))  # else a small first group would always be in train
     return patients.map(dict(zip(names, splits)))

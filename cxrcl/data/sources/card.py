@@ -1,4 +1,4 @@
-"""What stands on the card of a prepared data set: counts, what was dropped, notes, and how to tell it from another."""
+"""The card of a prepared data set: its counts, dropped rows, notes and checksum."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def tables(counts: Mapping[str, Any]) -> str:
 
 
 def markdown(card: Mapping[str, Any]) -> str:
-    facts = ("source", "date", "version", "films_checked", "manifest_sha256")
+    facts = ("source", "date", "version", "images_checked", "manifest_sha256")
     lines = [f"# {card['dataset']}", "", *(f"- {name.replace('_', ' ')}: {card[name]}" for name in facts)]
     lines += [f"- option {name}: {value!r}" for name, value in card["options"].items()]
     lines += ["", tables(card), "", "Dropped:", ""]

@@ -1,4 +1,4 @@
-"""What the readers of a person's own tables share: finding columns, reading cells, drawing splits."""
+"""Shared by the readers of tables that users write: finding columns, reading cells, drawing splits."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def the_table(source: Path, name: str) -> Path:
     """The table of a folder: the one named, else the only CSV or TSV that lies in it."""
     if name:
         return source / name
-    found = sorted(path for path in source.iterdir() if re.search(r"(?i)\.(csv|tsv)(\.gz)?$", path.name))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found[:5]) or "none"
-        raise DataError(f"{source}: {len(found)} CSV files ({names}): name the one to read with --table")
-    return found[0]
+    files = sorted(path for path in source.iterdir() if re.search(r"(?i)\.(csv|tsv)(\.gz)?$", path.name))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files[:5]) or "none"
+        raise DataError(f"{source}: {len(files)} CSV files ({names}): name the one to read with --table")
+    return files[0]
 
 
-def the_separator(given: str, file: Path) -> str:
-    """The separator of columns: as given ('tab' is a word for it), else the one of the file's suffix."""
-    if not given:
+def the_separator(option: str, file: Path) -> str:
+    """The separator of columns: that of the option ('tab' is a word for it), else that of the file's suffix."""
+    if not option:
         return "\t" if ".tsv" in file.name.lower() else ","
-    mark = "\t" if given in ("tab", "\\t") else given
+    mark = "\t" if option in ("tab", "\\t") else option
     if len(mark) != 1:
-        raise DataError(f"--separator {given}: expected one character, or tab")
+        raise DataError(f"--separator {option}: expected one character, or tab")
     return mark
 
 
@@ -86,13 +86,13 @@ def looks_like_labels(cells: pd.Series) -> bool:
     return bool((text != "").any() and ((text == "") | text.isin(_LABELS)).all())
 
 
-def label_names(found: Sequence[str], where: str) -> dict[str, str]:
-    """name -> label. CheXpert's own spelling where only capitals, dashes or spaces differ; `normal` is No Finding.
+def label_names(columns: Sequence[str], where: str) -> dict[str, str]:
+    """Column -> label: CheXpert's spelling where only capitals, dashes or spaces differ; `normal` is No Finding.
 
-    So the prompts of the package know the labels.
+    The prompts of the package have sentences for labels of that spelling.
     """
-    known = {re.sub(r"[^a-z]", "", name.lower()): name for name in CHEXPERT} | {"normal": NO_FINDING}
-    names = {name: known.get(re.sub(r"[\s_-]", "", name.lower()), name) for name in found}
+    spelling = {re.sub(r"[^a-z]", "", name.lower()): name for name in CHEXPERT} | {"normal": NO_FINDING}
+    names = {name: spelling.get(re.sub(r"[\s_-]", "", name.lower()), name) for name in columns}
     for name, label in names.items():
         same = [other for other in names if names[other] == label and other != name]
         if same:
@@ -118,7 +118,7 @@ def is_split(words: pd.Series) -> pd.Series:
 
 def draw_splits(
     patients: pd.Series,
-    given: pd.Series | None,
+    own_splits: pd.Series | None,
     valid_fraction: float,
     test_fraction: float,
     seed: int,
@@ -128,7 +128,7 @@ def draw_splits(
 
     Args:
         patients: ids, one a row.
-        given: the data's own splits, or None. Where they have no valid split, it is drawn from the patients of train.
+        own_splits: the splits of the data, or None. A missing valid split is drawn from the patients of train.
         valid_fraction, test_fraction: shares of the patients (of train's, when only valid is drawn).
         seed: of the draw.
         balanced: a column whose values should be as frequent in every split; a patient counts as the set of its values.
@@ -141,21 +141,18 @@ def draw_splits(
         raise DataError(f"{fractions}: expected 0 or more, and together less than 1")
     rows = pd.Series(True, index=patients.index)
     shares = {"train": 1 - valid_fraction - test_fraction, "valid": valid_fraction, "test": test_fraction}
-    if given is not None:
-        rows = given == "train"
+    if own_splits is not None:
+        rows = own_splits == "train"
         shares = {"train": 1 - valid_fraction, "valid": valid_fraction}
-        if (given == "valid").any() or not rows.any() or valid_fraction == 0:
-            return given, "Splits: as the data has them."
+        if (own_splits == "valid").any() or not rows.any() or valid_fraction == 0:
+            return own_splits, "Splits: as the data has them."
     groups = None if balanced is None else _sets(patients[rows], balanced[rows])
-    splits = (pd.Series("train", index=patients.index) if given is None else given).astype(object)
+    splits = (pd.Series("train", index=patients.index) if own_splits is None else own_splits).astype(object)
     splits[rows] = split_patients(patients[rows], shares, seed, groups)
     parts = ", ".join(f"{name} {share:g}" for name, share in shares.items())
-    what = (
-        "Splits: drawn by patient" if given is None else "Splits: as the data has them, but valid is drawn from train"
-    )
-    note = (
-        f"{what} ({parts} of the patients, seed {seed}{'' if balanced is None else f', balanced by {balanced.name}'})."
-    )
+    how = "drawn by patient" if own_splits is None else "as the data has them, but valid is drawn from train"
+    even = "" if balanced is None else f", balanced by {balanced.name}"
+    note = f"Splits: {how} ({parts} of the patients, seed {seed}{even})."
     return splits, note
 
 

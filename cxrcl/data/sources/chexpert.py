@@ -20,7 +20,7 @@ from cxrcl.data.sources.cells import as_labels
 from cxrcl.errors import DataError
 
 FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small")
-# Whatever stands before the part of the path that all releases share: CheXpert-v1.0-small/, a mount point, nothing.
+# The releases share this end of the path; before it stands CheXpert-v1.0-small/, a mount point, or nothing.
 _PATH = r"(?:^|[/\\])(?P<image>(?:train|valid|test)/(?P<patient>patient\d+)/(?P<study>study\d+)/view\d+_[^/]+)$"
 _STUDY = r"(?P<patient>patient\d+)/(?P<study>study\d+)/?$"
 _SEXES = {"Male": "M", "Female": "F"}
@@ -39,11 +39,11 @@ def read(
 
     Args:
         source: the folder with train.csv, valid.csv, train/ and valid/, or the folder above it.
-        official_valid_as: the split of the 234 films of valid.csv. As `test`, take valid films from train by
+        official_valid_as: the split of the 234 images of valid.csv. As `test`, take valid images from train by
             valid_fraction.
         valid_fraction: share of the patients of train.csv that become valid.
         seed: of the choice of these patients.
-        exclude_manifest: manifest of another set, such as the 5x200 test set: its patients' films are left out.
+        exclude_manifest: manifest of another set, such as the 5x200 test set: its patients' images are left out.
     """
     if valid_fraction and official_valid_as == "valid":
         raise DataError(
@@ -55,16 +55,16 @@ def read(
     images = image_folder(source)
     train = official(source, images, "train").assign(split="train", source="chexpert")
     valid = official(source, images, "valid").assign(split=official_valid_as, source="chexpert_valid")
-    test, without_film = _official_test(source, images)
+    test, without_view = _official_test(source, images)
     table = pd.concat([train, valid, *([] if test is None else [test])], ignore_index=True)
-    dropped = {"official test studies without a view1 film": without_film}
+    dropped = {"official test studies without a view1 image": without_view}
 
     repeated = table.duplicated()
     dropped["rows that stand twice"] = int(repeated.sum())
     table = table[~repeated]
     if exclude_manifest:
         excluded = table["patient"].isin(_patients(Path(exclude_manifest).expanduser())) & (table["split"] != "test")
-        dropped[f"films of patients in {Path(exclude_manifest).name} (exclude_manifest)"] = int(excluded.sum())
+        dropped[f"images of patients in {Path(exclude_manifest).name} (exclude_manifest)"] = int(excluded.sum())
         if not excluded.any():
             raise DataError(
                 f"--exclude-manifest {exclude_manifest}: none of its patients is in train.csv or valid.csv: expected "
@@ -72,9 +72,9 @@ def read(
             )
         table = table[~excluded]
     if valid_fraction:
-        ours = table["split"] == "train"
+        training = table["split"] == "train"
         shares = {"train": 1 - valid_fraction, "valid": valid_fraction}
-        table.loc[ours, "split"] = split_patients(table.loc[ours, "patient"], shares, seed)
+        table.loc[training, "split"] = split_patients(table.loc[training, "patient"], shares, seed)
     return Prepared(
         table=table.reset_index(drop=True),
         labels=CHEXPERT,
@@ -86,7 +86,7 @@ def read(
 
 def _notes(official_valid_as: str, valid_fraction: float, seed: int, has_test: bool) -> list[str]:
     return [
-        "published: 223,414 films of 64,540 patients in train.csv, 234 in valid.csv, 500 studies in the test set",
+        "published: 223,414 images of 64,540 patients in train.csv, 234 in valid.csv, 500 studies in the test set",
         f"split: valid.csv is {official_valid_as}; "
         + (
             f"{valid_fraction:g} of the patients of train.csv are valid (seed {seed})"
@@ -95,24 +95,24 @@ def _notes(official_valid_as: str, valid_fraction: float, seed: int, has_test: b
         )
         + ("; the official test set is test" if has_test else "; no official test set was found"),
         "column source tells the files apart: chexpert (labeler), chexpert_valid and chexpert_test (radiologists)",
-        "labels as in the files: blank is not mentioned, -1 uncertain; age 0 is blank; frontal films that are marked "
+        "labels as in the files: blank is not mentioned, -1 uncertain; age 0 is blank; frontal images that are marked "
         "as neither AP nor PA have the view Frontal",
     ]
 
 
 def image_folder(source: Path) -> Path:
     """The folder that holds train/ or valid/: `source` or a CheXpert folder in it."""
-    found = [
+    folders = [
         f for f in (source, *(source / name for name in FOLDERS)) if any((f / s).is_dir() for s in ("train", "valid"))
     ]
-    if not found:
+    if not folders:
         raise DataError(
             f"{source}: neither train/ nor valid/ here or in {' or '.join(FOLDERS)}: --source is the unpacked download "
-            "(a download in batches is first to be joined in one train/)"
+            "(join a download in batches in one train/ first)"
         )
-    if len(found) > 1:
-        raise DataError(f"{source}: holds {' and '.join(f.name for f in found)}: give one of them as --source")
-    return found[0]
+    if len(folders) > 1:
+        raise DataError(f"{source}: holds {' and '.join(f.name for f in folders)}: give one of them as --source")
+    return folders[0]
 
 
 def official(source: Path, images: Path, part: str) -> pd.DataFrame:
@@ -148,37 +148,37 @@ def rows(table: pd.DataFrame, file: Path, labels: Sequence[str]) -> pd.DataFrame
 
 
 def _views(image: pd.Series, side: pd.Series, projection: pd.Series) -> np.ndarray:
-    """AP, PA or Lateral; Frontal where a frontal film is marked as neither AP nor PA (17 films are marked LL or RL)."""
-    said = side.str.strip()
-    lateral = (said == "Lateral") | ((said == "") & image.str.contains("_lateral", regex=False))
-    frontal = (said == "Frontal") | ((said == "") & image.str.contains("_frontal", regex=False))
-    known = frontal & projection.isin(["AP", "PA"])
-    return np.select([lateral, known, frontal], ["Lateral", projection, "Frontal"], "unknown")
+    """AP, PA or Lateral; Frontal where a frontal image is marked as neither AP nor PA (17 are marked LL or RL)."""
+    side = side.str.strip()
+    lateral = (side == "Lateral") | ((side == "") & image.str.contains("_lateral", regex=False))
+    frontal = (side == "Frontal") | ((side == "") & image.str.contains("_frontal", regex=False))
+    has_projection = frontal & projection.isin(["AP", "PA"])
+    return np.select([lateral, has_projection, frontal], ["Lateral", projection, "Frontal"], "unknown")
 
 
 def _official_test(source: Path, images: Path) -> tuple[pd.DataFrame | None, int]:
-    """Rows of the official test set, where its labels are there, and how many studies have no film."""
+    """Rows of the official test set, where its labels are there, and how many studies have no image."""
     file = _first([folder / name for folder in (images, source) for name in _TEST_FILES])
     if file is None:
         return None, 0
     table = read_table(file, CHEXPERT)
     missing = 0
     if "Path" not in table:
-        table, missing = _with_films(table, file, images)
+        table, missing = _with_views(table, file, images)
     return rows(table, file, CHEXPERT).assign(split="test", source="chexpert_test"), missing
 
 
-def _with_films(table: pd.DataFrame, file: Path, images: Path) -> tuple[pd.DataFrame, int]:
-    """The first view of each study, found by its name and not by its place in a listing."""
+def _with_views(table: pd.DataFrame, file: Path, images: Path) -> tuple[pd.DataFrame, int]:
+    """The rows of studies with their first view, found by its name and not by its place in a listing."""
     if "Study" not in table:
         raise DataError(f"{file}: neither Path nor Study among its columns: {', '.join(table.columns)}")
-    films = sorted(p.relative_to(images).as_posix() for p in (images / "test").glob("patient*/study*/view1_*"))
-    if not films:
-        raise DataError(f"{images / 'test'}: no films for {file.name}: add them, or take {file.name} away")
-    found = pd.DataFrame({"Path": films})
-    found = found.join(found["Path"].str.rsplit("/", n=1).str[0].str.extract(_STUDY))
+    views = sorted(p.relative_to(images).as_posix() for p in (images / "test").glob("patient*/study*/view1_*"))
+    if not views:
+        raise DataError(f"{images / 'test'}: no images for {file.name}: add them, or take {file.name} away")
+    first_views = pd.DataFrame({"Path": views})
+    first_views = first_views.join(first_views["Path"].str.rsplit("/", n=1).str[0].str.extract(_STUDY))
     studies = table.join(table["Study"].str.strip().str.extract(_STUDY))
-    joined = studies.merge(found, on=["patient", "study"], how="left", validate="one_to_one")
+    joined = studies.merge(first_views, on=["patient", "study"], how="left", validate="one_to_one")
     return joined[joined["Path"].notna()].reset_index(drop=True), int(joined["Path"].isna().sum())
 
 

@@ -1,4 +1,4 @@
-"""COVIDx CXR: films of several collections with COVID-19, other pneumonia or neither.
+"""COVIDx CXR: images of several collections with COVID-19, other pneumonia or neither.
 
 Wang et al. 2020 (COVID-Net). Each line of a list reads `patient filename class [source]`. Releases A (and those before
 7) have the classes normal, pneumonia and COVID-19; releases B have positive and negative.
@@ -13,7 +13,7 @@ import pandas as pd
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared
 from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_FILM, drop, locate
+from cxrcl.data.sources.download import NO_IMAGE, drop, locate
 from cxrcl.errors import DataError
 
 COVID = "COVID-19"
@@ -41,7 +41,7 @@ def read(source: Path, *, version: str = "", images: str = "", valid_fraction: f
         seed: of the choice of these patients.
     """
     dropped: dict[str, int] = {}
-    parts = [_films(source, version, source / images, split) for split in ("train", "valid", "test")]
+    parts = [_listed(source, version, source / images, split) for split in ("train", "valid", "test")]
     table = pd.concat([part for part in parts if part is not None], ignore_index=True)
     two = set(table["class"]) <= _TWO_CLASSES
     if not two and set(table["class"]) & _TWO_CLASSES:
@@ -49,28 +49,28 @@ def read(source: Path, *, version: str = "", images: str = "", valid_fraction: f
     labels = (COVID,) if two else (NO_FINDING, OTHER_PNEUMONIA, COVID)
 
     table = drop(table, table.duplicated(), "lines that stand twice", dropped)
-    named = table[["split", "name"]].duplicated(keep=False)
-    table = drop(table, named, "films with two patients or classes", dropped)
+    ambiguous = table[["split", "name"]].duplicated(keep=False)
+    table = drop(table, ambiguous, "images with two patients or classes", dropped)
     for split in ("valid", "train"):  # what the published lists share is left in test
         later = {"valid": ("test",), "train": ("test", "valid")}[split]
         shared = (table["split"] == split) & table["patient"].isin(table["patient"][table["split"].isin(later)])
-        table = drop(table, shared, f"films of {split} whose patient is in {' or '.join(later)} too", dropped)
-    table = drop(table, table["image"] == "", NO_FILM, dropped)
+        table = drop(table, shared, f"images of {split} whose patient is in {' or '.join(later)} too", dropped)
+    table = drop(table, table["image"] == "", NO_IMAGE, dropped)
     table = table.reset_index(drop=True)
     table["split"], note = draw_splits(table["patient"], table["split"], valid_fraction, 0, seed)
     for label in labels:
         table[label] = table["class"].map({name: values.get(label, "") for name, values in _CLASSES.items()})
     notes = [
         f"{note} Patients that the published lists have in two splits stay in test.",
-        "Patients are told apart by collection and id. Each film is a study of its own.",
+        "Patients are told apart by collection and id. Each image is a study of its own.",
         "Classes: " + ("positive, negative." if two else f"normal, pneumonia (here {OTHER_PNEUMONIA}), COVID-19."),
         "The classes come from different hospitals: a model can tell them apart by the collection alone.",
     ]
     return Prepared(table.drop(columns=["name", "class"]), labels, source / images, dropped, notes)
 
 
-def _films(source: Path, version: str, images: Path, split: str) -> pd.DataFrame | None:
-    """A list's films; None where a release has no list for valid."""
+def _listed(source: Path, version: str, images: Path, split: str) -> pd.DataFrame | None:
+    """A list's images; None where a release has no list for valid."""
     stem = {"train": "train", "valid": "val", "test": "test"}[split]
     file = source / f"{stem}{version}.txt"
     if not file.is_file():
@@ -89,7 +89,7 @@ def _films(source: Path, version: str, images: Path, split: str) -> pd.DataFrame
             f"class source` with a class of {', '.join(_CLASSES)}"
         )
     parts = parts.fillna("")
-    # The same stem stands for different films here (000004.jpg, 000004.png).
+    # The same stem stands for different images here (000004.jpg, 000004.png).
     places = locate(parts["name"], images / stem, by="name")
     return pd.DataFrame(
         {

@@ -24,7 +24,7 @@ from cxrcl.data.sources.mimic_cxr import normal_views
 from cxrcl.errors import DataError
 
 _VIEW_LISTS = ("AP", "PA", "Lateral")
-_KNOWN = ("image", "view", *_VIEW_LISTS, "text", "text_augment", "text_label", "label", "class")
+_COLUMNS = ("image", "view", *_VIEW_LISTS, "text", "text_augment", "text_label", "label", "class")
 # ChestX-ray14 says Effusion for what CheXpert calls Pleural Effusion.
 _RENAMED = {"Effusion": "Pleural Effusion"}
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "validate": "valid", "test": "test"}
@@ -52,8 +52,8 @@ def read(
         train: the CSV of train, relative to source. By default the CSV whose name ends in train; so for valid and test.
         valid: the CSV of valid.
         test: the CSV of test.
-        images: the folder that the paths of films are relative to, or that they begin with; source by default.
-        patient_pattern: regular expression whose group is the patient in the path of a film. By default CheXpert's,
+        images: the folder that the paths of images are relative to, or that they begin with; source by default.
+        patient_pattern: regular expression whose group is the patient in the path of an image. By default CheXpert's,
             MIMIC-CXR's and ChestX-ray14's; where it finds none, each row is a patient of its own.
         not_named: labels that a list of positives does not name: blank (not known) or zero (absent).
     """
@@ -74,12 +74,12 @@ def read(
     shared = rows["image"].duplicated()
     if shared.any():
         raise DataError(
-            f"{source}: {int(shared.sum())} films of one CSV stand in another, too: each film has one split"
+            f"{source}: {int(shared.sum())} images of one CSV stand in another, too: each image has one split"
         )
     patient = _patients(rows["image"], patient_pattern)
     unknown = int(patient.isna().sum())
     rows["patient"] = patient.fillna(rows["study"])
-    dropped = {"images without a path": int(empty.sum()), "films that stand twice in a file": int(repeated.sum())}
+    dropped = {"images without a path": int(empty.sum()), "images that stand twice in a file": int(repeated.sum())}
     unused = sorted({name for part in parts for name in part.unused})
     return Prepared(
         table=rows[["image", "patient", "study", "view", "split", "source", *_TEXTS, *labels]].astype(str),
@@ -89,8 +89,8 @@ def read(
         notes=[
             "split: " + ", ".join(f"{split} is {file.name}" for split, file in files.items()),
             "study: one row of a CSV",
-            f"patient: read from the path of the film; {unknown} of {len(rows)} films have none there: each row of the "
-            "CSV then counts as a patient, and whether splits share patients cannot be checked",
+            f"patient: read from the path of the image; {unknown} of {len(rows)} images have none there: each row of "
+            "the CSV then counts as a patient, and whether splits share patients cannot be checked",
             f"labels that a list of positives does not name are {not_named}",
             *([f"columns that were not used: {', '.join(unused)}"] if unused else []),
         ],
@@ -98,14 +98,14 @@ def read(
 
 
 class _Part(NamedTuple):
-    """What a CSV holds.
+    """The content of a CSV.
 
     Attributes:
         studies: a row a study, with lists of images and views.
         columns: labels with a column of their own.
         named: for each row, values of the labels that its lists name.
         form: what these lists are: three, positives, class, or '' where there are none.
-        unused: columns that mean nothing here.
+        unused: columns that no rule reads.
     """
 
     studies: pd.DataFrame
@@ -115,31 +115,31 @@ class _Part(NamedTuple):
     unused: list[str]
 
 
-def _files(source: Path, given: dict[str, str]) -> dict[str, Path]:
-    """Split -> CSV: the ones that are named, else the ones whose names say it."""
-    if any(given.values()):
-        return {split: source / name for split, name in given.items() if name}
-    found: dict[str, list[Path]] = {}
+def _files(source: Path, options: dict[str, str]) -> dict[str, Path]:
+    """Split -> CSV, by the options, else by the ends of file names."""
+    if any(options.values()):
+        return {split: source / name for split, name in options.items() if name}
+    candidates: dict[str, list[Path]] = {}
     for file in sorted([*source.glob("*.csv"), *source.glob("*.csv.gz")]):
         split = _SPLIT_OF.get(re.split(r"[_\-. ]", file.name.lower().split(".csv")[0])[-1])
         if split:
-            found.setdefault(split, []).append(file)
-    for split, files in found.items():
+            candidates.setdefault(split, []).append(file)
+    for split, files in candidates.items():
         if len(files) > 1:
             raise DataError(
                 f"{source}: {' and '.join(file.name for file in files)} are all {split}: name the ones of one data set "
                 "with --train, --valid, --test"
             )
-    if not found:
+    if not candidates:
         raise DataError(
             f"{source}: no CSV whose name ends in train, valid or test: name them with --train, --valid, --test"
         )
-    return {split: found[split][0] for split in SPLITS if split in found}
+    return {split: candidates[split][0] for split in SPLITS if split in candidates}
 
 
 def _read_part(file: Path, split: str) -> _Part:
     table = read_table(file, ("image",))
-    other = [name for name in table.columns if name not in _KNOWN and not name.startswith("Unnamed")]
+    other = [name for name in table.columns if name not in _COLUMNS and not name.startswith("Unnamed")]
     names = [name for name in other if looks_like_labels(table[name])]
     studies = pd.DataFrame(
         {
@@ -166,28 +166,28 @@ def _parsed(cell: str, column: str, file: Path, row: int) -> list[Any]:
         return [cell] if cell else []
     for text in (cell, _NAN.sub("''", cell)):  # pandas writes a missing part of a list as nan, which is no literal
         try:
-            found = ast.literal_eval(text)
+            value = ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
-        if isinstance(found, list):
-            return found
+        if isinstance(value, list):
+            return value
     raise DataError(f"{file}: {column} of row {row} is not a list of texts or lists such as ['a', 'b']")
 
 
 def _views(table: pd.DataFrame, images: list[list[Any]], file: Path) -> list[list[str]]:
-    """The view of each image: of the list `view`, else of the list AP, PA or Lateral that names the image."""
+    """The view of each image: from the list `view`, else from the list AP, PA or Lateral that has its path."""
     if "view" in table:
         views = _lists(table, "view", file)
-        for row, (some, paths) in enumerate(zip(views, images), start=2):
-            if some and len(some) != len(paths):
-                raise DataError(f"{file}: row {row} has {len(paths)} images and {len(some)} views: expected one each")
-        return [some or [""] * len(paths) for some, paths in zip(views, images)]
-    named: list[dict[str, str]] = [{} for _ in images]
+        for row, (named, paths) in enumerate(zip(views, images), start=2):
+            if named and len(named) != len(paths):
+                raise DataError(f"{file}: row {row} has {len(paths)} images and {len(named)} views: expected one each")
+        return [named or [""] * len(paths) for named, paths in zip(views, images)]
+    view_of: list[dict[str, str]] = [{} for _ in images]
     for view in _VIEW_LISTS:
         if view in table:
-            for known, paths in zip(named, _lists(table, view, file)):
-                known.update(dict.fromkeys(paths, view))
-    return [[known.get(path, "") for path in paths] for known, paths in zip(named, images)]
+            for views_of_row, paths in zip(view_of, _lists(table, view, file)):
+                views_of_row.update(dict.fromkeys(paths, view))
+    return [[views_of_row.get(path, "") for path in paths] for views_of_row, paths in zip(view_of, images)]
 
 
 def _texts(table: pd.DataFrame, file: Path) -> dict[str, list[str]]:
@@ -205,11 +205,11 @@ def _texts(table: pd.DataFrame, file: Path) -> dict[str, list[str]]:
 
 
 def _rewriting(parts: Sequence[Any], sections: Sequence[str]) -> str:
-    """The whole report: a section without a rewriting stands for itself."""
-    told = [str(part).strip() for part in parts]
-    if any(told) and len(told) == len(sections):
-        told = [new or old for new, old in zip(told, sections)]
-    return " ".join(filter(None, told))
+    """The whole report in other words; a section without a rewriting stays as it is."""
+    new_sections = [str(part).strip() for part in parts]
+    if any(new_sections) and len(new_sections) == len(sections):
+        new_sections = [new or old for new, old in zip(new_sections, sections)]
+    return " ".join(filter(None, new_sections))
 
 
 def _named(table: pd.DataFrame, file: Path) -> tuple[list[dict[str, str]], str]:
@@ -247,7 +247,7 @@ def _values(parts: Sequence[_Part], not_named: str) -> pd.DataFrame:
 
 
 def _one_name(values: pd.DataFrame, source: Path) -> pd.DataFrame:
-    """Columns by the names that the package knows."""
+    """The same columns under the names that the prompts of the package have."""
     values = values.rename(columns={old: new for old, new in _RENAMED.items() if new not in values})
     return values.rename(columns=label_names(values.columns.tolist(), str(source)))
 
@@ -260,8 +260,8 @@ def _relative(images: pd.Series, folder: Path) -> pd.Series:
     outside = paths.str.match(r"/|~|[A-Za-z]:")
     if outside.any():
         raise DataError(
-            f"{int(outside.sum())} paths of films are absolute and not below {folder}: set --images to the folder that "
-            "they begin with"
+            f"{int(outside.sum())} paths of images are absolute and not below {folder}: set --images to the folder "
+            "that they begin with"
         )
     return paths
 

@@ -1,4 +1,4 @@
-"""A mixed collection of real films with a labels.csv (one image a row) and a reports.csv (one study a row).
+"""A mixed collection of real images with a labels.csv (one image a row) and a reports.csv (one study a row).
 
 Labels: 1, 0, -1, and blank for "the source does not say", which is not a negative. Reports name their images in
 `image_paths`, separated by semicolons; `clinical_note` is left out, since it often names the diagnosis.
@@ -19,7 +19,7 @@ HINT = "--source is the folder with labels.csv, reports.csv and images/"
 
 
 def read(source: Path) -> Prepared:
-    """A folder with labels.csv, reports.csv and images/ (Indiana, NIH, COVID-19, Hannover films in one table)."""
+    """A folder with labels.csv, reports.csv and images/ (Indiana, NIH, COVID-19, Hannover images in one table)."""
     columns = ("path", "patient_id", "study_id", "view", "split", "source", *LABELS)
     labels = read_table(source / "labels.csv", columns, HINT)
     reports = read_table(source / "reports.csv", ("image_paths", "findings", "impression"), HINT)
@@ -27,9 +27,9 @@ def read(source: Path) -> Prepared:
         raise DataError(f"{source / 'images'}: not found: {HINT}")
     reports = reports.assign(path=reports["image_paths"].str.split(";")).explode("path")
     reports["path"] = reports["path"].str.strip()
-    known = reports["path"].isin(labels["path"])
-    if not known.all():
-        raise DataError(f"{source / 'reports.csv'}: {int((~known).sum())} image paths are not in labels.csv")
+    is_labelled = reports["path"].isin(labels["path"])
+    if not is_labelled.all():
+        raise DataError(f"{source / 'reports.csv'}: {int((~is_labelled).sum())} image paths are not in labels.csv")
     twice = reports["path"].duplicated()
     if twice.any():
         raise DataError(f"{source / 'reports.csv'}: {int(twice.sum())} images stand in two reports")

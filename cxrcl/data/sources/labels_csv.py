@@ -1,4 +1,4 @@
-"""A folder of films and a table of their labels. See `read`."""
+"""A folder of images and a table of their labels. See `read`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrcl.data.image_io import SUFFIXES
+from cxrcl.data.images.image_io import SUFFIXES
 from cxrcl.data.manifest import OPTIONAL, REQUIRED
 from cxrcl.data.sources import cells
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.films import find_films
+from cxrcl.data.sources.image_files import find_images
 from cxrcl.errors import DataError
 
 _SUFFIX = "(?i:" + "|".join(re.escape(suffix) for suffix in (*SUFFIXES, ".dcm", ".dicom")) + ")$"
@@ -34,18 +34,18 @@ def read(
     balanced: str = "",
     seed: int = 0,
 ) -> Prepared:
-    """A folder of films and a table of labels; columns by name or by number from 0.
+    """A folder of images and a table of labels; columns by name or by number from 0.
 
-    A row's film is looked for anywhere below the folder: by its path, else by its file name, else by the name without
-    suffix (`3.dcm` and `3` find `a/3.png`). A name that two films have is an error, a row without a film is dropped.
+    A row's image is looked for anywhere below the folder: by its path, else by its file name, else by the name without
+    suffix (`3.dcm` and `3` find `a/3.png`). A name that two images have is an error, a row without an image is dropped.
 
     Args:
         table: file in the folder; the only CSV or TSV in it when not given.
-        image: column of film names or paths.
+        image: column of image names or paths.
         labels: label columns (1, 0, -1 or blank), with commas between; all columns with such values when not given.
         class_column: column that names the class, or several with | between, in place of label columns.
-        patient: column of patients' ids: a patient is in one split only; without it each film is a patient.
-        study: column of studies' ids; without it each film is a study.
+        patient: column of patients' ids: a patient is in one split only; without it each image is a patient.
+        study: column of studies' ids; without it each image is a study.
         view: column of views.
         split: column of splits (train, valid or val, test); they are drawn when not given.
         separator: of columns: a character, or tab; a comma when not given, a tab for .tsv.
@@ -56,30 +56,30 @@ def read(
     """
     file = cells.the_table(source, table)
     rows = read_table(file, (), separator=cells.the_separator(separator, file))
-    films = find_films(source)
+    images = find_images(source)
     name_column = cells.column(rows, image, "image")
-    found = _find(rows[name_column].str.strip().str.replace("\\", "/", regex=False), films, file)
-    absent = found == ""
+    paths = _find(rows[name_column].str.strip().str.replace("\\", "/", regex=False), images, file)
+    absent = paths == ""
     if absent.all():
         raise DataError(
-            f"{file}: none of {len(rows)} rows has its film below {source}; the first names "
+            f"{file}: none of {len(rows)} rows has its image below {source}; the first names "
             f"{rows[name_column].iloc[0] if len(rows) else 'nothing'!r}: choose the column with --image"
         )
-    rows, found = rows[~absent], found[~absent]
+    rows, paths = rows[~absent], paths[~absent]
 
     def chosen(option: str, name: str) -> pd.Series | None:
         return cells.filled(rows[cells.column(rows, name, option)]) if name else None
 
     patients, studies, views = chosen("patient", patient), chosen("study", study), chosen("view", view)
-    given = chosen("split", split)
+    own_splits = chosen("split", split)
     even = chosen("balanced", balanced)
-    result = pd.DataFrame({"image": found})
-    result["study"] = found if studies is None else studies
+    result = pd.DataFrame({"image": paths})
+    result["study"] = paths if studies is None else studies
     result["patient"] = result["study"] if patients is None else patients
     result["view"] = "unknown" if views is None else views.replace("", "unknown")
     result["split"], note = cells.draw_splits(
         result["patient"],
-        None if given is None else cells.as_splits(given, str(file)),
+        None if own_splits is None else cells.as_splits(own_splits, str(file)),
         valid_fraction,
         test_fraction,
         seed,
@@ -89,36 +89,36 @@ def read(
     values = _classes(rows, class_column, file) if class_column else _columns(rows, labels, used, file)
     result = result.join(values)
     again = result.duplicated()
-    counts = {"row without a film": int(absent.sum()), "the same row again": int(again.sum())}
-    extra = len(films) - found.nunique()
+    counts = {"row without an image": int(absent.sum()), "the same row again": int(again.sum())}
+    extra = len(images) - paths.nunique()
     notes = [f"Table: {file.name}.", note]
     if extra:
-        notes.append(f"{extra} films have no row in the table and are left out.")
+        notes.append(f"{extra} images have no row in the table and are left out.")
     if patients is None:
         notes.append("No column of patients was given: each study counts as a patient, so splits may share persons.")
     return Prepared(result[~again], tuple(values.columns), source, {k: n for k, n in counts.items() if n}, notes)
 
 
-def _find(names: pd.Series, films: pd.Series, file: Path) -> pd.Series:
-    """The film of each row, '' where there is none."""
+def _find(names: pd.Series, images: pd.Series, file: Path) -> pd.Series:
+    """The image of each row, '' where there is none."""
     names = names.str.removeprefix("./")
-    found = names.where(names.isin(films), "")
-    base, film_base = names.str.rpartition("/")[2], films.str.rpartition("/")[2]
-    stem, film_stem = (part.str.replace(_SUFFIX, "", regex=True) for part in (base, film_base))
-    for wanted, offered in ((base, film_base), (stem, film_stem)):
-        open_rows = (found == "") & (wanted != "")
-        asked = offered.isin(wanted[open_rows])
-        twice = asked & offered.duplicated(keep=False)
+    paths = names.where(names.isin(images), "")
+    base, image_base = names.str.rpartition("/")[2], images.str.rpartition("/")[2]
+    stem, image_stem = (part.str.replace(_SUFFIX, "", regex=True) for part in (base, image_base))
+    for wanted, names_of_images in ((base, image_base), (stem, image_stem)):
+        open_rows = (paths == "") & (wanted != "")
+        is_wanted = names_of_images.isin(wanted[open_rows])
+        twice = is_wanted & names_of_images.duplicated(keep=False)
         if twice.any():
-            same = films[offered == offered[twice].iloc[0]]
+            same = images[names_of_images == names_of_images[twice].iloc[0]]
             raise DataError(
-                f"{file}: {offered[twice].nunique()} names belong to several films, such as {same.iloc[0]} and "
-                f"{same.iloc[1]}: write paths into the table, or take the copies away"
+                f"{file}: {names_of_images[twice].nunique()} names belong to several images, such as {same.iloc[0]} "
+                f"and {same.iloc[1]}: write paths into the table, or take the copies away"
             )
-        match: dict[str, str] = dict(zip(offered[asked], films[asked]))
-        asking = wanted[open_rows]
-        found.update(pd.Series([match.get(name, "") for name in asking], index=asking.index, dtype=str))
-    return found
+        match: dict[str, str] = dict(zip(names_of_images[is_wanted], images[is_wanted]))
+        names_left = wanted[open_rows]
+        paths.update(pd.Series([match.get(name, "") for name in names_left], index=names_left.index, dtype=str))
+    return paths
 
 
 def _classes(rows: pd.DataFrame, name: str, file: Path) -> pd.DataFrame:
@@ -132,11 +132,11 @@ def _classes(rows: pd.DataFrame, name: str, file: Path) -> pd.DataFrame:
 def _columns(rows: pd.DataFrame, labels: str, used: set[str], file: Path) -> pd.DataFrame:
     """The label columns: those named, else every other column that holds label values only."""
     others = [str(name) for name in rows if name not in used and name not in (*REQUIRED, *OPTIONAL)]
-    found = cells.columns(rows, labels, "labels") or [name for name in others if cells.looks_like_labels(rows[name])]
-    if not found:
+    columns = cells.columns(rows, labels, "labels") or [name for name in others if cells.looks_like_labels(rows[name])]
+    if not columns:
         raise DataError(
             f"{file}: no column holds only 1, 0, -1 and blanks; found: {', '.join(rows.columns)}: "
             "name the label columns with --labels, or the column of classes with --class-column"
         )
-    names = cells.label_names(found, str(file))
-    return pd.DataFrame({names[name]: cells.as_labels(rows[name], str(file)) for name in found})
+    names = cells.label_names(columns, str(file))
+    return pd.DataFrame({names[name]: cells.as_labels(rows[name], str(file)) for name in columns})

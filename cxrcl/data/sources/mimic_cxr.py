@@ -16,9 +16,9 @@ from typing import Literal
 import pandas as pd
 
 from cxrcl.data.labels import CHEXPERT
-from cxrcl.data.sections import Sections, split_report
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import as_labels
+from cxrcl.data.text.sections import Sections, split_report
 from cxrcl.errors import DataError
 
 _SPLITS = {"train": "train", "validate": "valid", "test": "test"}
@@ -51,21 +51,23 @@ def read(
         raise DataError(f"{images}: not found: --source is the folder mimic-cxr-jpg/2.x.0 that holds files/")
     table = _images(source, _labels(source, labels))
     texts, where = _texts(source, reports, table[["subject", "number"]].drop_duplicates())
-    found = [texts.get(study, _NO_TEXT) for study in table["number"]]
-    table = table.assign(findings=[text.findings for text in found], impression=[text.impression for text in found])
+    sections = [texts.get(study, _NO_TEXT) for study in table["number"]]
+    table = table.assign(
+        findings=[text.findings for text in sections], impression=[text.impression for text in sections]
+    )
 
     dropped = {}
     if views:
-        wanted = [view.strip() for view in views.split(",")]
-        absent = sorted(set(wanted) - set(table["view"]))
+        kept_views = [view.strip() for view in views.split(",")]
+        absent = sorted(set(kept_views) - set(table["view"]))
         if absent:
-            raise DataError(f"--views {views}: no film has the view {absent[0]}: it has {_counts(table['view'])}")
-        other = ~table["view"].isin(wanted)
-        dropped[f"view is not {' or '.join(wanted)}"] = int(other.sum())
+            raise DataError(f"--views {views}: no image has the view {absent[0]}: it has {_counts(table['view'])}")
+        other = ~table["view"].isin(kept_views)
+        dropped[f"view is not {' or '.join(kept_views)}"] = int(other.sum())
         table = table[~other]
     silent = (table["findings"] == "") & (table["impression"] == "")
     notes = [
-        "published: 377,110 films, 227,835 studies, 65,379 patients; train 368,960, validate 2,991, test 5,159 films",
+        "published: 377,110 images, 227,835 studies, 65,379 patients; train 368,960, validate 2,991, test 5,159 images",
         "split: the recommended one, validate is valid",
         f"labels: {labels}; blank is not mentioned, -1 uncertain",
         f"reports: {where}; {table.loc[silent, 'study'].nunique()} of {table['study'].nunique()} studies without text",
@@ -88,7 +90,7 @@ def read(
 
 
 def normal_views(views: pd.Series) -> pd.Series:
-    """PA, AP, Lateral, unknown, or the source's own word."""
+    """PA, AP, Lateral or unknown; other words of the source stay as they are."""
     stripped = views.str.strip()
     return stripped.str.upper().map(_VIEWS).fillna(stripped)
 
@@ -99,8 +101,8 @@ def _counts(values: pd.Series) -> str:
 
 def _file(source: Path, kind: str) -> Path:
     """mimic-cxr-2.0.0-<kind>.csv or .csv.gz: both releases of the data carry 2.0.0 in these names."""
-    found = sorted(source.glob(f"mimic-cxr-*-{kind}.csv")) + sorted(source.glob(f"mimic-cxr-*-{kind}.csv.gz"))
-    return found[0] if found else source / f"mimic-cxr-2.0.0-{kind}.csv.gz"
+    files = sorted(source.glob(f"mimic-cxr-*-{kind}.csv")) + sorted(source.glob(f"mimic-cxr-*-{kind}.csv.gz"))
+    return files[0] if files else source / f"mimic-cxr-2.0.0-{kind}.csv.gz"
 
 
 def _unique(table: pd.DataFrame, key: str, file: Path) -> pd.DataFrame:
@@ -118,7 +120,7 @@ def _labels(source: Path, labeler: str) -> pd.DataFrame:
 
 
 def _images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
-    """One film a row, with its view and the labels of its study; `subject` and `number` are the bare ids."""
+    """One image a row, with its view and the labels of its study; `subject` and `number` are the bare ids."""
     file = _file(source, "split")
     split = _unique(read_table(file, ("dicom_id", "study_id", "subject_id", "split")), "dicom_id", file)
     wrong = ~split["split"].isin(_SPLITS)
@@ -126,7 +128,7 @@ def _images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
         raise DataError(f"{file}: split {split.loc[wrong, 'split'].iloc[0]!r}: expected {', '.join(_SPLITS)}")
     file = _file(source, "metadata")
     metadata = _unique(read_table(file, ("dicom_id", "ViewPosition")), "dicom_id", file)
-    # Joined by id: the files need not be in the same order, nor hold the same films and studies.
+    # Joined by id: the files need not be in the same order, nor hold the same images and studies.
     joined = split.merge(metadata[["dicom_id", "ViewPosition"]], on="dicom_id", how="left")
     joined = joined.merge(labels, on="study_id", how="left")
     patient, study = "p" + joined["subject_id"], "s" + joined["study_id"]
@@ -145,11 +147,11 @@ def _images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _texts(source: Path, given: str, studies: pd.DataFrame) -> tuple[dict[str, Sections], str]:
-    """Study number -> sections, and where they were found."""
-    if given == "none":
+def _texts(source: Path, reports: str, studies: pd.DataFrame) -> tuple[dict[str, Sections], str]:
+    """Study number -> sections, and the name of the file or folder that they are from."""
+    if reports == "none":
         return {}, "none"
-    for place in [Path(given).expanduser()] if given else [source / name for name in _REPORTS]:
+    for place in [Path(reports).expanduser()] if reports else [source / name for name in _REPORTS]:
         if place.is_dir():
             read_one = _from_folder(place, studies)
         elif place.suffix == ".zip" and place.is_file():
@@ -165,7 +167,7 @@ def _texts(source: Path, given: str, studies: pd.DataFrame) -> tuple[dict[str, S
         if read_one is not None:
             return _split_all(read_one, studies), place.name or "files"
     raise DataError(
-        f"{given or source}: no reports: set --reports to mimic-cxr-reports.zip, to its unpacked folder (with "
+        f"{reports or source}: no reports: set --reports to mimic-cxr-reports.zip, to its unpacked folder (with "
         "files/p10/p10000032/s50414267.txt) or to mimic_cxr_sectioned.csv, or to none for labels only"
     )
 
@@ -202,7 +204,7 @@ def _from_zip(archive: zipfile.ZipFile) -> Callable[[str, str], str | None]:
 
 
 def _sectioned(file: Path) -> dict[str, Sections]:
-    """The CSV of MIT-LCP's create_section_files; its last paragraph stands in where a report has no headings."""
+    """The CSV of MIT-LCP's create_section_files; its last paragraph is the impression of a report without headings."""
     table = _unique(read_table(file, ("study", "impression", "findings")), "study", file)
     last = table["last_paragraph"] if "last_paragraph" in table else pd.Series("", index=table.index)
     bare = (table["impression"].str.strip() == "") & (table["findings"].str.strip() == "")

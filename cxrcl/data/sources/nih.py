@@ -1,7 +1,7 @@
-"""NIH ChestX-ray14: 112,120 frontal films of 30,805 patients, 14 findings taken from reports by text mining.
+"""NIH ChestX-ray14: 112,120 frontal images of 30,805 patients, 14 findings taken from reports by text mining.
 
-Wang et al. 2017 (arXiv 1705.02315). Two test sets go by the name of NIH: the official list of 25,596 films, and the
-22,433 films of BenchX (arXiv 2410.21969) and others. Results on them cannot be compared.
+Wang et al. 2017 (arXiv 1705.02315). Two test sets go by the name of NIH: the official list of 25,596 images, and the
+22,433 images of BenchX (arXiv 2410.21969) and others. Results on them cannot be compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import draw_splits
 from cxrcl.data.sources.download import (
-    NO_FILM,
+    NO_IMAGE,
     as_cells,
     check_ages,
     compare_counts,
@@ -63,11 +63,11 @@ def read(
     """NIH ChestX-ray14: labels of 14 findings, no reports.
 
     Args:
-        source: the folder with Data_Entry_2017*.csv, the lists, and the films in folders or zip files.
-        split: official: train_val_list.txt and test_list.txt (25,596 films of test), valid drawn from train by patient.
-            benchx: train.txt, val.txt and test.txt (22,433 films of test) of the BenchX repository.
+        source: the folder with Data_Entry_2017*.csv, the lists, and the images in folders or zip files.
+        split: official: train_val_list.txt and test_list.txt (test: 25,596 images), valid drawn from train by patient.
+            benchx: train.txt, val.txt and test.txt (test: 22,433 images) of the BenchX repository.
         lists: folder of these lists (inside the source folder, or a full path); the source folder when not given.
-        images: folder of the films inside the source folder; the source folder itself when not given.
+        images: folder of the images inside the source folder; the source folder itself when not given.
         valid_fraction: share of the patients of train_val_list.txt that become valid (split=official).
         seed: of the choice of these patients.
     """
@@ -94,21 +94,21 @@ def read(
 
     dropped: dict[str, int] = {}
     unknown_ages = int(((table["age"] == "") & (entries["Patient Age"].str.strip() != "")).sum())
-    table = drop(table, table["image"].duplicated(), "films that stand twice in the table", dropped)
-    table = drop(table, table["split"].isna(), "films in none of the lists", dropped)
+    table = drop(table, table["image"].duplicated(), "images that stand twice in the table", dropped)
+    table = drop(table, table["split"].isna(), "images in none of the lists", dropped)
     notes = ["Splits: the lists as given."]
     if split == "official":
         table["split"], note = draw_splits(table["patient"], table["split"], valid_fraction, 0, seed)
         notes = [note]
     places = locate(table["image"], source / images)
-    table = drop(table.assign(image=places), places == "", NO_FILM, dropped)
+    table = drop(table.assign(image=places), places == "", NO_IMAGE, dropped)
 
     notes += [
         f"Split {split}. {compare_counts(_PUBLISHED[split], count_splits(table))}",
         "The test sets (official 25,596, BenchX 22,433) overlap with each other's train: do not compare results.",
         "Labels were mined from reports; a finding that is not named is 0. Effusion is Pleural Effusion here, "
         f"Pleural_Thickening Pleural Thickening. Table: {file.name}.",
-        "Each film is a study of its own: the source does not say which films were taken together.",
+        "Each image is a study of its own: the source does not say which images were taken together.",
     ]
     if unknown_ages:
         notes.append(f"{unknown_ages} ages above 120 years or no numbers were left blank.")
@@ -116,16 +116,16 @@ def read(
 
 
 def _splits(folder: Path, split: str) -> dict[str, str]:
-    """film -> split."""
+    """File name of an image -> its split, by the lists."""
     parts = {name: read_list(folder / file) for file, name in _LISTS[split].items()}
-    films = pd.concat([pd.Series(name, index=names.str.rsplit("/", n=1).str[-1]) for name, names in parts.items()])
-    several = films.groupby(level=0).nunique()
+    split_of = pd.concat([pd.Series(name, index=names.str.rsplit("/", n=1).str[-1]) for name, names in parts.items()])
+    several = split_of.groupby(level=0).nunique()
     if (several > 1).any():
         raise DataError(
-            f"{folder}: {int((several > 1).sum())} films stand in two of {', '.join(_LISTS[split])} "
-            f"(the first: {several.index[several > 1][0]}): expected lists without a film in common"
+            f"{folder}: {int((several > 1).sum())} images stand in two of {', '.join(_LISTS[split])} "
+            f"(the first: {several.index[several > 1][0]}): expected lists without an image in common"
         )
-    return dict(films.items())  # type: ignore[arg-type]
+    return dict(split_of.items())  # type: ignore[arg-type]
 
 
 def _findings(cell: str, file: Path) -> list[str]:

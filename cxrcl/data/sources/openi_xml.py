@@ -1,4 +1,4 @@
-"""One report of Open-i: an XML file -> its id, films, tags and sections."""
+"""One report of Open-i: an XML file -> its id, images, tags and sections."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from xml.parsers import expat
 
 
 class ReportError(ValueError):
-    """A file that is no report."""
+    """A file is not a report."""
 
 
 @dataclass
 class Report:
-    """What a file says.
+    """The content of a report file.
 
     Attributes:
-        uid: such as CXR1; '' when the file does not say.
-        films: names without suffix, such as CXR1_1_IM-0001-3001.
+        uid: such as CXR1; '' where the file has none.
+        images: names without suffix, such as CXR1_1_IM-0001-3001.
         tags: MeSH tags that an indexer chose ("major"), such as Opacity/lung/base/left.
         sections: FINDINGS, IMPRESSION, ... -> text with single spaces.
     """
 
     uid: str = ""
-    films: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     sections: dict[str, str] = field(default_factory=dict)
 
@@ -31,8 +31,8 @@ def parse_report(content: bytes) -> Report:
     """Read a report.
 
     Raises:
-        ReportError: not well-formed, or it declares entities: a few lines of these can unfold into gigabytes, and
-            reports have none.
+        ReportError: it is not well-formed, or declares entities: a few lines of these can expand to gigabytes, and
+            no report has any.
     """
     report = Report()
     label: str | None = None  # of the section that is being read; '' for a tag
@@ -43,7 +43,7 @@ def parse_report(content: bytes) -> Report:
         if name == "uId":
             report.uid = attributes.get("id", "").strip()
         elif name == "parentImage":
-            report.films.append(attributes.get("id", "").strip())
+            report.images.append(attributes.get("id", "").strip())
         elif name in ("major", "AbstractText"):
             label = "" if name == "major" else attributes.get("Label", "").strip().upper()
             words.clear()
@@ -73,6 +73,6 @@ def parse_report(content: bytes) -> Report:
         parser.Parse(content, True)
     except expat.ExpatError as error:
         raise ReportError(f"not well-formed XML: {error}") from None
-    report.films = [name for name in report.films if name]
+    report.images = [name for name in report.images if name]
     report.tags = [tag for tag in report.tags if tag]
     return report

@@ -1,7 +1,7 @@
-"""PadChest: 160,868 films of 67,625 patients of one Spanish hospital, reports in Spanish, 174 findings.
+"""PadChest: 160,868 images of 67,625 patients of one Spanish hospital, reports in Spanish, 174 findings.
 
 Bustos et al. 2020 (arXiv 1901.07441). 27 % of the reports were labelled by physicians, the others by a network trained
-on these. The films are 16-bit PNG files in folders or zip files 0 to 54.
+on these. The images are 16-bit PNG files in folders or zip files 0 to 54.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cxrcl.data.labels import CHEXPERT, NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import draw_splits, filled
 from cxrcl.data.sources.download import (
-    NO_FILM,
+    NO_IMAGE,
     as_cells,
     check_ages,
     compare_counts,
@@ -27,8 +27,8 @@ from cxrcl.data.sources.download import (
 )
 from cxrcl.errors import DataError
 
-# CheXpert's name -> the term of the same meaning, then its kinds (children in the source's tree): a label that were 0
-# beside one of its kinds would be wrong.
+# CheXpert's name -> the term of the same meaning, then its kinds (children in the source's tree): a label of 0 beside
+# one of its kinds would be wrong.
 TERMS = {
     NO_FINDING: ("normal",),
     "Enlarged Cardiomediastinum": ("mediastinal enlargement", "superior mediastinal enlargement"),
@@ -58,7 +58,7 @@ EXCLUDE = "exclude"
 NOT_FINDINGS = (EXCLUDE, "unchanged", "suboptimal study")
 VIEWS = {"L": "Lateral"}
 # Known to be cut off or absent in the public archive.
-BAD_FILMS = (
+BAD_IMAGES = (
     "216840111366964012283393834152009033102258826_00-059-087.png",
     "216840111366964012339356563862009072111404053_00-043-192.png",
     "216840111366964012373310883942009117084022290_00-064-025.png",
@@ -72,7 +72,7 @@ BAD_FILMS = (
     "216840111366964013076187734852011291090445391_00-196-188.png",
 )
 _COLUMNS = ("ImageID", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM", "StudyDate_DICOM", "Projection")
-_PUBLISHED = {"films": 160_868, "studies": 109_931, "patients": 67_625}
+_PUBLISHED = {"images": 160_868, "studies": 109_931, "patients": 67_625}
 
 
 def read(
@@ -88,11 +88,11 @@ def read(
     """PadChest: Spanish reports (as findings), labels of CheXpert's findings and of the most frequent others.
 
     Args:
-        source: the folder with PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz) and the films, in folders or
+        source: the folder with PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz) and the images, in folders or
             zip files.
-        physician_only: only films whose report was labelled by a physician, none by the network.
+        physician_only: only images whose report was labelled by a physician, and not by the network.
         top_labels: how many further findings become labels: the most frequent ones.
-        images: folder of the films inside the source folder (a resized copy); the source folder itself when not given.
+        images: folder of the images inside the source folder (a resized copy); the source folder itself when not given.
         valid_fraction: share of the patients for valid.
         test_fraction: share of the patients for test.
         seed: of the draw.
@@ -103,23 +103,23 @@ def read(
     rows = read_table(file, (*_COLUMNS, "Report", "MethodLabel", "Labels"))
     rows = rows[[*_COLUMNS, "Report", "MethodLabel", "Labels"]].apply(filled)
     dropped: dict[str, int] = {}
-    rows = drop(rows, (rows["PatientID"] == "") | (rows["StudyID"] == ""), "films without patient or study", dropped)
-    rows = drop(rows, rows["ImageID"].duplicated(), "films that stand twice in the table", dropped)
+    rows = drop(rows, (rows["PatientID"] == "") | (rows["StudyID"] == ""), "images without patient or study", dropped)
+    rows = drop(rows, rows["ImageID"].duplicated(), "images that stand twice in the table", dropped)
     rows = rows.reset_index(drop=True)
     rows["split"], note = draw_splits(rows["PatientID"], None, valid_fraction, test_fraction, seed)
-    rows = drop(rows, rows["ImageID"].isin(BAD_FILMS), "films known to be damaged in the archive", dropped)
-    rows = drop(rows, rows["Projection"] == "EXCLUDE", "films that are no chest films (Projection EXCLUDE)", dropped)
+    rows = drop(rows, rows["ImageID"].isin(BAD_IMAGES), "images known to be damaged in the archive", dropped)
+    rows = drop(rows, rows["Projection"] == "EXCLUDE", "images that are no chest images (Projection EXCLUDE)", dropped)
     if physician_only:
         rows = drop(rows, rows["MethodLabel"] != "Physician", "reports that no physician labelled", dropped)
-    found = multi_hot(rows["Labels"], lambda cell: _names(cell, file))
-    excluded = found.get(EXCLUDE, pd.Series(False, index=rows.index))
+    findings = multi_hot(rows["Labels"], lambda cell: _names(cell, file))
+    excluded = findings.get(EXCLUDE, pd.Series(False, index=rows.index))
     rows = drop(rows, excluded, "reports labelled exclude", dropped)
     places = locate(rows["ImageID"], source / images)
-    rows = drop(rows.assign(image=places), places == "", NO_FILM, dropped)
-    found = found.loc[rows.index]
+    rows = drop(rows.assign(image=places), places == "", NO_IMAGE, dropped)
+    findings = findings.loc[rows.index]
 
-    labels = _choose(found, top_labels)
-    told = found.drop(columns=[name for name in NOT_FINDINGS if name in found]).any(axis=1)
+    labels = _choose(findings, top_labels)
+    is_labelled = findings.drop(columns=[name for name in NOT_FINDINGS if name in findings]).any(axis=1)
     table = pd.DataFrame(
         {
             "image": rows["image"],
@@ -133,12 +133,13 @@ def read(
             "source": "padchest",
         }
     )
-    table = pd.concat([table, as_cells(found.reindex(columns=labels, fill_value=False), told)], axis=1)
-    counts = {"films": len(table), "studies": table["study"].nunique(), "patients": table["patient"].nunique()}
+    table = pd.concat([table, as_cells(findings.reindex(columns=labels, fill_value=False), is_labelled)], axis=1)
+    counts = {"images": len(table), "studies": table["study"].nunique(), "patients": table["patient"].nunique()}
     methods = ", ".join(f"{name or 'blank'} {count:,}" for name, count in rows["MethodLabel"].value_counts().items())
     notes = [
         f"{note} {compare_counts(_PUBLISHED, counts)}",
-        f"Labelled by: {methods}. A finding that is not named is 0. Without labels, blank: {int((~told).sum())} films.",
+        f"Labelled by: {methods}. A finding that is not named is 0. "
+        f"Blank without labels: {int((~is_labelled).sum())} images.",
         "Labels of CheXpert's names count the term of the same meaning and its kinds (Atelectasis: laminar "
         "atelectasis, ...); the others are the source's terms with capitals.",
         "Reports are Spanish, cut and stemmed by the source; they stand in `findings`.",
@@ -148,7 +149,7 @@ def read(
 
 
 def _names(cell: str, file: Path) -> list[str]:
-    """Label names of a cell such as "['pleural effusion', ' cardiomegaly']"; EXCLUDE and the like as they are."""
+    """The labels in a cell such as "['pleural effusion', ' cardiomegaly']"; terms of NOT_FINDINGS stay as they are."""
     if not cell:
         return []
     try:
@@ -172,9 +173,9 @@ def _names_of_term(term: str) -> list[str]:
     return names
 
 
-def _choose(found: pd.DataFrame, top_labels: int) -> list[str]:
-    """CheXpert's names in their order, then the most frequent others (by name where equally frequent)."""
-    counts = {str(name): int(count) for name, count in found.sum().items()}
+def _choose(findings: pd.DataFrame, top_labels: int) -> list[str]:
+    """The label columns: CheXpert's names in their order, then the most frequent others (ties: by name)."""
+    counts = {str(name): int(count) for name, count in findings.sum().items()}
     others = sorted(set(counts) - set(TERMS) - set(NOT_FINDINGS), key=lambda name: (-counts[name], name))
     return [*(name for name in CHEXPERT if name in TERMS), *others[:top_labels]]
 

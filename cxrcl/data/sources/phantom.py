@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 
 from cxrcl.data.phantom import PhantomSettings, generate
-from cxrcl.data.prompts import Prompts
 from cxrcl.data.sources.base import Source
+from cxrcl.data.text.prompts import Prompts
 
 
 class Phantom(Source):
-    """Synthetic films with reports (see `cxrcl.data.phantom`).
+    """Synthetic images with reports (see `cxrcl.data.phantom`).
 
     Args:
         root: folder; each combination of settings gets its own sub-folder.
         num_studies: patients' studies to draw.
-        size_px: side of the square films.
+        size_px: side of the square images.
         seed: of the whole set.
         weight, fraction, prompts: see `Source`.
     """

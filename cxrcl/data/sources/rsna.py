@@ -1,4 +1,4 @@
-"""RSNA Pneumonia Detection Challenge (stage 2): 26,684 frontal films of NIH, one a patient, boxes by radiologists.
+"""RSNA Pneumonia Detection Challenge (stage 2): 26,684 frontal images of NIH, one a patient, boxes by radiologists.
 
 Shih et al. 2019 (Radiology: AI 1:e180041). The published 70/15/15 split is GLoRIA's (Huang et al., ICCV 2021), which
 CXR-CLIP and others follow: two shuffles of the sorted patients with NumPy's MT19937 and seed 0.
@@ -15,7 +15,7 @@ import pandas as pd
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_FILM, compare_counts, count_splits, drop, find_file, locate
+from cxrcl.data.sources.download import NO_IMAGE, compare_counts, count_splits, drop, find_file, locate
 from cxrcl.errors import DataError
 
 LABELS = (NO_FINDING, "Lung Opacity", "Pneumonia")
@@ -34,14 +34,14 @@ def read(
     test_fraction: float = 0.15,
     seed: int = 0,
 ) -> Prepared:
-    """RSNA Pneumonia: pneumonia and the three classes of films, no reports.
+    """RSNA Pneumonia: pneumonia and the three classes of images, no reports.
 
     Args:
         source: the folder with stage_2_train_labels.csv, stage_2_detailed_class_info.csv and stage_2_train_images/.
         split: gloria: the published one, of GLoRIA's own files (see lists), else worked out by its rule. drawn: by
             patient.
         lists: folder of GLoRIA's train.csv, val.csv and test.csv (inside the source folder, or a full path).
-        images: folder of the films inside the source folder; the source folder itself when not given.
+        images: folder of the images inside the source folder; the source folder itself when not given.
         valid_fraction: share of the patients for valid (split=drawn).
         test_fraction: share of the patients for test (split=drawn).
         seed: of the draw (split=drawn).
@@ -51,7 +51,7 @@ def read(
     wrong = ~boxes["Target"].isin(("0", "1"))
     if wrong.any():
         raise DataError(f"{boxes_file}: Target {boxes['Target'][wrong].iloc[0]!r}: expected 0 or 1")
-    # A film has a row for each box: a patient counts once.
+    # An image has a row for each box: a patient counts once.
     target = (boxes["Target"] == "1").groupby(boxes["patientId"].str.strip()).any().sort_index()
     classes = _classes(source, target)
     patients = pd.Series(target.index, dtype=str)
@@ -76,16 +76,16 @@ def read(
             "Pneumonia": np.where(target, "1", "0"),
         }
     )
-    table = drop(table, table["split"].isna(), "films in none of the lists", dropped)
+    table = drop(table, table["split"].isna(), "images in none of the lists", dropped)
     places = locate(table["image"], source / images)
-    table = drop(table.assign(image=places), places == "", NO_FILM, dropped)
+    table = drop(table.assign(image=places), places == "", NO_IMAGE, dropped)
     counts = count_splits(table) | {name: int((table[name] == "1").sum()) for name in LABELS}
     notes = [
         f"{note} {compare_counts(_PUBLISHED, counts)}",
         "Classes: Normal is No Finding here; `No Lung Opacity / Not Normal` is 0 in all three labels. Others call "
-        "every film without pneumonia normal: to follow them, use Pneumonia alone.",
-        "Pneumonia is Target (a box on the film). It is 1 where the class is Lung Opacity, and nowhere else.",
-        "The films are a part of NIH ChestX-ray14 with other names: do not test on them what was trained on NIH.",
+        "every image without pneumonia normal: to follow them, use Pneumonia alone.",
+        "Pneumonia is Target (a box on the image). It is 1 where the class is Lung Opacity, and nowhere else.",
+        "The images are a part of NIH ChestX-ray14 with other names: do not test on them what was trained on NIH.",
         "Views, sex and age stand in the DICOM headers, which are not read.",
     ]
     return Prepared(table.reset_index(drop=True), LABELS, source / images, dropped, notes)

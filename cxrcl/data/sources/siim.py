@@ -1,7 +1,7 @@
-"""SIIM-ACR Pneumothorax Segmentation Challenge: frontal films of NIH with masks of pneumothorax, read as a label.
+"""SIIM-ACR Pneumothorax Segmentation Challenge: frontal images of NIH with masks of pneumothorax, read as a label.
 
 The published 70/15/15 split (GLoRIA, followed by others) shuffles rows, and an image has a row for each of its masks:
-the same film can be in train and in test. Here an image is in one split.
+the same image can be in train and in test. Here an image is in one split.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pandas as pd
 
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_FILM, drop, find_file, locate
+from cxrcl.data.sources.download import NO_IMAGE, drop, find_file, locate
 from cxrcl.errors import DataError
 
 LABELS = ("Pneumothorax",)
 HEALTHY = "-1"
-# A film in several lists goes to the first of these that names it: the published test films stay test films.
+# An image in several lists goes to the first of these that names it: the published test images stay test images.
 _LISTS = {"test": ("test.csv",), "valid": ("valid.csv", "val.csv"), "train": ("train.csv",)}
 
 
@@ -36,11 +36,11 @@ def read(
     """SIIM-ACR Pneumothorax: one label, no reports.
 
     Args:
-        source: the folder with train-rle.csv (or stage_2_train.csv) and the films, DICOM at any depth or PNG.
+        source: the folder with train-rle.csv (or stage_2_train.csv) and the images, DICOM at any depth or PNG.
         split: drawn: by image. gloria: GLoRIA's files (see lists), each image in one split; test goes before valid
             and train.
         lists: folder of GLoRIA's train.csv, valid.csv and test.csv (inside the source folder, or a full path).
-        images: folder of the films inside the source folder (needed where masks lie beside films); the source folder
+        images: folder of the images inside the source folder (needed where masks lie beside images); the source folder
             itself when not given.
         valid_fraction: share of the images for valid (split=drawn).
         test_fraction: share of the images for test (split=drawn).
@@ -49,10 +49,10 @@ def read(
     file = find_file(source, "train-rle.csv*", "*train-rle*.csv*", "stage_2_train.csv*")
     masks = read_table(file, ("ImageId", "EncodedPixels"))  # the header has a space before EncodedPixels
     cells, ids = masks["EncodedPixels"].str.strip(), masks["ImageId"].str.strip()
-    rows = pd.DataFrame({"mask": (cells != "") & (cells != HEALTHY), "told": cells != ""})
-    films = rows.groupby(ids.to_numpy()).any().sort_index()
-    both = int((films["mask"] & (cells == HEALTHY).groupby(ids.to_numpy()).any().sort_index()).sum())
-    names = pd.Series(films.index, dtype=str)
+    rows = pd.DataFrame({"mask": (cells != "") & (cells != HEALTHY), "answered": cells != ""})
+    by_image = rows.groupby(ids.to_numpy()).any().sort_index()
+    both = int((by_image["mask"] & (cells == HEALTHY).groupby(ids.to_numpy()).any().sort_index()).sum())
+    names = pd.Series(by_image.index, dtype=str)
 
     dropped: dict[str, int] = {}
     if split == "drawn":
@@ -67,22 +67,22 @@ def read(
             "view": "unknown",
             "split": splits,
             "source": "siim",
-            "Pneumothorax": np.where(films["mask"], "1", np.where(films["told"], "0", "")),
+            "Pneumothorax": np.where(by_image["mask"], "1", np.where(by_image["answered"], "0", "")),
         }
     )
-    table = drop(table, table["split"].isna(), "films in none of the lists", dropped)
+    table = drop(table, table["split"].isna(), "images in none of the lists", dropped)
     places = locate(table["image"], source / images)
-    table = drop(table.assign(image=places), places == "", NO_FILM, dropped)
+    table = drop(table.assign(image=places), places == "", NO_IMAGE, dropped)
     notes = [
         note,
         f"{len(masks):,} rows of {len(names):,} images: an image has a row for each mask, and counts once here. The "
         "published split by rows puts the same image into several splits: results on it are too good.",
         "The table has no patients: each image counts as a patient, so a person may have images in two splits.",
         "Pneumothorax is 1 with a mask, 0 where the mask is -1. Views, sex and age stand in the DICOM headers, "
-        "which are not read. The films are a part of NIH ChestX-ray14 with other names.",
+        "which are not read. The images are a part of NIH ChestX-ray14 with other names.",
     ]
     if both:
-        notes.append(f"{both} images have both a mask and the mark of a healthy film: they count as Pneumothorax.")
+        notes.append(f"{both} images have both a mask and the mark of a healthy image: they count as Pneumothorax.")
     return Prepared(table.reset_index(drop=True), LABELS, source / images, dropped, notes)
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 import pandas as pd
 from tqdm import tqdm
 
-from cxrcl.data.image_io import SUFFIXES
+from cxrcl.data.images.image_io import SUFFIXES
 from cxrcl.data.sources import cells
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.errors import DataError
@@ -51,7 +51,7 @@ def read(
         view: column of views.
         split: column of splits (train, valid or val, test); they are drawn when not given.
         labels: label columns, with commas between: values 1, 0, -1 or blank.
-        images: folder of the films inside the source folder; the source folder itself when not given.
+        images: folder of the images inside the source folder; the source folder itself when not given.
         header: whether the first line names the columns; auto: it does, unless its image cell ends like an image file.
         separator: of columns: a character, or tab; a comma when not given, a tab for .tsv.
         text_in: whether texts stand in the cells or in files named there; auto: files, if all cells end in .txt.
@@ -62,7 +62,7 @@ def read(
     """
     file = cells.the_table(source, table)
     separator = cells.the_separator(separator, file)
-    has_header = header == "yes" or (header == "auto" and not _starts_with_a_film(file, image, separator))
+    has_header = header == "yes" or (header == "auto" and not _starts_with_an_image(file, image, separator))
     rows = read_table(file, (), separator=separator, header=has_header)
     folder = source / images
     result = pd.DataFrame({"image": _image_paths(rows[cells.column(rows, image, "image")], file, folder)})
@@ -86,9 +86,9 @@ def read(
         notes.append("No column of patients was given: each study counts as a patient, so splits may share persons.")
     result["view"] = cells.filled(rows[cells.column(rows, view, "view")]).replace("", "unknown") if view else "unknown"
 
-    given = cells.as_splits(rows[cells.column(rows, split, "split")], str(file)) if split else None
+    own_splits = cells.as_splits(rows[cells.column(rows, split, "split")], str(file)) if split else None
     even = rows[cells.column(rows, balanced, "balanced")] if balanced else None
-    result["split"], note = cells.draw_splits(result["patient"], given, valid_fraction, test_fraction, seed, even)
+    result["split"], note = cells.draw_splits(result["patient"], own_splits, valid_fraction, test_fraction, seed, even)
     chosen = cells.columns(rows, labels, "labels")
     for name, label in (names := cells.label_names(chosen, str(file))).items():
         result[label] = cells.as_labels(rows[name], str(file))
@@ -97,7 +97,7 @@ def read(
     return Prepared(result[~again], tuple(names.values()), folder, dropped, (*notes, note))
 
 
-def _starts_with_a_film(file: Path, image: str, separator: str) -> bool:
+def _starts_with_an_image(file: Path, image: str, separator: str) -> bool:
     """Whether the first line is data: its image cell ends like an image file, which no name of a column does."""
     if not file.is_file() or not image.isdecimal():
         return False
@@ -106,20 +106,20 @@ def _starts_with_a_film(file: Path, image: str, separator: str) -> bool:
         with opener(file, "rt", encoding="utf-8-sig", newline="") as lines:
             first = next(csv.reader(lines, delimiter=separator), [])
     except (UnicodeDecodeError, csv.Error, OSError, EOFError):
-        return False  # read_table says what is wrong with it
+        return False  # read_table will say what is wrong with the file
     return int(image) < len(first) and first[int(image)].strip().lower().endswith(SUFFIXES)
 
 
-def _image_paths(given: pd.Series, file: Path, folder: Path) -> pd.Series:
-    """Paths relative to `folder`: Windows separators, a leading ./ and the folder's own path are taken off."""
-    paths = given.str.strip().str.replace("\\", "/", regex=False).str.removeprefix("./")
+def _image_paths(written: pd.Series, file: Path, folder: Path) -> pd.Series:
+    """Paths relative to `folder`: with / between the parts, without a leading ./ or the path of the folder."""
+    paths = written.str.strip().str.replace("\\", "/", regex=False).str.removeprefix("./")
     for prefix in (folder, folder.resolve()):
         paths = paths.str.removeprefix(f"{prefix.as_posix()}/")
     wrong = ~paths.str.lower().str.endswith(SUFFIXES)
     if wrong.any():
         raise DataError(
-            f"{file}: {given[wrong].iloc[0]!r} in column {given.name} is no image file, in {int(wrong.sum())} of "
-            f"{len(given)} rows: choose the column with --image"
+            f"{file}: {written[wrong].iloc[0]!r} in column {written.name} is no image file, in {int(wrong.sum())} of "
+            f"{len(written)} rows: choose the column with --image"
         )
     return paths
 

@@ -1,6 +1,6 @@
-"""VinDr-CXR: 15,000 films of train, each read by three of 17 radiologists, and 3,000 of test with a consensus of five.
+"""VinDr-CXR: 15,000 images of train, each read by three of 17 radiologists, and 3,000 of test with a consensus of five.
 
-Nguyen et al. 2022 (arXiv 2012.15029), labels of whole films; boxes are not read.
+Nguyen et al. 2022 (arXiv 2012.15029), labels of whole images; boxes are not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_FILM, compare_counts, count_splits, drop, find_file, locate
+from cxrcl.data.sources.download import NO_IMAGE, compare_counts, count_splits, drop, find_file, locate
 from cxrcl.errors import DataError
 
 # The table of test spells one column without its s; the others get CheXpert's spelling.
@@ -39,45 +39,45 @@ def read(
 
     Args:
         source: the folder with annotations/, train/ and test/.
-        vote: how many of a film's radiologists have to see a finding: any one (CXR-CLIP), more than half, or all.
-        images: folder of the films inside the source folder; the source folder itself when not given.
-        valid_fraction: share of the films of train that become valid (0.2: 12,000 and 3,000 as in CXR-CLIP and BenchX,
-            but not the same films).
-        seed: of the choice of these films.
+        vote: how many of an image's radiologists have to see a finding: any one (CXR-CLIP), more than half, or all.
+        images: folder of the images inside the source folder; the source folder itself when not given.
+        valid_fraction: share of the images of train that become valid (0.2: 12,000 and 3,000 as in CXR-CLIP and BenchX,
+            but not the same images).
+        seed: of the choice of these images.
     """
     dropped: dict[str, int] = {}
     parts = [_labels(source, name, vote, dropped) for name in ("train", "test")]
     labels, of_test = (tuple(str(name) for name in part if name not in ("image", "split")) for part in parts)
     if differ := sorted(set(labels) ^ set(of_test)):
         raise DataError(f"{source}: image_labels_train.csv and _test.csv differ in the columns {', '.join(differ)}")
-    films = pd.concat(parts, ignore_index=True)
-    if films["image"].duplicated().any():
-        raise DataError(f"{source}: {int(films['image'].duplicated().sum())} films stand in train and in test")
-    films["split"], note = draw_splits(films["image"], films["split"], valid_fraction, 0, seed)
+    rows = pd.concat(parts, ignore_index=True)
+    if rows["image"].duplicated().any():
+        raise DataError(f"{source}: {int(rows['image'].duplicated().sum())} images stand in train and in test")
+    rows["split"], note = draw_splits(rows["image"], rows["split"], valid_fraction, 0, seed)
     table = pd.DataFrame(
         {
-            "image": locate(films["image"], source / images),
-            "patient": films["image"],
-            "study": films["image"],
+            "image": locate(rows["image"], source / images),
+            "patient": rows["image"],
+            "study": rows["image"],
             "view": "PA",
-            "split": films["split"],
+            "split": rows["split"],
             "source": "vindr",
-            **{name: films[name] for name in labels},
+            **{name: rows[name] for name in labels},
         }
     )
-    table = drop(table, table["image"] == "", NO_FILM, dropped)
+    table = drop(table, table["image"] == "", NO_IMAGE, dropped)
     notes = [
         f"{note} {compare_counts(_PUBLISHED, count_splits(table))}",
-        "The tables have no patients: each film counts as a patient, so a person may have films in train and valid.",
-        f"Labels of train: a finding is 1 when {vote} of a film's radiologists marked it; No Finding is 0 beside any "
+        "The tables have no patients: each image counts as a patient, so a person may have images in train and valid.",
+        f"Labels of train: a finding is 1 when {vote} of an image's radiologists marked it; No Finding is 0 beside any "
         "finding. Labels of test: the published consensus.",
-        "All films are PA according to the publication; the tables do not say.",
+        "All images are PA according to the publication; the tables do not say.",
     ]
     return Prepared(table.reset_index(drop=True), labels, source / images, dropped, notes)
 
 
 def _labels(source: Path, split: str, vote: str, dropped: dict[str, int]) -> pd.DataFrame:
-    """One film a row: `image`, `split` and the labels as '1', '0', or '' where no radiologist filled the cell."""
+    """One image a row: `image`, `split` and the labels as '1', '0', or '' where no radiologist filled the cell."""
     file = find_file(source, f"annotations/image_labels_{split}.csv*", f"image_labels_{split}.csv*")
     readings = read_table(file, ("image_id",)).rename(columns=RENAMED)
     readings = drop(readings, readings.duplicated(), f"readings that stand twice ({split})", dropped)
@@ -89,11 +89,11 @@ def _labels(source: Path, split: str, vote: str, dropped: dict[str, int]) -> pd.
         row, column = np.argwhere(wrong)[0]
         raise DataError(f"{file}: {labels[column]} is {readings[labels].iloc[row, column]!r}: expected 0, 1 or blank")
     groups = marks.groupby(ids.to_numpy(), sort=False)
-    seen, asked = groups.sum(), groups.count()
-    needed = {"any": 1, "majority": asked // 2 + 1, "all": asked}[vote]
-    present = (seen >= needed) & (asked > 0)
+    positive, answered = groups.sum(), groups.count()
+    needed = {"any": 1, "majority": answered // 2 + 1, "all": answered}[vote]
+    present = (positive >= needed) & (answered > 0)
     if NO_FINDING in present:
         # "any" lets one radiologist say that there is nothing and another name a finding.
         present[NO_FINDING] &= ~present.drop(columns=NO_FINDING).any(axis=1)
-    cells = pd.DataFrame(np.where(present, "1", "0"), index=present.index, columns=labels).where(asked > 0, "")
+    cells = pd.DataFrame(np.where(present, "1", "0"), index=present.index, columns=labels).where(answered > 0, "")
     return cells.rename_axis("image").reset_index().assign(split=split)

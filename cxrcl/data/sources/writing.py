@@ -1,4 +1,4 @@
-"""A `Prepared` data set as a folder: checks, a link to the films, manifest.csv and a card."""
+"""A `Prepared` data set as a folder: checks, a link to the images, manifest.csv and a card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxrcl.data.manifest import FILE_NAME, OPTIONAL, REQUIRED, SPLITS
 from cxrcl.data.sources import card as cards
 from cxrcl.data.sources.base import Prepared
 from cxrcl.data.sources.cells import is_blank
-from cxrcl.data.sources.films import find_missing
+from cxrcl.data.sources.image_files import find_missing
 from cxrcl.errors import DataError
 
 LINK = "images"
@@ -26,11 +26,11 @@ LINK = "images"
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` made.
+    """A data set that was written.
 
     Attributes:
-        table: the manifest.
-        card: its card, as in card.json.
+        table: the rows of the manifest.
+        card: the content of card.json.
     """
 
     table: pd.DataFrame
@@ -38,7 +38,7 @@ class Written:
 
 
 def check_folders(source: Path, out: Path, force: bool = False) -> None:
-    """Refuse what can be refused before anything is read.
+    """Refuse folders that cannot be used, before anything is read.
 
     Args:
         source: the download.
@@ -70,8 +70,8 @@ def write(
 
     Args:
         dataset, source, options, version: how it was read; of paths only the last part goes onto the card.
-        num_checked: films to look for (see `films.find_missing`).
-        drop_missing: leave out rows without a film; all films are looked for then.
+        num_checked: images to look for (see `image_files.find_missing`).
+        drop_missing: leave out rows without an image; all images are looked for then.
 
     Raises:
         DataError: the data are not fit for training, and how to mend them. Nothing was written.
@@ -80,13 +80,13 @@ def write(
     num_checked, missing = find_missing(prepared.images, table["image"], len(table) if drop_missing else num_checked)
     dropped = {reason: number for reason, number in prepared.dropped.items() if number}
     if len(missing) and drop_missing:
-        dropped["film file missing"] = len(missing)
+        dropped["image file missing"] = len(missing)
         table = table.drop(missing.index)
         if table.empty:
-            raise DataError(f"{prepared.images}: no film of the table is there, such as {missing.iloc[0]}")
+            raise DataError(f"{prepared.images}: no image of the table is there, such as {missing.iloc[0]}")
     elif len(missing):
         raise DataError(
-            f"{prepared.images}: {len(missing)} of {num_checked} films that were looked for are missing, first: "
+            f"{prepared.images}: {len(missing)} of {num_checked} images that were looked for are missing, first: "
             f"{missing.iloc[0]}: complete the download, or leave their rows out with --drop-missing"
         )
     table = table.assign(image=f"{LINK}/" + table["image"])
@@ -99,7 +99,7 @@ def write(
         "options": {name: _without_folders(value) for name, value in options.items()},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "version": version,
-        "films_checked": num_checked,
+        "images_checked": num_checked,
         "manifest_sha256": hashlib.sha256(content).hexdigest(),
         **cards.count(table, prepared.labels),
         "dropped": dropped,
@@ -137,9 +137,9 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _lead_to(folder: Path, link: Path, staging: Path) -> None:
-    """A symbolic link, so that films are not copied."""
+    """A symbolic link, so that images are not copied."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: the folder of the films was not found")
+        raise DataError(f"{folder}: the folder of the images was not found")
     if link.exists() and link.samefile(folder):
         return
     if link.exists() and not link.is_symlink():
@@ -157,15 +157,15 @@ def check(prepared: Prepared) -> pd.DataFrame:
     reserved = [name for name in labels if name in (*REQUIRED, *OPTIONAL)]
     if reserved:
         raise DataError(f"label {reserved[0]!r}: a column of that name has another meaning in a manifest: rename it")
-    given = prepared.table
-    absent = [name for name in (*REQUIRED, *labels) if name not in given]
+    rows = prepared.table
+    absent = [name for name in (*REQUIRED, *labels) if name not in rows]
     assert not absent, f"the reader gave no column {absent}"
-    unknown = [name for name in given if name not in (*REQUIRED, *OPTIONAL, *labels)]
+    unknown = [name for name in rows if name not in (*REQUIRED, *OPTIONAL, *labels)]
     assert not unknown, f"the reader gave columns that are neither known nor labels: {unknown}"
-    if given.empty:
+    if rows.empty:
         dropped = ", ".join(f"{number}: {reason}" for reason, number in prepared.dropped.items() if number)
-        raise DataError(f"{prepared.images}: no film is left (dropped {dropped or 'nothing'})")
-    table = given[[name for name in (*REQUIRED, *OPTIONAL, *labels) if name in given]].fillna("").astype(str)
+        raise DataError(f"{prepared.images}: no image is left (dropped {dropped or 'nothing'})")
+    table = rows[[name for name in (*REQUIRED, *OPTIONAL, *labels) if name in rows]].fillna("").astype(str)
     _check_cells(table, labels)
     _check_patients(table)
     return table
@@ -176,18 +176,18 @@ def _check_cells(table: pd.DataFrame, labels: list[str]) -> None:
         blank = is_blank(table[name])
         if blank.any():
             first = table.loc[blank, "image"].iloc[0]
-            raise DataError(f"blank {name} in {int(blank.sum())} rows, first: {first!r}: every film needs one")
+            raise DataError(f"blank {name} in {int(blank.sum())} rows, first: {first!r}: every image needs one")
     outside = table["image"].str.contains(r"^[/\\~]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)|\0", regex=True)
     if outside.any():
         raise DataError(
-            f"{int(outside.sum())} films lie outside of the folder of the films, first: "
+            f"{int(outside.sum())} images lie outside of the folder of the images, first: "
             f"{table.loc[outside, 'image'].iloc[0]!r}: write paths relative to it"
         )
     twice = table["image"].duplicated()
     if twice.any():
         raise DataError(
-            f"{int(twice.sum())} rows name a film that another row has, first: {table.loc[twice, 'image'].iloc[0]!r}: "
-            "keep one row a film"
+            f"{int(twice.sum())} rows name an image that another row has, first: "
+            f"{table.loc[twice, 'image'].iloc[0]!r}: keep one row an image"
         )
     for name, allowed in (("split", list(SPLITS)), *((label, list(cards.VALUES)) for label in labels)):
         wrong = ~table[name].isin(allowed)
@@ -211,6 +211,6 @@ def _check_patients(table: pd.DataFrame) -> None:
 
 
 def has_mixed_studies(table: pd.DataFrame) -> bool:
-    """Whether films of a study differ in labels or texts, so that a study cannot be one sample."""
-    own = [name for name in table if name not in ("image", "view", "split", "sex", "age", "source")]
-    return len(table[own].drop_duplicates()) > len(table[["patient", "study"]].drop_duplicates())
+    """Whether images of a study differ in labels or texts, so that a study cannot be one sample."""
+    of_study = [name for name in table if name not in ("image", "view", "split", "sex", "age", "source")]
+    return len(table[of_study].drop_duplicates()) > len(table[["patient", "study"]].drop_duplicates())

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+import pytest
+from encoded_images import dicom, encoded
 
 from cxrcl.data import manifest
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.sources.base import Prepared
+
+KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".dcm": "DICOM", ".dicom": "DICOM"}
 
 
 def write(path: Path, text: str) -> Path:
@@ -17,8 +24,8 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def write_films(folder: Path, names: Iterable[str]) -> None:
-    """Empty files: a reader opens no film."""
+def write_images(folder: Path, names: Iterable[str]) -> None:
+    """Empty files: a reader opens no image."""
     for name in names:
         write(folder / name, "")
 
@@ -41,18 +48,44 @@ def load(prepared: Prepared, out: Path) -> Manifest:
 
 
 def column(prepared: Prepared, name: str, by: str = "image") -> dict[str, str]:
-    """film -> cell. The film's file name, without folders."""
+    """image -> cell. The image's file name, without folders."""
     return {key.rsplit("/", 1)[-1]: value for key, value in zip(prepared.table[by], prepared.table[name], strict=True)}
 
 
-def row(prepared: Prepared, film: str) -> Mapping[str, str]:
-    """The row of a film, given its file name."""
-    found = prepared.table[prepared.table["image"].str.rsplit("/", n=1).str[-1] == film]
+def row(prepared: Prepared, image: str) -> Mapping[str, str]:
+    """The row of an image, given its file name."""
+    found = prepared.table[prepared.table["image"].str.rsplit("/", n=1).str[-1] == image]
     assert len(found) == 1
     return dict(found.iloc[0])
 
 
-def positives(prepared: Prepared, film: str, value: str = "1") -> Sequence[str]:
-    """The labels of a film that have a value."""
-    cells = row(prepared, film)
+def positives(prepared: Prepared, image: str, value: str = "1") -> Sequence[str]:
+    """The labels of an image that have a value."""
+    cells = row(prepared, image)
     return [name for name in prepared.labels if cells[name] == value]
+
+
+def random_image(name: str, bits: int = 8) -> bytes:
+    """An image in the format of its suffix: 40 x 32 random pixels, others for each name."""
+    kind = KINDS[Path(name).suffix.lower()]
+    pixels = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 1 << bits, (40, 32))
+    dtype = np.uint8 if bits == 8 else np.uint16
+    if kind == "DICOM":
+        pytest.importorskip("pydicom")
+        return dicom(pixels.astype(dtype), BitsStored=bits)
+    return encoded(pixels.astype(dtype), kind)
+
+
+def fill_images(folder: Path, bits: int = 8) -> None:
+    """Make images of the empty files below a folder, and of those in its zip files."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                members = {name: archive.read(name) for name in archive.namelist()}
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, content in members.items():
+                    archive.writestr(
+                        name, random_image(name, bits) if name.endswith(tuple(KINDS)) and not content else content
+                    )
+        elif path.suffix.lower() in KINDS and path.stat().st_size == 0:
+            path.write_bytes(random_image(str(path.relative_to(folder)), bits))

@@ -10,23 +10,23 @@ import pytest
 from cxrcl.data.sources import cells
 from cxrcl.errors import DataError
 
-TABLE = pd.DataFrame({"film": ["a"], "1": ["b"], "Edema": ["c"]})
+TABLE = pd.DataFrame({"file": ["a"], "1": ["b"], "Edema": ["c"]})
 
 
-@pytest.mark.parametrize(("name", "found"), [("film", "film"), ("0", "film"), ("2", "Edema"), ("1", "1")])
+@pytest.mark.parametrize(("name", "found"), [("file", "file"), ("0", "file"), ("2", "Edema"), ("1", "1")])
 def test_columns_by_name_then_by_number(name: str, found: str) -> None:
     assert cells.column(TABLE, name, "image") == found
 
 
 @pytest.mark.parametrize("name", ["3", "-1", "edema", ""])
 def test_a_column_that_is_not_there_names_those_that_are(name: str) -> None:
-    with pytest.raises(DataError, match=f"--image {name}: no such column; found: film, 1, Edema .* 0 to 2"):
+    with pytest.raises(DataError, match=f"--image {name}: no such column; found: file, 1, Edema .* 0 to 2"):
         cells.column(TABLE, name, "image")
 
 
 def test_several_columns() -> None:
     assert (
-        cells.columns(TABLE, " film, 2 ,", "labels") == ["film", "Edema"] and cells.columns(TABLE, "", "labels") == []
+        cells.columns(TABLE, " file, 2 ,", "labels") == ["file", "Edema"] and cells.columns(TABLE, "", "labels") == []
     )
 
 
@@ -62,7 +62,7 @@ def test_split_words() -> None:
 
 
 def test_the_only_table_or_the_one_named(tmp_path: Path) -> None:
-    (tmp_path / "films.png").touch()
+    (tmp_path / "images.png").touch()
     with pytest.raises(DataError, match=r"0 CSV files \(none\): .*--table"):
         cells.the_table(tmp_path, "")
     (tmp_path / "a.csv").touch()
@@ -112,7 +112,7 @@ def test_given_splits_stay_and_a_missing_valid_is_drawn_from_train() -> None:
 
 
 def test_balanced_by_the_set_of_values_of_a_patient() -> None:
-    ill = pd.Series(["1" if k % 20 == 1 else "0" for k in range(200)], name="Edema")  # one film of ten patients
+    ill = pd.Series(["1" if k % 20 == 1 else "0" for k in range(200)], name="Edema")  # one image of ten patients
     splits, note = cells.draw_splits(PATIENTS, None, 0.1, 0.1, 0, ill)
     assert shares(splits) == {"train": 80, "valid": 10, "test": 10} and "balanced by Edema" in note
     assert splits[ill == "1"].value_counts().to_dict() == {"train": 8, "valid": 1, "test": 1}

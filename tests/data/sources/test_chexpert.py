@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from downloads import write_films
+from downloads import fill_images, write_images
 from folders_of import column, load, write_csv
 
 from cxrcl.data.labels import CHEXPERT
@@ -21,7 +21,7 @@ from cxrcl.errors import DataError
 NAME = "CheXpert-v1.0-small"
 
 
-def film(path: str, view: str = "AP", sex: str = "Female", age: str = "61", **labels: str) -> dict[str, str]:
+def image(path: str, view: str = "AP", sex: str = "Female", age: str = "61", **labels: str) -> dict[str, str]:
     """A row with the official columns in their order; labels by name with _ for the space."""
     given = {name.replace("_", " "): value for name, value in labels.items()}
     side = "Lateral" if "lateral" in path else "Frontal"
@@ -30,12 +30,12 @@ def film(path: str, view: str = "AP", sex: str = "Female", age: str = "61", **la
 
 
 TRAIN = [
-    film("train/patient00001/study1/view1_frontal.jpg", "AP", "Male", "0", Pleural_Effusion="1.0", Edema="-1.0"),
-    film("train/patient00001/study1/view2_lateral.jpg", "", "Male", "0", Pleural_Effusion="1.0", Edema="-1.0"),
-    film("train/patient00001/study2/view1_frontal.jpg", "PA", "Male", "50", No_Finding="1.0", Edema="0.0"),
-    film("train/patient00002/study1/view1_frontal.jpg", "LL", "Unknown", "90"),
+    image("train/patient00001/study1/view1_frontal.jpg", "AP", "Male", "0", Pleural_Effusion="1.0", Edema="-1.0"),
+    image("train/patient00001/study1/view2_lateral.jpg", "", "Male", "0", Pleural_Effusion="1.0", Edema="-1.0"),
+    image("train/patient00001/study2/view1_frontal.jpg", "PA", "Male", "50", No_Finding="1.0", Edema="0.0"),
+    image("train/patient00002/study1/view1_frontal.jpg", "LL", "Unknown", "90"),
 ]
-VALID = [film("valid/patient64541/study1/view1_frontal.jpg", "PA", Cardiomegaly="1.0", Edema="0.0")]
+VALID = [image("valid/patient64541/study1/view1_frontal.jpg", "PA", Cardiomegaly="1.0", Edema="0.0")]
 LABELS_OF_TEST = ("Edema", *(name for name in CHEXPERT if name != "Edema"))  # another order than in train.csv
 
 
@@ -43,7 +43,7 @@ def build(folder: Path, train: list[dict[str, str]]) -> Path:
     """`folder` lies above CheXpert-v1.0-small."""
     write_csv(folder / NAME / "train.csv", train)
     write_csv(folder / NAME / "valid.csv", VALID)
-    write_films(folder, [row["Path"] for row in train + VALID])
+    write_images(folder, [row["Path"] for row in train + VALID])
     return folder
 
 
@@ -52,8 +52,8 @@ def download(tmp_path: Path) -> Path:
     return build(tmp_path / "download", TRAIN)
 
 
-def add_test_films(download: Path, *names: str) -> None:
-    write_films(download / NAME / "test", names)
+def add_test_images(download: Path, *names: str) -> None:
+    write_images(download / NAME / "test", names)
 
 
 def test_columns_splits_and_labels(download: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_any_prefix_and_either_folder(download: Path, prefix: str) -> None:
         pd.testing.assert_frame_equal(found.table, expected)
 
 
-def test_tables_may_lie_above_the_films(download: Path) -> None:
+def test_tables_may_lie_above_the_images(download: Path) -> None:
     expected = chexpert.read(download).table
     for name in ("train.csv", "valid.csv"):
         (download / NAME / name).rename(download / name)
@@ -104,7 +104,7 @@ def test_labels_are_read_by_name(download: Path) -> None:
 
 def many(download: Path, count: int = 40) -> list[dict[str, str]]:
     """`count` patients with two studies each."""
-    rows = [film(f"train/patient{k:05d}/study{s}/view1_frontal.jpg") for k in range(count) for s in (1, 2)]
+    rows = [image(f"train/patient{k:05d}/study{s}/view1_frontal.jpg") for k in range(count) for s in (1, 2)]
     write_csv(download / NAME / "train.csv", rows)
     return rows
 
@@ -166,13 +166,13 @@ def test_groundtruth_is_joined_by_study_and_not_by_order(download: Path, tmp_pat
     studies = ("patient64743/study1", "patient64741/study1", "patient64742/study1")
     truth = groundtruth(*studies, patient64741="Edema", patient64743="Fracture")
     write_csv(download / NAME / "groundtruth.csv", truth)
-    add_test_films(download, "patient64741/study1/view1_frontal.jpg", "patient64741/study1/view2_lateral.jpg")
-    add_test_films(download, "patient64743/study1/view1_frontal.jpg")
+    add_test_images(download, "patient64741/study1/view1_frontal.jpg", "patient64741/study1/view2_lateral.jpg")
+    add_test_images(download, "patient64743/study1/view1_frontal.jpg")
     found = chexpert.read(download)
     data = load(found, tmp_path / "out").split("test")
     ones = {row["patient"]: data.labels[int(np.argmax(v))] for (_, row), v in zip(data.rows.iterrows(), data.values)}
     assert ones == {"patient64741": "Edema", "patient64743": "Fracture"}
-    assert found.dropped == {"official test studies without a view1 film": 1}
+    assert found.dropped == {"official test studies without a view1 image": 1}
     assert set(data.rows["view"]) == {"Frontal"} and set(data.rows["source"]) == {"chexpert_test"}
 
 
@@ -185,9 +185,9 @@ def test_test_csv_names_every_view(download: Path, tmp_path: Path) -> None:
     assert data.rows["source"].tolist() == ["chexpert_valid", "chexpert_test", "chexpert_test"]
 
 
-def test_labels_of_the_test_set_without_its_films(download: Path) -> None:
+def test_labels_of_the_test_set_without_its_images(download: Path) -> None:
     write_csv(download / NAME / "groundtruth.csv", groundtruth("patient64741/study1"))
-    with pytest.raises(DataError, match=r"no films for groundtruth.csv"):
+    with pytest.raises(DataError, match=r"no images for groundtruth.csv"):
         chexpert.read(download)
 
 
@@ -240,3 +240,14 @@ def test_full_size_takes_seconds_and_little_memory(download: Path) -> None:
     found: Prepared = chexpert.read(download, official_valid_as="test", valid_fraction=0.05)
     seconds, kilobytes = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert len(found.table) == 223_415 and seconds < 10 and kilobytes < 1e6
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    more = [image(f"train/patient{k:05d}/study1/view1_frontal.jpg", Edema=("1.0", "0.0")[k % 2]) for k in range(10, 16)]
+    build(folder, TRAIN + more)
+    truth = groundtruth("patient64741/study1", "patient64742/study1", patient64741="Edema")
+    write_csv(folder / NAME / "groundtruth.csv", truth)
+    add_test_images(folder, *(f"patient6474{k}/study1/view1_frontal.jpg" for k in (1, 2)))
+    fill_images(folder)
+    return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from downloads import column, load, positives, row, write, write_films
+from downloads import column, fill_images, load, positives, row, write, write_images
 
 from cxrcl.data.sources import covidx
 from cxrcl.errors import DataError
@@ -28,8 +28,8 @@ TEST = ["77 tested.png normal rsna", "", "78 tested-too.png COVID-19 rsna"]
 def make(source: Path, suffix: str = "", **lists: list[str]) -> Path:
     for name, lines in lists.items():
         write(source / f"{name}{suffix}.txt", "\n".join(lines) + "\n")
-        films = [line.split(" ", 1)[1].rsplit(" ", 2)[0] for line in lines if line]
-        write_films(source / name, films)
+        images = [line.split(" ", 1)[1].rsplit(" ", 2)[0] for line in lines if line]
+        write_images(source / name, images)
     return source
 
 
@@ -52,7 +52,7 @@ def test_three_classes(download: Path, tmp_path: Path) -> None:
     load(prepared, tmp_path / "out")
 
 
-def test_a_suffix_tells_films_apart(download: Path) -> None:
+def test_a_suffix_tells_images_apart(download: Path) -> None:
     patients = column(covidx.read(download), "patient")
     assert (patients["000004.jpg"], patients["000004.png"]) == ("cohen-396", "cohen-409")
 
@@ -62,9 +62,9 @@ def test_what_is_left_out(download: Path) -> None:
     prepared = covidx.read(download)
     assert prepared.dropped == {
         "lines that stand twice": 1,
-        "films with two patients or classes": 2,
-        "films of train whose patient is in test or valid too": 2,
-        "no film of that name in the download": 1,
+        "images with two patients or classes": 2,
+        "images of train whose patient is in test or valid too": 2,
+        "no image of that name in the download": 1,
     }
     assert sorted(column(prepared, "split")) == [
         *("000004.jpg", "000004.png", "SARS-fig8a day0.jpeg", "SARS-fig8b.jpeg", "tested-too.png", "tested.png"),
@@ -96,14 +96,14 @@ def test_valid_is_drawn_by_patient(tmp_path: Path) -> None:
 
 def test_other_releases(tmp_path: Path) -> None:
     lines = {"train": ["1 a.png normal"], "test": ["2 b.png pneumonia"]}  # early lists name no collection
-    make(tmp_path / "films", "_COVIDx2", **{k: [f"{line} none" for line in v] for k, v in lines.items()})
+    make(tmp_path / "images", "_COVIDx2", **{k: [f"{line} none" for line in v] for k, v in lines.items()})
     for name, text in lines.items():
         write(tmp_path / f"{name}_COVIDx2.txt", "\n".join(text))
     with pytest.raises(DataError, match=r"train\.txt: not found; lists there: train_COVIDx2\.txt: .* --version"):
         covidx.read(tmp_path)
-    prepared = covidx.read(tmp_path, version="_COVIDx2", images="films")
+    prepared = covidx.read(tmp_path, version="_COVIDx2", images="images")
     assert column(prepared, "patient") == {"a.png": "1", "b.png": "2"}
-    assert prepared.images == tmp_path / "films"
+    assert prepared.images == tmp_path / "images"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,14 @@ def test_other_releases(tmp_path: Path) -> None:
     ids=["class", "words", "mixed"],
 )
 def test_faults_of_the_lists(download: Path, line: str, said: str) -> None:
-    write_films(download / "train", ["a.png", "third.png"])
+    write_images(download / "train", ["a.png", "third.png"])
     write(download / "train.txt", f"3 third.png normal rsna\n{line}\n")
     with pytest.raises(DataError, match=said):
         covidx.read(download)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    make(folder, train=TRAIN, test=TEST)
+    fill_images(folder)
+    return []

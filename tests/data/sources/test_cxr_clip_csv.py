@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from downloads import fill_images, write_images
 from folders_of import column, load, write_csv
 
 from cxrcl.data.labels import CHEXPERT
@@ -130,7 +131,7 @@ def test_the_hospital_variant(tmp_path: Path) -> None:
     assert data.rows["patient"].tolist() == ["train-0", "train-0", "test-0"]
     assert data.rows["text"].tolist() == ["", "", "A tube."]
     assert found.notes[-1] == "columns that were not used: quality"
-    assert CHEXPERT.index("Pneumothorax") and "3 of 3 films have none" in " ".join(found.notes)
+    assert CHEXPERT.index("Pneumothorax") and "3 of 3 images have none" in " ".join(found.notes)
 
 
 def test_test_sets_with_classes_are_labelled_in_full(tmp_path: Path) -> None:
@@ -170,13 +171,13 @@ def test_splits_by_name(tmp_path: Path) -> None:
 
 
 def test_paths_become_relative_to_the_images(tmp_path: Path) -> None:
-    films = tmp_path / "films"
-    written = [f"{films}/a.png", "./b.png", "sub\\c.png"]
+    images = tmp_path / "images"
+    written = [f"{images}/a.png", "./b.png", "sub\\c.png"]
     write_csv(tmp_path / "train.csv", [{"image": str([path])} for path in written])
-    found = cxr_clip_csv.read(tmp_path, images=str(films))
-    assert found.images == films and found.table["image"].tolist() == ["a.png", "b.png", "sub/c.png"]
+    found = cxr_clip_csv.read(tmp_path, images=str(images))
+    assert found.images == images and found.table["image"].tolist() == ["a.png", "b.png", "sub/c.png"]
     write_csv(tmp_path / "train.csv", [{"image": "['/mnt/a.png']"}])
-    with pytest.raises(DataError, match="1 paths of films are absolute"):
+    with pytest.raises(DataError, match="1 paths of images are absolute"):
         cxr_clip_csv.read(tmp_path)
 
 
@@ -207,13 +208,13 @@ def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", [{"image": cell, "x": "y"} for cell in cells])
     found = cxr_clip_csv.read(tmp_path)
     assert found.table["image"].tolist() == ["a.png", "b.png"]
-    assert found.dropped == {"images without a path": 3, "films that stand twice in a file": 1}
+    assert found.dropped == {"images without a path": 3, "images that stand twice in a file": 1}
 
 
-def test_a_film_in_two_splits_is_an_error(tmp_path: Path) -> None:
+def test_an_image_in_two_splits_is_an_error(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_csv(tmp_path / f"{split}.csv", [{"image": "['a.png']"}])
-    with pytest.raises(DataError, match="1 films of one CSV stand in another"):
+    with pytest.raises(DataError, match="1 images of one CSV stand in another"):
         cxr_clip_csv.read(tmp_path)
 
 
@@ -232,3 +233,12 @@ def test_faults_of_a_table(tmp_path: Path, row: dict[str, str], said: str) -> No
     write_csv(tmp_path / "train.csv", [row])
     with pytest.raises(DataError, match=said):
         cxr_clip_csv.read(tmp_path)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    reports(folder)
+    images = (A, B, C, "files/p10/p10000009/s5/9.jpg")
+    write_images(folder, images)
+    fill_images(folder)
+    return []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from downloads import fill_images, write_images
 
 from cxrcl.data import manifest
 from cxrcl.data.sources import cxr_real
@@ -18,7 +19,7 @@ from cxrcl.errors import DataError
 NOTE = "Known pneumothorax on the left."
 
 
-def films() -> list[dict[str, str]]:
+def images() -> list[dict[str, str]]:
     base = {"license": "x", "attribution": "y", **dict.fromkeys(cxr_real.LABELS, "")}
     common = {"patient_id": "007", "study_id": "007_a", "source": "iu", "split": "train"}
     return [
@@ -47,7 +48,7 @@ def write(path: Path, rows: list[dict[str, str]]) -> None:
 
 def build(folder: Path, labels: list[dict[str, str]] | None = None, texts: list[dict[str, str]] | None = None) -> Path:
     (folder / "images").mkdir(parents=True)
-    write(folder / "labels.csv", labels or films())
+    write(folder / "labels.csv", labels or images())
     write(folder / "reports.csv", texts or reports())
     return folder
 
@@ -83,7 +84,7 @@ def test_blank_labels_stay_blank(download: Callable[..., Path]) -> None:
     assert known == {(0, "Edema"): "1", (0, "Fracture"): "0", (0, "COVID-19"): "-1"}
 
 
-def test_all_films_of_a_study_share_its_report(download: Callable[..., Path]) -> None:
+def test_all_images_of_a_study_share_its_report(download: Callable[..., Path]) -> None:
     table = cxr_real.read(download()).table
     assert table["findings"].tolist() == ["Heart large.", "Heart large.", ""]
     assert table["impression"].tolist() == ["Edema.", "Edema.", ""]
@@ -111,7 +112,7 @@ def without(rows: list[dict[str, str]], column: str) -> list[dict[str, str]]:
             "1 image paths are not in labels.csv",
         ),
         (None, reports() * 2, "2 images stand in two reports"),
-        (without(films(), "Edema"), None, "no column Edema; found: path"),
+        (without(images(), "Edema"), None, "no column Edema; found: path"),
         (None, without(reports(), "findings"), "no column findings"),
     ],
     ids=["unknown image", "two reports", "missing label", "missing section"],
@@ -128,3 +129,16 @@ def test_missing_parts_of_the_download(download: Callable[..., Path], name: str)
     (folder / name).rename(folder / "elsewhere")
     with pytest.raises(DataError, match=f"{name}: not found: --source is the folder with"):
         cxr_real.read(folder)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    rows = images()
+    more = [
+        {**rows[0], "path": f"images/iu/{k}.png", "patient_id": f"1{k}", "study_id": f"1{k}_a", "split": split}
+        for k, split in enumerate(["train", "train", "valid", "test"])
+    ]
+    build(folder, rows + more)
+    write_images(folder, [row["path"] for row in rows + more])
+    fill_images(folder)
+    return []

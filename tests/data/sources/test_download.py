@@ -1,4 +1,4 @@
-"""Finding the films and the files of a download."""
+"""Finding the images and the files of a download."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from downloads import write, write_films, write_zip
+from downloads import write, write_images, write_zip
 
 from cxrcl.data.sources.download import check_ages, compare_counts, find_file, locate, multi_hot, read_list
 from cxrcl.errors import DataError
@@ -16,44 +16,44 @@ def names(*values: str) -> pd.Series:
     return pd.Series(values, dtype=str)
 
 
-def test_films_lie_in_folders_and_in_zip_files(tmp_path: Path) -> None:
-    write_films(tmp_path, ["images_001/images/a.png", "b.dicom"])
+def test_images_lie_in_folders_and_in_zip_files(tmp_path: Path) -> None:
+    write_images(tmp_path, ["images_001/images/a.png", "b.dicom"])
     write_zip(tmp_path / "images_002.zip", ["images/c.png", "__MACOSX/images/._c.png", "images/readme.txt"])
     places = locate(names("a.png", "b", "c.png", "d.png"), tmp_path)
     assert places.tolist() == ["images_001/images/a.png", "b.dicom", "images_002.zip!/images/c.png", ""]
 
 
-def test_a_film_outside_of_zip_files_is_preferred(tmp_path: Path) -> None:
+def test_an_image_outside_of_zip_files_is_preferred(tmp_path: Path) -> None:
     write_zip(tmp_path / "0.zip", ["a.png", "b.png"])
-    write_films(tmp_path, ["0/a.png"])
+    write_images(tmp_path, ["0/a.png"])
     assert locate(names("a.png", "b.png"), tmp_path).tolist() == ["0/a.png", "0.zip!/b.png"]
 
 
-def test_another_format_of_the_same_film_is_found_by_its_stem(tmp_path: Path) -> None:
-    write_films(tmp_path, ["a.jpg", "c.png"])
+def test_another_format_of_the_same_image_is_found_by_its_stem(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.jpg", "c.png"])
     assert locate(names("a.png", "c.png"), tmp_path).tolist() == ["a.jpg", "c.png"]
     assert locate(names("a.png", "c.png"), tmp_path, by="name").tolist() == ["", "c.png"]
 
 
-def test_two_films_of_a_name_are_an_error_only_if_the_table_names_them(tmp_path: Path) -> None:
-    write_films(tmp_path, ["films/a.png", "masks/a.png", "films/b.png"])
-    assert locate(names("b"), tmp_path).tolist() == ["films/b.png"]
-    with pytest.raises(DataError, match=r"films/a\.png and masks/a\.png: name the folder .* with --images"):
+def test_two_images_of_a_name_are_an_error_only_if_the_table_names_them(tmp_path: Path) -> None:
+    write_images(tmp_path, ["images/a.png", "masks/a.png", "images/b.png"])
+    assert locate(names("b"), tmp_path).tolist() == ["images/b.png"]
+    with pytest.raises(DataError, match=r"images/a\.png and masks/a\.png: name the folder .* with --images"):
         locate(names("a"), tmp_path)
-    assert locate(names("a"), tmp_path / "films").tolist() == ["a.png"]
+    assert locate(names("a"), tmp_path / "images").tolist() == ["a.png"]
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
-    write_films(tmp_path / "disk", ["a.png"])
+    write_images(tmp_path / "disk", ["a.png"])
     (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "films").symlink_to(tmp_path / "disk")
+    (tmp_path / "source" / "images").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "back").symlink_to(tmp_path / "disk")
-    assert locate(names("a"), tmp_path / "source").tolist() == ["films/a.png"]
+    assert locate(names("a"), tmp_path / "source").tolist() == ["images/a.png"]
 
 
-def test_no_film_at_all_says_what_to_do(tmp_path: Path) -> None:
-    write_films(tmp_path, ["notes.txt", "images_01.tar.gz"])
-    with pytest.raises(DataError, match=r"none of the 2 films is there \(the first is a\.png\): unpack the 1 tar"):
+def test_no_image_at_all_says_what_to_do(tmp_path: Path) -> None:
+    write_images(tmp_path, ["notes.txt", "images_01.tar.gz"])
+    with pytest.raises(DataError, match=r"none of the 2 images is there \(the first is a\.png\): unpack the 1 tar"):
         locate(names("a.png", "b.png"), tmp_path)
     with pytest.raises(DataError, match="absent: not found"):
         locate(names("a.png"), tmp_path / "absent")

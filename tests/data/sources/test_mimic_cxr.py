@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from downloads import fill_images
 from folders_of import column, load, write_csv
 
 from cxrcl.data.labels import CHEXPERT
@@ -19,7 +20,7 @@ from cxrcl.errors import DataError
 Row = dict[str, str]
 
 # dicom_id, subject_id, study_id, split, ViewPosition
-FILMS = [
+IMAGES = [
     ("aaaa-1", "10000032", "50414267", "train", "PA"),
     ("aaaa-2", "10000032", "50414267", "train", "LATERAL"),
     ("bbbb-1", "10000032", "53189527", "train", ""),
@@ -31,7 +32,7 @@ REPORTS = {
     "53189527": "FINAL REPORT\n IMPRESSION: Edema, \xb5.\n",
     "51000001": "FINAL REPORT\n INDICATION: Fever.\n",
 }
-SUBJECT = {study: subject for _, subject, study, _, _ in FILMS}
+SUBJECT = {study: subject for _, subject, study, _, _ in IMAGES}
 ALPHABETICAL = sorted(CHEXPERT)
 
 
@@ -42,14 +43,14 @@ def labels(**edema: str) -> list[Row]:
 
 def build(folder: Path) -> Path:
     """Without reports. Metadata stand in another order than the split, and one study has no labels."""
-    split = [{"dicom_id": d, "study_id": s, "subject_id": p, "split": part} for d, p, s, part, _ in FILMS]
+    split = [{"dicom_id": d, "study_id": s, "subject_id": p, "split": part} for d, p, s, part, _ in IMAGES]
     write_csv(folder / "mimic-cxr-2.0.0-split.csv.gz", split)
-    metadata = [{"dicom_id": d, "subject_id": p, "study_id": s, "ViewPosition": v} for d, p, s, _, v in FILMS[::-1]]
+    metadata = [{"dicom_id": d, "subject_id": p, "study_id": s, "ViewPosition": v} for d, p, s, _, v in IMAGES[::-1]]
     write_csv(folder / "mimic-cxr-2.0.0-metadata.csv.gz", metadata)
     found = labels(s50414267="0.0", s53189527="1.0", s51000001="-1.0")
     write_csv(folder / "mimic-cxr-2.0.0-chexpert.csv.gz", found)
     write_csv(folder / "mimic-cxr-2.0.0-negbio.csv.gz", labels(s50414267="1.0"))
-    for dicom, subject, study, _, _ in FILMS:
+    for dicom, subject, study, _, _ in IMAGES:
         path = folder / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}" / f"{dicom}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -177,7 +178,7 @@ def test_views_are_kept_by_name(download: Path) -> None:
         "p19/p19000007/s59000007/dddd-1.jpg": "AP",
     }
     assert found.dropped == {"view is not PA or AP": 3}
-    with pytest.raises(DataError, match="no film has the view LL: it has Lateral"):
+    with pytest.raises(DataError, match="no image has the view LL: it has Lateral"):
         mimic_cxr.read(download, reports="none", views="LL")
 
 
@@ -202,6 +203,14 @@ def test_faults_of_the_tables(download: Path, tmp_path: Path) -> None:
         mimic_cxr.read(download, reports="none")
 
 
-def test_a_film_without_metadata_has_an_unknown_view(download: Path) -> None:
+def test_an_image_without_metadata_has_an_unknown_view(download: Path) -> None:
     write_csv(download / "mimic-cxr-2.0.0-metadata.csv.gz", [{"dicom_id": "aaaa-1", "ViewPosition": "PA"}])
     assert mimic_cxr.read(download, reports="none").table["view"].tolist() == ["PA"] + ["unknown"] * 4
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    zipped(folder / "mimic-cxr-reports.zip")
+    fill_images(folder)
+    return []

@@ -1,11 +1,11 @@
-"""NIH ChestX-ray14: the table with its odd header, the two families of lists, films in folders and zip files."""
+"""NIH ChestX-ray14: the table with its odd header, the two families of lists, images in folders and zip files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from downloads import column, load, positives, row, write, write_films, write_zip
+from downloads import column, fill_images, load, positives, row, write, write_images, write_zip
 
 from cxrcl.data.sources import nih
 from cxrcl.errors import DataError
@@ -15,7 +15,7 @@ HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
 )
-FILMS = [
+IMAGES = [
     ("00000001_000.png", "Cardiomegaly|Effusion", "1", "058Y", "M", "PA"),
     ("00000001_001.png", "No Finding", "1", "58", "M", "AP"),
     ("00000002_000.png", "Pleural_Thickening", "2", "414", "F", "PA"),
@@ -25,9 +25,9 @@ FILMS = [
 ]
 
 
-def entries(films: list[tuple[str, ...]] = FILMS, header: str = HEADER) -> str:
+def entries(images: list[tuple[str, ...]] = IMAGES, header: str = HEADER) -> str:
     lines = [
-        f"{n},{found},0,{pid},{age},{sex},{view},2682,2749,0.143,0.143,\n" for n, found, pid, age, sex, view in films
+        f"{n},{found},0,{pid},{age},{sex},{view},2682,2749,0.143,0.143,\n" for n, found, pid, age, sex, view in images
     ]
     return header + "".join(lines)
 
@@ -35,13 +35,13 @@ def entries(films: list[tuple[str, ...]] = FILMS, header: str = HEADER) -> str:
 def build(source: Path) -> Path:
     write(source / "Data_Entry_2017.csv", entries())
     # The lists are in another order than the table.
-    names = [film[0] for film in FILMS]
+    names = [image[0] for image in IMAGES]
     write(source / "train_val_list.txt", "\n".join(reversed(names[:4])) + "\n")
     write(source / "test_list.txt", names[4] + "\n")
     write(source / "benchx" / "train.txt", f"{names[2]} 0 1\n{names[5]} 0 0\n")
     write(source / "benchx" / "val.txt", f"{names[3]}\n")
     write(source / "benchx" / "test.txt", f"images/{names[0]}\nimages/{names[1]}\n")
-    write_films(source / "images_001" / "images", [names[0], names[1], names[4]])
+    write_images(source / "images_001" / "images", [names[0], names[1], names[4]])
     write_zip(source / "images_002.zip", [f"images/{name}" for name in (names[2], names[3], names[5])])
     return source
 
@@ -51,7 +51,7 @@ def download(tmp_path: Path) -> Path:
     return build(tmp_path / "nih")
 
 
-def test_a_film(download: Path) -> None:
+def test_an_image(download: Path) -> None:
     prepared = nih.read(download, valid_fraction=0)
     first = row(prepared, "00000001_000.png")
     assert first["image"] == "images_001/images/00000001_000.png"
@@ -63,7 +63,7 @@ def test_a_film(download: Path) -> None:
     assert positives(prepared, "00000004_000.png") == ["No Finding"]
 
 
-def test_films_may_stay_in_their_zip_files(download: Path) -> None:
+def test_images_may_stay_in_their_zip_files(download: Path) -> None:
     places = nih.read(download).table["image"]
     assert "images_002.zip!/images/00000002_000.png" in places.tolist()
 
@@ -80,7 +80,7 @@ def test_the_official_split_and_what_is_in_no_list(download: Path, tmp_path: Pat
     assert splits.pop("00000004_000.png") == "test"
     assert sorted(splits.values()).count("valid") >= 1 and "00000005_000.png" not in splits
     assert splits["00000001_000.png"] == splits["00000001_001.png"]
-    assert prepared.dropped == {"films in none of the lists": 1}
+    assert prepared.dropped == {"images in none of the lists": 1}
     assert len(load(prepared, tmp_path / "out")) == 5
     assert set(column(nih.read(download, valid_fraction=0), "split").values()) == {"train", "test"}
     drawn = {tuple(nih.read(download, valid_fraction=0.34, seed=seed).table["split"]) for seed in range(6)}
@@ -103,23 +103,23 @@ def test_the_split_of_benchx(download: Path, tmp_path: Path) -> None:
         nih.read(download, split="benchx")
 
 
-def test_a_film_in_two_lists(download: Path) -> None:
+def test_an_image_in_two_lists(download: Path) -> None:
     write(download / "benchx" / "val.txt", "00000002_000.png\n")
-    with pytest.raises(DataError, match=r"1 films stand in two of train\.txt, val\.txt, test\.txt"):
+    with pytest.raises(DataError, match=r"1 images stand in two of train\.txt, val\.txt, test\.txt"):
         nih.read(download, split="benchx", lists="benchx")
 
 
-def test_a_part_of_the_films(download: Path) -> None:
+def test_a_part_of_the_images(download: Path) -> None:
     (download / "images_002.zip").unlink()
     whole = column(nih.read(download, split="benchx", lists="benchx"), "split")
     assert set(whole) == {"00000001_000.png", "00000001_001.png"}
     prepared = nih.read(download)
-    assert prepared.dropped == {"films in none of the lists": 1, "no film of that name in the download": 2}
+    assert prepared.dropped == {"images in none of the lists": 1, "no image of that name in the download": 2}
 
 
 def test_a_resized_copy_is_chosen_by_its_folder(download: Path) -> None:
-    write_films(download / "small", [film[0].replace(".png", ".jpg") for film in FILMS])
-    with pytest.raises(DataError, match="two films of the same name"):
+    write_images(download / "small", [image[0].replace(".png", ".jpg") for image in IMAGES])
+    with pytest.raises(DataError, match="two images of the same name"):
         nih.read(download)
     prepared = nih.read(download, images="small")
     assert prepared.images == download / "small" and prepared.table["image"].iloc[0] == "00000001_000.jpg"
@@ -127,9 +127,9 @@ def test_a_resized_copy_is_chosen_by_its_folder(download: Path) -> None:
 
 def test_later_releases_of_the_table(download: Path) -> None:
     header = HEADER.replace("Patient Gender", "Patient Sex")
-    write(download / "Data_Entry_2017_v2020.csv", entries(FILMS[:3] + FILMS[:1], header))
+    write(download / "Data_Entry_2017_v2020.csv", entries(IMAGES[:3] + IMAGES[:1], header))
     prepared = nih.read(download)
-    assert prepared.dropped["films that stand twice in the table"] == 1
+    assert prepared.dropped["images that stand twice in the table"] == 1
     assert sorted(column(prepared, "sex").values()) == ["F", "M", "M"]
     assert any("Data_Entry_2017_v2020.csv" in note for note in prepared.notes)
 
@@ -151,3 +151,15 @@ def test_faults_of_the_table(download: Path, text: str, said: str) -> None:
     write(download / "Data_Entry_2017.csv", text)
     with pytest.raises(DataError, match=said):
         nih.read(download)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    more = [(f"000000{k}_000.png", ("No Finding", "Edema|Mass")[k % 2], str(k), "60", "F", "PA") for k in range(10, 18)]
+    write(folder / "Data_Entry_2017.csv", entries(IMAGES + more))
+    for k, name in enumerate(["train_val_list.txt", "test_list.txt"]):
+        write(folder / name, (folder / name).read_text() + "\n".join(row[0] for row in more[4 * k :][:4]) + "\n")
+    write_images(folder / "images_003" / "images", [row[0] for row in more])
+    fill_images(folder)
+    return ["--valid-fraction=0.34"]

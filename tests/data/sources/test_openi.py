@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from downloads import column, load, positives, row, write, write_films
+from downloads import column, fill_images, load, positives, row, write, write_images
 
 from cxrcl.data.sources import openi
 from cxrcl.data.sources.openi_xml import ReportError, parse_report
 from cxrcl.errors import DataError
 
 
-def xml(uid: int, films: list[str], tags: list[str], **sections: str) -> str:
+def xml(uid: int, images: list[str], tags: list[str], **sections: str) -> str:
     texts = "".join(f'<AbstractText Label="{name}">{text}</AbstractText>' for name, text in sections.items())
     return (
         f'<?xml version="1.0" encoding="utf-8"?><eCitation><meta type="rr"/><uId id="CXR{uid}"/>'
         f"<MedlineCitation><Article><Abstract>{texts}</Abstract></Article></MedlineCitation>"
         f"<MeSH>{''.join(f'<major>{tag}</major>' for tag in tags)}<automatic>Pneumonia</automatic></MeSH>"
-        + "".join(f'<parentImage id="{film}"><caption>PA and lateral</caption></parentImage>' for film in films)
+        + "".join(f'<parentImage id="{image}"><caption>PA and lateral</caption></parentImage>' for image in images)
         + "</eCitation>"
     )
 
@@ -39,12 +39,12 @@ REPORTS = {
         IMPRESSION="Zebra.",
     ),
     "3.xml": xml(3, ["CXR3_IM-1384-1001"], ["No Indexing"], IMPRESSION="Apple."),
-    "4.xml": xml(4, [], ["normal"], FINDINGS="No film."),
+    "4.xml": xml(4, [], ["normal"], FINDINGS="No image."),
     "5.xml": "<eCitation><uId id='CXR5'/><parentImage id='CXR5_IM-1'>",
     "6.xml": '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><eCitation>&b;</eCitation>',
     "7.xml": xml(7, ["CXR7_IM-0001-1001"], ["Pneumonia/lung"]),
 }
-FILMS = ["CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001", "CXR2_IM-0652-1001", "CXR3_IM-1384-1001"]
+IMAGES = ["CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001", "CXR2_IM-0652-1001", "CXR3_IM-1384-1001"]
 PROJECTIONS = (
     "uid,filename,projection\n1,1_IM-0001-4001.dcm.png,Frontal\n1,1_IM-0001-3001.dcm.png,Lateral\n"
     "2,2_IM-0652-1001.dcm.png,Frontal\n9,9_IM-1384-1001.dcm.png,Frontal\n"
@@ -53,14 +53,14 @@ KAGGLE = (
     "uid,MeSH,Problems,image,indication,comparison,findings,impression\n"
     '1,normal,normal,"Chest, 2 views",XXXX,None.,"Clear lungs,\nno effusion.",Normal chest.\n'
     "2,Cardiomegaly/borderline;Opacity/lung/base/left,Cardiomegaly,x,,,,Zebra.\n"
-    "4,normal,normal,x,,,No film.,\n"
+    "4,normal,normal,x,,,No image.,\n"
 )
 
 
 def build(source: Path) -> Path:
     for name, text in REPORTS.items():
         write(source / "NLMCXR_reports" / "ecgen-radiology" / name, text)
-    write_films(source / "NLMCXR_png", [f"{name}.png" for name in FILMS])
+    write_images(source / "NLMCXR_png", [f"{name}.png" for name in IMAGES])
     return source
 
 
@@ -74,12 +74,12 @@ def kaggle(tmp_path: Path) -> Path:
     source = tmp_path / "kaggle"
     write(source / "indiana_reports.csv", KAGGLE)
     write(source / "indiana_projections.csv", PROJECTIONS)
-    write_films(source / "images" / "images_normalized", ["1_IM-0001-4001.dcm.png", "1_IM-0001-3001.dcm.png"])
-    write_films(source / "images" / "images_normalized", ["2_IM-0652-1001.dcm.png", "9_IM-1384-1001.dcm.png"])
+    write_images(source / "images" / "images_normalized", ["1_IM-0001-4001.dcm.png", "1_IM-0001-3001.dcm.png"])
+    write_images(source / "images" / "images_normalized", ["2_IM-0652-1001.dcm.png", "9_IM-1384-1001.dcm.png"])
     return source
 
 
-def test_a_report_and_its_films(download: Path, tmp_path: Path) -> None:
+def test_a_report_and_its_images(download: Path, tmp_path: Path) -> None:
     prepared = openi.read(download)
     first = row(prepared, "CXR1_1_IM-0001-3001.png")
     assert first["image"] == "NLMCXR_png/CXR1_1_IM-0001-3001.png"
@@ -99,8 +99,8 @@ def test_a_missing_section_is_blank_and_the_sections_stay_apart(download: Path) 
 def test_what_is_left_out(download: Path) -> None:
     assert openi.read(download).dropped == {
         "report files that are no XML": 2,
-        "reports without films": 1,
-        "no film of that name in the download": 1,
+        "reports without images": 1,
+        "no image of that name in the download": 1,
     }
 
 
@@ -159,7 +159,7 @@ def test_kaggles_tables(kaggle: Path, tmp_path: Path) -> None:
     )
     assert positives(prepared, "1_IM-0001-3001.dcm.png") == ["No Finding"]
     assert positives(prepared, "2_IM-0652-1001.dcm.png", "-1") == ["Cardiomegaly"]
-    assert prepared.dropped == {"films without a report": 1, "reports without films": 1}
+    assert prepared.dropped == {"images without a report": 1, "reports without images": 1}
     load(prepared, tmp_path / "out")
 
 
@@ -179,7 +179,7 @@ def test_splits_are_drawn_by_report(download: Path, tmp_path: Path) -> None:
     folder = download / "NLMCXR_reports" / "ecgen-radiology"
     for uid in range(10, 30):
         write(folder / f"{uid}.xml", xml(uid, [f"CXR{uid}_IM-1", f"CXR{uid}_IM-2"], ["normal"]))
-        write_films(download / "NLMCXR_png", [f"CXR{uid}_IM-1.png", f"CXR{uid}_IM-2.png"])
+        write_images(download / "NLMCXR_png", [f"CXR{uid}_IM-1.png", f"CXR{uid}_IM-2.png"])
     prepared = openi.read(download, valid_fraction=0.25, test_fraction=0.5)
     reports = prepared.table.groupby("patient")["split"].agg(["first", "nunique"])
     assert reports["nunique"].max() == 1
@@ -189,11 +189,11 @@ def test_splits_are_drawn_by_report(download: Path, tmp_path: Path) -> None:
     assert set(openi.read(download, test_fraction=1).table["split"]) == {"test"}
 
 
-def test_a_film_of_two_reports(download: Path) -> None:
+def test_an_image_of_two_reports(download: Path) -> None:
     folder = download / "NLMCXR_reports" / "ecgen-radiology"
     write(folder / "8.xml", xml(8, ["CXR2_IM-0652-1001"], ["normal"]))
     prepared = openi.read(download)
-    assert prepared.dropped["films that stand in two reports"] == 1
+    assert prepared.dropped["images that stand in two reports"] == 1
     assert row(prepared, "CXR2_IM-0652-1001.png")["patient"] == "CXR2"
 
 
@@ -214,3 +214,15 @@ def test_entities_are_refused_before_they_unfold(encoding: str) -> None:
     outside = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]><eCitation><major>&a;</major></eCitation>'
     with pytest.raises(ReportError, match="declares entities"):
         parse_report(outside.encode(encoding))
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    for k in range(10, 20):
+        names, tags = [f"CXR{k}_IM-1", f"CXR{k}_IM-2"], [("normal", "Cardiomegaly")[k % 2]]
+        report = xml(k, names, tags, FINDINGS=f"This is report number {k}.")
+        write(folder / "NLMCXR_reports" / "ecgen-radiology" / f"{k}.xml", report)
+        write_images(folder / "NLMCXR_png", [f"{name}.png" for name in names])
+    fill_images(folder)
+    return ["--test-fraction=0.4"]

@@ -1,4 +1,4 @@
-"""PadChest: lists in cells, Spanish reports, ages from two columns, films in folders and zip files."""
+"""PadChest: lists in cells, Spanish reports, ages from two columns, images in folders and zip files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import io
 from pathlib import Path
 
 import pytest
-from downloads import column, load, positives, row, write_films, write_zip
+from downloads import column, fill_images, load, positives, row, write_images, write_zip
 
 from cxrcl.data.sources import padchest
 from cxrcl.errors import DataError
 
 NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
-BAD = padchest.BAD_FILMS[0]
+BAD = padchest.BAD_IMAGES[0]
 
 
-def film(name: str, patient: str, labels: str, **changes: str) -> dict[str, str]:
+def image(name: str, patient: str, labels: str, **changes: str) -> dict[str, str]:
     return {
         **{"": "7", "ImageID": name, "ImageDir": "0", "StudyDate_DICOM": "20140915", "StudyID": f"s{patient}"},
         **{"PatientID": patient, "PatientBirth": "1930.0", "PatientSex_DICOM": "M", "Projection": "PA"},
@@ -26,24 +26,24 @@ def film(name: str, patient: str, labels: str, **changes: str) -> dict[str, str]
 
 
 ROWS = [
-    film(
+    image(
         "a.png", "p1", "['pleural effusion', ' cardiomegaly', 'scoliosis']", Report="derram pleural ,\n cardiomegali ."
     ),
-    film("b.png", "p1", "['pleural effusion', ' cardiomegaly', 'scoliosis']", Projection="L"),
-    film("c.png", "p2", "['normal']", MethodLabel="RNN_model", Projection="AP_horizontal", PatientBirth="unknown"),
-    film(
+    image("b.png", "p1", "['pleural effusion', ' cardiomegaly', 'scoliosis']", Projection="L"),
+    image("c.png", "p2", "['normal']", MethodLabel="RNN_model", Projection="AP_horizontal", PatientBirth="unknown"),
+    image(
         "d.png", "p3", "['laminar atelectasis', 'laminar atelectasis', 'scoliosis', 'COPD signs']", PatientBirth="1880"
     ),
-    film("e.png", "p4", "", Projection="", Report="nan"),
-    film("f.png", "p5", "['']", Projection="COSTAL"),
-    film("g.png", "p6", "['unchanged']"),
-    film("h.png", "p7", "['exclude']"),
-    film("i.png", "p8", "['normal']", Projection="EXCLUDE"),
-    film("a.png", "p1", "['normal']"),
-    film(BAD, "p9", "['normal']"),
-    film("k.png", "", "['normal']"),
-    film("l.png", "p10", "['hydropneumothorax', 'rib fracture', 'atypical pneumonia', 'nsg tube']"),
-    film("m.png", "p11", "['normal']"),
+    image("e.png", "p4", "", Projection="", Report="nan"),
+    image("f.png", "p5", "['']", Projection="COSTAL"),
+    image("g.png", "p6", "['unchanged']"),
+    image("h.png", "p7", "['exclude']"),
+    image("i.png", "p8", "['normal']", Projection="EXCLUDE"),
+    image("a.png", "p1", "['normal']"),
+    image(BAD, "p9", "['normal']"),
+    image("k.png", "", "['normal']"),
+    image("l.png", "p10", "['hydropneumothorax', 'rib fracture', 'atypical pneumonia', 'nsg tube']"),
+    image("m.png", "p11", "['normal']"),
 ]
 
 
@@ -62,7 +62,7 @@ def save(source: Path, rows: list[dict[str, str]], packed: bool = False) -> None
 
 def build(source: Path) -> Path:
     save(source, ROWS)
-    write_films(source / "0", ["a.png", "b.png", "c.png", BAD])
+    write_images(source / "0", ["a.png", "b.png", "c.png", BAD])
     write_zip(source / "1.zip", ["d.png", "e.png", "f.png", "g.png", "h.png", "i.png"])
     write_zip(source / "54.zip", ["54/l.png", "54/k.png"])
     return source
@@ -73,7 +73,7 @@ def download(tmp_path: Path) -> Path:
     return build(tmp_path / "padchest")
 
 
-def test_a_film(download: Path, tmp_path: Path) -> None:
+def test_an_image(download: Path, tmp_path: Path) -> None:
     prepared = padchest.read(download)
     first = row(prepared, "a.png")
     assert (first["image"], first["patient"], first["study"], first["view"]) == ("0/a.png", "p1", "sp1", "PA")
@@ -83,19 +83,19 @@ def test_a_film(download: Path, tmp_path: Path) -> None:
     assert len(load(prepared, tmp_path / "out")) == 8
 
 
-def test_films_may_stay_in_their_zip_files(download: Path) -> None:
+def test_images_may_stay_in_their_zip_files(download: Path) -> None:
     places = set(padchest.read(download).table["image"])
     assert {"1.zip!/d.png", "54.zip!/54/l.png"} <= places
 
 
 def test_what_is_left_out(download: Path) -> None:
     assert padchest.read(download).dropped == {
-        "films without patient or study": 1,
-        "films that stand twice in the table": 1,
-        "films known to be damaged in the archive": 1,
-        "films that are no chest films (Projection EXCLUDE)": 1,
+        "images without patient or study": 1,
+        "images that stand twice in the table": 1,
+        "images known to be damaged in the archive": 1,
+        "images that are no chest images (Projection EXCLUDE)": 1,
         "reports labelled exclude": 1,
-        "no film of that name in the download": 1,
+        "no image of that name in the download": 1,
     }
 
 
@@ -113,7 +113,7 @@ def test_labels(download: Path) -> None:
     assert positives(prepared, "c.png") == ["No Finding"]
     assert positives(prepared, "d.png") == ["Atelectasis", "Scoliosis", "COPD Signs", "Laminar Atelectasis"]
     assert positives(prepared, "l.png")[:4] == ["Pneumonia", "Pneumothorax", "Pleural Effusion", "Fracture"]
-    for name in ("e.png", "f.png", "g.png"):  # no list, an empty one, and one that tells nothing of the film
+    for name in ("e.png", "f.png", "g.png"):  # no list, an empty one, and one that tells nothing of the image
         assert positives(prepared, name, "") == list(prepared.labels)
     assert not {"Unchanged", "unchanged", "exclude", "Normal", "Cardiomegaly "} & set(prepared.labels)
 
@@ -141,15 +141,15 @@ def test_a_packed_table_and_a_resized_copy(download: Path) -> None:
     (download / NAME).unlink()
     save(download, ROWS, packed=True)
     assert padchest.read(download).table.equals(plain)
-    write_films(download / "images-224", ["a.png", "b.png", "m.png"])
+    write_images(download / "images-224", ["a.png", "b.png", "m.png"])
     prepared = padchest.read(download, images="images-224")
     assert sorted(prepared.table["image"]) == ["a.png", "b.png", "m.png"]
 
 
 def test_splits_are_drawn_by_patient(tmp_path: Path) -> None:
-    rows = [film(f"{k}.png", f"p{k % 20}", "['normal']") for k in range(60)]
+    rows = [image(f"{k}.png", f"p{k % 20}", "['normal']") for k in range(60)]
     save(tmp_path, rows)
-    write_films(tmp_path / "0", [row["ImageID"] for row in rows])
+    write_images(tmp_path / "0", [row["ImageID"] for row in rows])
     table = padchest.read(tmp_path, valid_fraction=0.2, test_fraction=0.3).table
     assert table["split"].value_counts().to_dict() == {"train": 30, "test": 18, "valid": 12}
     assert table.groupby("patient")["split"].nunique().max() == 1
@@ -161,7 +161,15 @@ def test_splits_are_drawn_by_patient(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cell", ["['normal'", "normal", "__import__('os').getcwd()", "[1]", "{'normal': 1}"])
 def test_a_cell_that_is_no_list_of_words(tmp_path: Path, cell: str) -> None:
-    save(tmp_path, [film("a.png", "p1", "['normal']"), film("b.png", "p2", cell)])
-    write_films(tmp_path, ["a.png", "b.png"])
+    save(tmp_path, [image("a.png", "p1", "['normal']"), image("b.png", "p2", cell)])
+    write_images(tmp_path, ["a.png", "b.png"])
     with pytest.raises(DataError, match=r"Labels .*: expected a list such as"):
         padchest.read(tmp_path)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    save(folder, [{**row, "Report": f"inform {k} ."} for k, row in enumerate(ROWS)])
+    fill_images(folder, bits=16)
+    return ["--valid-fraction=0.2", "--test-fraction=0.2"]

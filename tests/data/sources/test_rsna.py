@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from downloads import column, load, positives, row, write, write_films
+from downloads import column, fill_images, load, positives, row, write, write_images
 from sklearn.model_selection import train_test_split
 
 from cxrcl.data.sources import rsna
@@ -32,8 +32,8 @@ def build(source: Path) -> Path:
         p: "Lung Opacity" if p in ILL else ("Normal", "No Lung Opacity / Not Normal")[k % 2] for k, p in enumerate(IDS)
     }
     write(source / "stage_2_detailed_class_info.csv", CLASSES + "".join(f"{p},{kinds[p]}\n" * 2 for p in IDS))
-    write_films(source / "stage_2_train_images", [f"{name}.dcm" for name in IDS])
-    write_films(source / "stage_2_test_images", ["unlabelled.dcm"])
+    write_images(source / "stage_2_train_images", [f"{name}.dcm" for name in IDS])
+    write_images(source / "stage_2_test_images", ["unlabelled.dcm"])
     return source
 
 
@@ -73,7 +73,7 @@ def test_the_split_by_rule_is_of_all_patients_whatever_is_downloaded(download: P
     assert list(whole.values()) == rsna.gloria_split(pd.Series(IDS)).tolist()
     (download / "stage_2_train_images" / "p00.dcm").unlink()
     part = rsna.read(download)
-    assert part.dropped == {"no film of that name in the download": 1}
+    assert part.dropped == {"no image of that name in the download": 1}
     assert column(part, "split") == {name: split for name, split in whole.items() if name != "p00.dcm"}
 
 
@@ -84,7 +84,7 @@ def test_the_files_of_gloria(download: Path) -> None:
     prepared = rsna.read(download, lists="gloria")
     splits = column(prepared, "split")
     assert (splits["p09.dcm"], splits["p10.dcm"], splits["p14.dcm"]) == ("train", "valid", "test")
-    assert prepared.dropped == {"films in none of the lists": 1}
+    assert prepared.dropped == {"images in none of the lists": 1}
     write(download / "gloria" / "val.csv", "patientId\np00\n")
     with pytest.raises(DataError, match=r"1 patients stand in two of test\.csv, val\.csv, train\.csv"):
         rsna.read(download, lists="gloria")
@@ -99,8 +99,8 @@ def test_a_split_of_ones_own(download: Path) -> None:
     assert not np.array_equal(prepared.table["split"], other.table["split"])
 
 
-def test_png_films_in_a_folder_of_their_own(download: Path) -> None:
-    write_films(download / "png", [f"{name}.png" for name in IDS])
+def test_png_images_in_a_folder_of_their_own(download: Path) -> None:
+    write_images(download / "png", [f"{name}.png" for name in IDS])
     assert rsna.read(download, images="png").table["image"].iloc[0] == "p00.png"
 
 
@@ -118,3 +118,10 @@ def test_faults_of_the_tables(download: Path, name: str, text: str, said: str) -
     write(download / name, text)
     with pytest.raises(DataError, match=said):
         rsna.read(download)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    fill_images(folder)
+    return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from downloads import column, load, row, write, write_films
+from downloads import column, fill_images, load, row, write, write_images
 
 from cxrcl.data.sources import siim
 from cxrcl.errors import DataError
@@ -20,8 +20,8 @@ RLE = (
 
 def build(source: Path) -> Path:
     write(source / "train-rle.csv", HEADER + RLE)
-    write_films(source / "dicom-images-train", [f"1.9.{k}/1.8.{k}/{name}.dcm" for k, name in enumerate(NAMES)])
-    write_films(source / "dicom-images-test", ["1.9.99/1.8.99/1.2.99.dcm"])
+    write_images(source / "dicom-images-train", [f"1.9.{k}/1.8.{k}/{name}.dcm" for k, name in enumerate(NAMES)])
+    write_images(source / "dicom-images-test", ["1.9.99/1.8.99/1.2.99.dcm"])
     return source
 
 
@@ -59,19 +59,19 @@ def test_an_image_in_several_files_of_gloria_is_left_in_test(download: Path, tmp
     prepared = siim.read(download, split="gloria", lists="lists")
     splits = column(prepared, "split")
     assert [splits[f"1.2.{k}.dcm"] for k in (0, 5, 6, 7, 8)] == ["test", "train", "valid", "test", "valid"]
-    assert prepared.dropped == {"films in none of the lists": 1}
+    assert prepared.dropped == {"images in none of the lists": 1}
     assert any("2 images stand in several" in note for note in prepared.notes)
     load(prepared, tmp_path / "out")
     with pytest.raises(DataError, match=r"no test\.csv: name the folder of GLoRIA's files with --lists"):
         siim.read(download, split="gloria")
 
 
-def test_the_table_of_stage_2_and_masks_beside_the_films(download: Path) -> None:
+def test_the_table_of_stage_2_and_masks_beside_the_images(download: Path) -> None:
     (download / "train-rle.csv").unlink()
     write(download / "stage_2_train.csv", "ImageId,EncodedPixels\n1.2.0,1 2\n1.2.0,-1\n1.2.1,-1\n")
-    write_films(download / "png_images", ["1.2.0.png", "1.2.1.png"])
-    write_films(download / "png_masks", ["1.2.0.png", "1.2.1.png"])
-    with pytest.raises(DataError, match="two films of the same name"):
+    write_images(download / "png_images", ["1.2.0.png", "1.2.1.png"])
+    write_images(download / "png_masks", ["1.2.0.png", "1.2.1.png"])
+    with pytest.raises(DataError, match="two images of the same name"):
         siim.read(download)
     prepared = siim.read(download, images="png_images")
     assert column(prepared, "Pneumothorax") == {"1.2.0.png": "1", "1.2.1.png": "0"}
@@ -85,3 +85,10 @@ def test_missing_parts(download: Path) -> None:
     (download / "train-rle.csv").unlink()
     with pytest.raises(DataError, match=r"no train-rle\.csv"):
         siim.read(download)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    fill_images(folder)
+    return []

@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
+from downloads import fill_images, write_images
 
 from cxrcl.data import manifest
 from cxrcl.data.sources.base import Prepared
@@ -31,14 +32,14 @@ def load(prepared: Prepared, folder: Path) -> manifest.Manifest:
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     """ConVIRT's two columns, quoted commas and all."""
-    return put(tmp_path / "set", "image,text\n" + "".join(f'films/{k}.png,"{text}"\n' for k, text in enumerate(TEXTS)))
+    return put(tmp_path / "set", "image,text\n" + "".join(f'images/{k}.png,"{text}"\n' for k, text in enumerate(TEXTS)))
 
 
 def test_two_columns_become_a_manifest_that_loads(pairs: Path, tmp_path: Path) -> None:
     prepared = read(pairs)
     data = load(prepared, tmp_path / "out")
     assert prepared.images == pairs and data.rows["text"].tolist() == TEXTS and data.labels == ()
-    images = [f"films/{k}.png" for k in range(4)]
+    images = [f"images/{k}.png" for k in range(4)]
     assert data.rows["image"].tolist() == [f"images/{name}" for name in images]
     assert data.rows["patient"].tolist() == data.rows["study"].tolist() == images
     assert set(data.rows["view"]) == {"unknown"}
@@ -46,7 +47,7 @@ def test_two_columns_become_a_manifest_that_loads(pairs: Path, tmp_path: Path) -
 
 
 def test_the_first_pair_of_a_table_without_header_is_not_eaten(tmp_path: Path) -> None:
-    source = put(tmp_path / "set", "films/0.png,First.\nfilms/1.JPG,Second.\n")
+    source = put(tmp_path / "set", "images/0.png,First.\nimages/1.JPG,Second.\n")
     assert read(source).table["text"].tolist() == ["First.", "Second."]
     assert read(source, header="yes").table["text"].tolist() == ["Second."]
     put(source, "text,image\nFirst.,0.png\n")
@@ -56,7 +57,7 @@ def test_the_first_pair_of_a_table_without_header_is_not_eaten(tmp_path: Path) -
 
 
 def test_a_header_is_looked_for_in_the_image_column_and_behind_a_mark(tmp_path: Path) -> None:
-    source = put(tmp_path / "set", "\ufefffilms/0.png;First.\nfilms/1.png;Second.\n")
+    source = put(tmp_path / "set", "\ufeffimages/0.png;First.\nimages/1.png;Second.\n")
     assert read(source, separator=";").table["text"].tolist() == ["First.", "Second."]
     (source / "pairs.csv").unlink()
     (source / "pairs.tsv.gz").write_bytes(gzip.compress(b"First.\t0.png\nSecond.\t1.png\n"))
@@ -91,8 +92,8 @@ def test_one_cell_that_is_no_file_name_makes_them_texts(tmp_path: Path) -> None:
 
 
 def build(folder: Path) -> Path:
-    """Every column there can be, ids with zeros in front, a film twice."""
-    lines = ["id,film,report,person,exam,pos,fold,Edema,COVID,age"]
+    """Every column there can be, ids with zeros in front, an image twice."""
+    lines = ["id,file,report,person,exam,pos,fold,Edema,COVID,age"]
     for k in range(20):
         split = ("training", "val", "test")[max(0, k - 17)]
         lines.append(f"{k},{k}.png,Text {k}.,00{k // 2 if k < 18 else k},e{k},{'PA' if k else ''},{split},{k % 2}.0,,3")
@@ -105,13 +106,13 @@ def full(tmp_path: Path) -> Path:
 
 
 def test_every_column_has_its_option(full: Path, tmp_path: Path) -> None:
-    (full / "films").mkdir()
+    (full / "images").mkdir()
     prepared = read(
-        full, image="film", text="report", patient="person", study="4", view="pos", split="fold", labels="Edema,8",
-        images="films",
+        full, image="file", text="report", patient="person", study="4", view="pos", split="fold", labels="Edema,8",
+        images="images",
     )  # fmt: skip
     data = load(prepared, tmp_path / "out")
-    assert prepared.dropped == {"the same row again": 1} and len(data) == 20 and prepared.images == full / "films"
+    assert prepared.dropped == {"the same row again": 1} and len(data) == 20 and prepared.images == full / "images"
     assert data.rows["patient"].tolist()[:3] == ["000", "000", "001"] and data.rows["study"][4] == "e4"
     assert data.rows["view"].tolist()[:2] == ["unknown", "PA"]
     assert data.rows["split"].tolist() == ["train"] * 18 + ["valid", "test"]
@@ -136,8 +137,8 @@ def test_drawn_splits_can_be_balanced(full: Path) -> None:
 
 def test_paths_of_other_systems(tmp_path: Path) -> None:
     source = tmp_path / "set"
-    put(source, f"image,text\nfilms\\0.png,A.\n./films/1.png,B.\n{source}/films/2.png,C.\n")
-    assert read(source).table["image"].tolist() == ["films/0.png", "films/1.png", "films/2.png"]
+    put(source, f"image,text\nimages\\0.png,A.\n./images/1.png,B.\n{source}/images/2.png,C.\n")
+    assert read(source).table["image"].tolist() == ["images/0.png", "images/1.png", "images/2.png"]
 
 
 @pytest.mark.parametrize(
@@ -162,3 +163,12 @@ def test_faults_are_one_line(tmp_path: Path, content: str, options: dict[str, st
 def test_a_table_without_texts(tmp_path: Path) -> None:
     prepared = read(put(tmp_path / "set", "image,Edema\n0.png,1\n1.png,\n"), text="", labels="1")
     assert "text" not in prepared.table and prepared.table["Edema"].tolist() == ["1", ""]
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    write_images(folder, [f"{k}.png" for k in range(20)])
+    fill_images(folder)
+    columns = ("--image=file", "--text=report", "--patient=person", "--study=exam", "--view=pos", "--split=fold")
+    return [*columns, "--labels=Edema,COVID"]

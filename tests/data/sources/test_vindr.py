@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from downloads import column, load, positives, row, write, write_films
+from downloads import column, fill_images, load, positives, row, write, write_images
 
 from cxrcl.data.sources import vindr
 from cxrcl.errors import DataError
@@ -15,7 +15,7 @@ TRAIN = "image_id,rad_id,Cardiomegaly,Pleural effusion,Nodule/Mass,Other disease
 TEST = "image_id,Cardiomegaly,Pleural effusion,Nodule/Mass,Other disease,No finding\n"
 READINGS = [
     "aa,R1,1,1,0,0,0",
-    "bb,R9,0,0,0,0,1",  # the rows of a film do not stand together
+    "bb,R9,0,0,0,0,1",  # the rows of an image do not stand together
     "aa,R2,1,0,0,0,0",
     "aa,R3,1,0,0,0,0",
     "bb,R1,1,0,0,0,0",
@@ -29,8 +29,8 @@ READINGS = [
 def build(source: Path) -> Path:
     write(source / "annotations" / "image_labels_train.csv", TRAIN + "\n".join(READINGS) + "\n")
     write(source / "annotations" / "image_labels_test.csv", TEST + "dd,0,1,0,1,0\nee,0,0,0,0,1\n")
-    write_films(source / "train", ["aa.dicom", "bb.dicom", "cc.dicom"])
-    write_films(source / "test", ["dd.dicom", "ee.dicom"])
+    write_images(source / "train", ["aa.dicom", "bb.dicom", "cc.dicom"])
+    write_images(source / "test", ["dd.dicom", "ee.dicom"])
     return source
 
 
@@ -39,7 +39,7 @@ def download(tmp_path: Path) -> Path:
     return build(tmp_path / "vindr-cxr" / "1.0.0")
 
 
-def test_a_film(download: Path, tmp_path: Path) -> None:
+def test_an_image(download: Path, tmp_path: Path) -> None:
     prepared = vindr.read(download, valid_fraction=0)
     assert prepared.labels == ("Cardiomegaly", "Pleural Effusion", "Nodule/Mass", "Other diseases", "No Finding")
     first = row(prepared, "aa.dicom")
@@ -59,7 +59,7 @@ def test_a_film(download: Path, tmp_path: Path) -> None:
 )
 def test_votes(download: Path, vote: Literal["any", "majority", "all"], aa: Any, bb: Any, cc: Any) -> None:
     prepared = vindr.read(download, vote=vote)
-    assert [positives(prepared, f"{film}.dicom") for film in ("aa", "bb", "cc")] == [aa, bb, cc]
+    assert [positives(prepared, f"{image}.dicom") for image in ("aa", "bb", "cc")] == [aa, bb, cc]
     assert positives(prepared, "dd.dicom") == ["Pleural Effusion", "Other diseases"]
     assert any(f"when {vote} of" in note for note in prepared.notes)
 
@@ -86,11 +86,11 @@ def test_doubled_readings_count_once(download: Path) -> None:
     assert positives(prepared, "aa.dicom") == ["Cardiomegaly"]
 
 
-def test_films_as_png_elsewhere(download: Path) -> None:
-    write_films(download / "png", [f"{name}.png" for name in ("aa", "bb", "dd")])
+def test_images_as_png_elsewhere(download: Path) -> None:
+    write_images(download / "png", [f"{name}.png" for name in ("aa", "bb", "dd")])
     prepared = vindr.read(download, images="png")
     assert sorted(prepared.table["image"]) == ["aa.png", "bb.png", "dd.png"]
-    assert prepared.images == download / "png" and prepared.dropped == {"no film of that name in the download": 2}
+    assert prepared.images == download / "png" and prepared.dropped == {"no image of that name in the download": 2}
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,18 @@ def test_films_as_png_elsewhere(download: Path) -> None:
     [
         ("train", TRAIN + "aa,R1,2,0,0,0,0\n", "Cardiomegaly is '2': expected 0, 1 or blank"),
         ("test", TEST.replace("Cardiomegaly", "Heart") + "dd,0,0,0,0,0\n", "differ in the columns Cardiomegaly, Heart"),
-        ("test", TEST + "aa,0,0,0,0,0\n", "1 films stand in train and in test"),
+        ("test", TEST + "aa,0,0,0,0,0\n", "1 images stand in train and in test"),
     ],
-    ids=["value", "columns", "shared film"],
+    ids=["value", "columns", "shared image"],
 )
 def test_faults_of_the_tables(download: Path, name: str, text: str, said: str) -> None:
     write(download / "annotations" / f"image_labels_{name}.csv", text)
     with pytest.raises(DataError, match=said):
         vindr.read(download)
+
+
+def small_download(folder: Path) -> list[str]:
+    """A download whose images can be read, large enough to train on; the options that `prepare.py` needs for it."""
+    build(folder)
+    fill_images(folder, bits=12)
+    return []

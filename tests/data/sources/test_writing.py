@@ -33,9 +33,9 @@ def table(**columns: list[str]) -> pd.DataFrame:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepared:
     for name in table()["image"]:
-        (tmp_path / "download" / "films" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "download" / "films" / name).touch()
-    return Prepared(table(), ("Edema",), tmp_path / "download" / "films", {"no view": 3, "no text": 0}, ("A note.",))
+        (tmp_path / "download" / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "download" / "images" / name).touch()
+    return Prepared(table(), ("Edema",), tmp_path / "download" / "images", {"no view": 3, "no text": 0}, ("A note.",))
 
 
 def write(prepared: Prepared, out: Path, **settings: Any) -> writing.Written:
@@ -76,7 +76,7 @@ def test_the_card_counts(prepared: Prepared, tmp_path: Path) -> None:
         card["version"] == "cxrcl 1"
         and card["dropped"] == {"no view": 3}
         and card["notes"] == ["A note."]
-        and card["films_checked"] == 4
+        and card["images_checked"] == 4
     )
     content = (tmp_path / "out" / "manifest.csv").read_bytes()
     assert card["manifest_sha256"] == hashlib.sha256(content).hexdigest()
@@ -101,10 +101,10 @@ def test_the_same_data_give_the_same_bytes(prepared: Prepared, tmp_path: Path) -
         ({"study": ["1", "1", " ", ""]}, "blank study in 2 rows, first: 'b/2.png'"),
         ({"patient": ["7", "8", "8", "7"]}, "2 patients are in more than one split, first: '7' in test and train"),
         ({"split": ["train", "train", "val", "test"]}, "split is 'val' in 1 rows: expected train, valid, test"),
-        ({"image": ["a/0.png", "a/0.png", "b/2.png", "b/3.png"]}, "1 rows name a film that another row has"),
-        ({"image": ["a/0.png", "/a/1.png", "b/2.png", "../3.png"]}, "2 films lie outside"),
+        ({"image": ["a/0.png", "a/0.png", "b/2.png", "b/3.png"]}, "1 rows name an image that another row has"),
+        ({"image": ["a/0.png", "/a/1.png", "b/2.png", "../3.png"]}, "2 images lie outside"),
         ({"Edema": ["1", "0", "2.0", ""]}, "Edema is '2.0' in 1 rows: expected 1, 0, -1, blank"),
-        ({"image": ["a/0.png", "a/1.png", "b/9.png", "c/3.png"]}, "2 of 4 films that were looked for are missing"),
+        ({"image": ["a/0.png", "a/1.png", "b/9.png", "c/3.png"]}, "2 of 4 images that were looked for are missing"),
     ],
     ids=["blank", "nan", "study", "leak", "split", "twice", "outside", "label", "missing"],
 )
@@ -117,7 +117,7 @@ def test_unfit_data_are_refused_and_nothing_is_written(
 
 
 def test_empty_data_are_refused_with_what_was_dropped(prepared: Prepared, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no film is left \(dropped 3: no view\)"):
+    with pytest.raises(DataError, match=r"no image is left \(dropped 3: no view\)"):
         write(replace(prepared, table=table().iloc[:0]), tmp_path / "out")
 
 
@@ -131,17 +131,17 @@ def test_a_reader_cannot_smuggle_in_a_column(prepared: Prepared, tmp_path: Path)
         write(replace(prepared, table=table(Fracture=["1"] * 4)), tmp_path / "out")
 
 
-def test_missing_films_can_be_left_out(prepared: Prepared, tmp_path: Path) -> None:
+def test_missing_images_can_be_left_out(prepared: Prepared, tmp_path: Path) -> None:
     (prepared.images / "a" / "1.png").unlink()
     with pytest.raises(DataError, match=r"first: a/1.png: .*--drop-missing"):
         write(prepared, tmp_path / "out")
     written = write(prepared, tmp_path / "out", num_checked=0)
-    assert len(written.table) == 4 and written.card["films_checked"] == 0
+    assert len(written.table) == 4 and written.card["images_checked"] == 0
     written = write(prepared, tmp_path / "out", num_checked=1, drop_missing=True)
-    assert written.card["dropped"] == {"no view": 3, "film file missing": 1} and len(written.table) == 3
+    assert written.card["dropped"] == {"no view": 3, "image file missing": 1} and len(written.table) == 3
     for name in ("a/0.png", "b/2.png", "b/3.png"):
         (prepared.images / name).unlink()
-    with pytest.raises(DataError, match="no film of the table is there"):
+    with pytest.raises(DataError, match="no image of the table is there"):
         write(prepared, tmp_path / "none", drop_missing=True)
 
 
@@ -158,10 +158,10 @@ def test_the_link_is_replaced_but_no_folder_of_yours(prepared: Prepared, tmp_pat
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["images"]
 
 
-def test_films_that_lie_in_the_folder_already_need_no_link(prepared: Prepared, tmp_path: Path) -> None:
-    films = prepared.images.rename(prepared.images.parent / "images")
-    write(replace(prepared, images=films), films.parent)
-    assert not films.is_symlink() and len(manifest.load(films.parent)) == 4
+def test_images_that_lie_in_the_folder_already_need_no_link(prepared: Prepared, tmp_path: Path) -> None:
+    images = prepared.images.rename(prepared.images.parent / "images")
+    write(replace(prepared, images=images), images.parent)
+    assert not images.is_symlink() and len(manifest.load(images.parent)) == 4
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["new folder", "folder with a manifest"])
@@ -206,7 +206,7 @@ def test_folders_are_checked_before_anything_is_read(tmp_path: Path) -> None:
         writing.check_folders(source, out / "manifest.csv")
 
 
-def test_studies_whose_films_differ_are_known() -> None:
+def test_studies_whose_images_differ_are_known() -> None:
     labels = {"Edema": ["1", "1", "", ""]}
     assert writing.has_mixed_studies(table(findings=["a", "a", "b", "c"]))  # labels of the first study differ
     assert writing.has_mixed_studies(table(**labels))  # texts do

@@ -1,0 +1,185 @@
+"""All models of an evaluation in one report: controls, ensembles, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from cxrcl.config import sections
+from cxrcl.data.manifest import Manifest
+from cxrcl.errors import ConfigError
+from cxrcl.evaluation.metrics import labels_of_mean
+from cxrcl.evaluation.report.content import Checkpoint, Page
+from cxrcl.evaluation.report.facts import DataFacts
+from cxrcl.evaluation.scores import subgroups
+from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.models import score_models
+from cxrcl.evaluation.scores.score_report import ScoreReport, Scores
+from cxrcl.evaluation.scores.scoring import Predicted, ranked_only
+from cxrcl.evaluation.scores.thresholds import ThresholdRule, parse_rule, predicted_from_scores
+
+UNTRAINED, ENSEMBLE, SHUFFLED, VIEW = "random weights", "ensemble", "shuffled images", "view position only"
+VIEW_ONLY = "view_only"  # the evaluator whose scores stand as `VIEW` beside those of the others
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """The results of one model.
+
+    Attributes:
+        part: metrics, scores and pictures, for a report.
+        held_out: scores of the split that thresholds are fitted on, by evaluator.
+        facts: on the images and on how they were scored, the same for all models where they are scored alike.
+        scored: rows of the manifest.
+    """
+
+    part: Checkpoint
+    held_out: Mapping[str, Scores]
+    facts: DataFacts
+    scored: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.part.name
+
+
+def threshold_rule(cfg: sections.Evaluate) -> ThresholdRule:
+    """The rule of the setting `threshold`."""
+    try:
+        return parse_rule(str(cfg.threshold))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, command: str, settings: str) -> Page:
+    """Everything about all models, for `cxrcl.evaluation.report.output`."""
+    first = models[0]
+    different = [each.name for each in models if each.facts != first.facts]
+    notes = [f"{name} was scored on other images, labels or by other rules than {first.name}" for name in different]
+    notes += [
+        f"{each.name}: {each.part.facts.trained_on}"
+        for each in models
+        if each.part.facts is not None and each.part.facts.trained_on and each.part.facts.trained_on.contaminated
+    ]
+    shown = [*models, ensemble_of(models)] if cfg.ensemble else list(models)
+    scores = score_reports(shown, cfg)
+    return Page(
+        title="Evaluation",
+        data=first.facts,
+        notes=notes,
+        checkpoints=[each.part for each in shown],
+        scores=scores,
+        controls=[UNTRAINED, SHUFFLED, VIEW, *([VIEW_ONLY] if set(scores) - {VIEW_ONLY} else [])],
+        config=settings,
+        command=command,
+    )
+
+
+def score_reports(models: Sequence[ScoredModel], cfg: sections.Evaluate) -> dict[str, ScoreReport]:
+    """The scores of every model, by evaluator: with intervals, thresholds, subgroups, and each against the first."""
+    evaluators = dict.fromkeys(name for model in models for name in model.part.scores)
+    return {name: _report([model for model in models if name in model.part.scores], name, cfg) for name in evaluators}
+
+
+def _report(models: Sequence[ScoredModel], evaluator: str, cfg: sections.Evaluate) -> ScoreReport:
+    """One evaluator's scores of the models that have them."""
+    first = models[0]
+    scores, rows = first.part.scores[evaluator], first.scored.rows
+    alike = [model for model in models if _alike(model.part, first.part, evaluator)]
+    others = ", ".join(model.name for model in models if model not in alike)
+    notes = [f"scored on other images or labels, and not in this table: {others}"] if others else []
+    groups, notes_on_groups = _groups(rows, cfg.groups)
+    return score_models(
+        [*(_predicted(model, evaluator, cfg) for model in alike), *_controls(first.part, evaluator)],
+        scores.labels,
+        Patients(rows["patient"].tolist(), cfg.resamples),
+        labels_of_mean(scores.names, scores.mean_over),
+        groups,
+        {"evaluator": evaluator, "rule": first.facts.rules[evaluator]},
+        [*notes, *notes_on_groups],
+        controls=(UNTRAINED, SHUFFLED, VIEW),
+    )
+
+
+def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Column -> the group of each image, and notes on columns without groups: everything is scored by now."""
+    absent = [column for column in columns if column not in rows]
+    groups, notes = {}, [f"groups: the data have no column {', '.join(absent)}"] if absent else []
+    for column in columns:
+        if column in rows:
+            try:
+                groups[column] = subgroups.groups_of(column, rows[column].tolist())
+            except ValueError as error:
+                notes.append(f"groups: {error}")
+    return groups, notes
+
+
+def _alike(one: Checkpoint, other: Checkpoint, evaluator: str) -> bool:
+    a, b = one.scores[evaluator], other.scores[evaluator]
+    return one.images == other.images and a.names == b.names and np.array_equal(a.labels, b.labels, equal_nan=True)
+
+
+def _controls(part: Checkpoint, evaluator: str) -> list[Predicted]:
+    """What a model has to beat: its scores of other images, and what the view position tells."""
+    scores = part.scores[evaluator]
+    if evaluator == VIEW_ONLY:
+        return []
+    mixed = np.random.default_rng(0).permutation(len(scores.labels))
+    controls = [ranked_only(SHUFFLED, scores.names, scores.scores[mixed])]
+    view = part.scores.get(VIEW_ONLY)
+    if view is not None and set(scores.names) <= set(view.names):
+        columns = [view.names.index(name) for name in scores.names]
+        controls.append(ranked_only(VIEW, scores.names, view.scores[:, columns]))
+    return controls
+
+
+def _predicted(model: ScoredModel, evaluator: str, cfg: sections.Evaluate) -> Predicted:
+    """Scores with thresholds and calibration, which are fitted on held-out images only."""
+    scores, held_out = model.part.scores[evaluator], model.held_out.get(evaluator)
+    rule = None if cfg.threshold is None else threshold_rule(cfg)
+    if rule is not None and rule.is_fitted and held_out is None:
+        rule = None  # an evaluator that learns from other splits scores those that it is asked to only
+    validation = None if held_out is None else (_best(held_out), held_out.labels)
+    calibrate = cfg.calibrate is not None and scores.probabilities is not None and validation is not None
+    predicted = predicted_from_scores(
+        model.name, scores.names, _best(scores), validation, rule, calibrate, cfg.fit_on or "valid"
+    )
+    # Ranked by the scores: probabilities near 1 are rounded to ties that the scores do not have.
+    return replace(predicted, order=scores.scores)
+
+
+def _best(scores: Scores) -> np.ndarray:
+    return scores.scores if scores.probabilities is None else scores.probabilities
+
+
+def ensemble_of(models: Sequence[ScoredModel]) -> ScoredModel:
+    """One more model, the mean probability of all checkpoints (CheXzero, Tiu et al. 2022).
+
+    Raises:
+        ConfigError: they were scored on other images or labels.
+    """
+    trained = [model for model in models if model.name != UNTRAINED]
+    first = trained[0].part
+    names = [
+        name
+        for name in first.scores
+        if all(name in model.part.scores and model.part.scores[name].probabilities is not None for model in trained)
+    ]
+    if not all(_alike(model.part, first, name) for model in trained for name in names):
+        raise ConfigError("ensemble=true: the checkpoints were scored on other images or labels")
+    scores = {name: _mean([model.part.scores[name] for model in trained]) for name in names}
+    held_out = {
+        name: _mean([model.held_out[name] for model in trained])
+        for name in names
+        if all(name in model.held_out for model in trained)
+    }
+    return replace(trained[0], part=Checkpoint(name=ENSEMBLE, scores=scores, images=first.images), held_out=held_out)
+
+
+def _mean(parts: Sequence[Scores]) -> Scores:
+    """The mean probability, as scores of the first of the models."""
+    probabilities = np.mean([part.probabilities for part in parts if part.probabilities is not None], axis=0)
+    return replace(parts[0], scores=probabilities, probabilities=probabilities)

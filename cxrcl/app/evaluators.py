@@ -1,0 +1,89 @@
+"""Evaluators of a run: those that suit its model and data, and the one whose figure chooses the best checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cxrcl.config import sections
+from cxrcl.config.nodes import bind, locate, nearest
+from cxrcl.data.splits import Splits
+from cxrcl.data.text import prompts as prompt_files
+from cxrcl.distributed import Runtime
+from cxrcl.errors import ConfigError
+from cxrcl.evaluation.evaluator import Evaluator, Evaluators
+from cxrcl.evaluation.loss import Loss
+from cxrcl.objectives.base import Objective
+from cxrcl.training.trainer import Plan
+
+Packages = Sequence[str]
+GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
+
+
+def build_evaluators(
+    nodes: Mapping[str, Any],
+    splits: Splits,
+    model: Objective,
+    batch_size: int,
+    packages: Packages,
+    requested: Collection[str],
+    runtime: Runtime,
+    held_out: Sequence[str] = (),
+) -> Evaluators:
+    """Evaluators that suit the model and the data. One that does not is an error if `requested` names it ("*": all).
+
+    Args:
+        held_out: splits that are not scored, for thresholds and temperatures.
+    """
+    provided = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompt_files.for_labels, batch_size), strict=True))
+    made: dict[str, Evaluator] = {}
+    for name, node in nodes.items():
+        if node is None:
+            continue
+        where = f"evals.{name}"
+        cls: Any = locate(node, Evaluator, where, packages)
+        lacking = [need.__name__ for need in cls.needs if not isinstance(model.evaluated(), need)]
+        make = bind(node, Evaluator, where, provided, packages)
+        try:
+            if lacking:
+                raise ValueError(f"{type(model.evaluated()).__name__} does not meet {', '.join(lacking)}")
+            evaluator = make()
+            evaluator.requests(model.evaluated(), runtime.device)  # refuses what this model cannot answer
+            made[name] = evaluator
+        except ValueError as error:
+            if name in requested or "*" in requested:
+                raise ConfigError(f"{where}: {error}") from None
+            if runtime.is_main:
+                print(f"{where} is left out: {error}", flush=True)
+    return Evaluators(made, splits, batch_size, held_out)
+
+
+def with_selector(plan: Plan, cfg: sections.Trainer, evaluators: Mapping[str, Evaluator], objective: Objective) -> Plan:
+    """What chooses the best checkpoint: trainer.select, else the first evaluator's own metric.
+
+    The loss of an objective whose loss does not rank models chooses only when it is named. `trainer.patience` waits for
+    the same metric.
+    """
+    if cfg.select is None:
+        ranking = {k: e for k, e in evaluators.items() if objective.loss_selects or not isinstance(e, Loss)}
+        if not ranking or plan.evaluate_every is None:
+            if cfg.patience is not None:
+                raise ConfigError(
+                    f"trainer.patience={cfg.patience}: no metric is measured that could stop getting better; set "
+                    "trainer.evaluate_every_epochs=1 with evals=[...] that rank models and splits that the data has"
+                )
+            return plan
+        name, evaluator = next(iter(ranking.items()))
+        metric = f"{name}/{evaluator.selects}"
+    else:
+        metric, name = cfg.select, cfg.select.split("/")[0]
+        if name not in evaluators:
+            raise ConfigError(f"trainer.select={metric}: no evaluator {name}{nearest(name, evaluators)}")
+        evaluator = evaluators[name]
+        if metric != f"{name}/{evaluator.selects}" and cfg.select_mode is None:
+            raise ConfigError(f"trainer.select={metric}: say with trainer.select_mode=max|min which way is better")
+        if plan.evaluate_every is None:
+            raise ConfigError(f"trainer.select={metric}: nothing is evaluated; set trainer.evaluate_every_epochs=1")
+    higher = evaluator.higher_is_better if cfg.select_mode is None else cfg.select_mode == "max"
+    return replace(plan, select=metric, higher_is_better=higher, patience=cfg.patience)

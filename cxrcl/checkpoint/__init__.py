@@ -1,0 +1,1 @@
+"""What a checkpoint holds, and the one place that reads and writes it."""

@@ -1,0 +1,80 @@
+"""What all commands share: exit codes, mistakes answered in one line, the folder of the configs.
+
+Nothing here imports torch: a misspelt key is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cxrcl.errors import ConfigError, DataError, UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+
+
+def config_folder() -> Path:
+    """configs/ beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes become one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def guarded(command: Callable[[], None]) -> None:
+    """Run a command; a mistake of the user is one line and exit status 2."""
+    # Tokenisers run in forked workers, where their own threads do not survive.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        command()
+    except DataError as error:  # an image may be damaged in the share of one process only
+        _fail(str(error), MISTAKE, everywhere=True)
+    except UserError as error:
+        _fail(str(error), MISTAKE)
+    except OSError as error:  # a full disk, a folder that went away
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", FAILED, everywhere=True)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if type(error).__module__ == "cxrcl.training.trainer":  # not imported here: it would import torch
+            _fail(str(error), FAILED)
+        raise
+
+
+def _fail(message: str, status: int, everywhere: bool = False) -> None:
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or everywhere:
+        print(
+            "error: " + (f"process {rank}: " if rank != "0" else "") + " ".join(message.split()),
+            file=sys.stderr,
+            flush=True,
+        )
+    sys.exit(status)
+
+
+def quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def spelled(command: str) -> str:
+    """How a command is typed here: `python train.py` in a checkout, which has entry files, else `cxrcl train`."""
+    checkout = config_folder().parent
+    for file in (f"{command}.py", f"scripts/{command}.py"):
+        if (checkout / "pyproject.toml").is_file() and (checkout / file).is_file():
+            return f"python {file}"
+    return f"cxrcl {command}"

@@ -1,0 +1,54 @@
+"""Score checkpoints: `cxrcl evaluate checkpoint=FILE [evals=[zero_shot,retrieval]] [key=value ...]`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrcl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cxrcl.evaluation.report.content import Page
+
+from cxrcl.commands.entry import guarded, spelled
+from cxrcl.commands.hydra import requested_evals, run_composed
+
+
+def main() -> None:
+    guarded(lambda: run_composed("evaluate", _evaluate))
+
+
+def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
+    from cxrcl.app.evaluate import evaluate
+    from cxrcl.checkpoint import find as checkpoint_files
+    from cxrcl.evaluation.report import tables
+
+    command = f"{spelled('evaluate')} {shlex.join(sys.argv[1:])}"
+    out = Path(values.get("out") or checkpoint_files.beside(values["checkpoint"], values["splits"])).expanduser()
+    check_folder(out)
+    scored = evaluate(values, packages, requested_evals=requested_evals(overrides), command=command)
+    if scored.page is not None:
+        written = write_report(out, scored.page)  # before the tables: `| head` ends the process at these
+        several = {one.name: one.metrics for one in scored.page.proper}
+        shown = tables.tables_of_several(several) if len(several) > 1 else tables.tables(scored.results)
+        print(f"\n{shown}\n\nreport: {written}")
+
+
+def check_folder(out: Path) -> None:
+    """Raises ConfigError where a report could not be written: before the work, and not after it."""
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ConfigError(f"out={out}: cannot write there ({nearest} is no folder that you may write to)")
+
+
+def write_report(folder: Path, page: Page) -> Path:
+    """The files of a report in `folder`; returns the page to look at."""
+    from cxrcl.evaluation.report import output
+
+    try:
+        return output.write(folder, page)[0]
+    except OSError as error:
+        raise ConfigError(f"out={folder}: cannot write there ({error.strerror})") from None

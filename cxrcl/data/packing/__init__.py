@@ -1,0 +1,1 @@
+"""Packed stores and WebDataset shards: how they are made."""

@@ -1,0 +1,216 @@
+"""Packing the images of a manifest into a store (see `data.images.store`); `shards` packs those of shards.
+
+Images are decoded in worker processes and written by this one in the order of the manifest (`draft`), so that
+a store does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from cxrcl.data import manifest as manifests
+from cxrcl.data.bad_images import Reasons
+from cxrcl.data.images import archives
+from cxrcl.data.images.pixels import ImageError
+from cxrcl.data.images.reader import ImageReader
+from cxrcl.data.images.store import HEAD, IMAGES, IMAGES_OF_VERSION_1, JOURNAL, VERSION, Store, names_digest, read_head
+from cxrcl.data.loader import BatchReader
+from cxrcl.data.manifest import FILE_NAME, Manifest
+from cxrcl.data.packing.draft import Draft, Entry, check_folder, check_same, opened_draft
+from cxrcl.errors import DataError
+
+_BATCH_BYTES = 1 << 22  # of images that a worker sends at a time, about
+_PROBED = 16
+_NO_SOURCE = (-1, 0)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing made.
+
+    Attributes:
+        store: the whole store.
+        manifest: its rows.
+        new: how many images this call packed.
+    """
+
+    store: Store
+    manifest: Manifest
+    new: int
+
+    def unreadable(self) -> Reasons:
+        """Place in the store -> why the image there cannot be read."""
+        places = np.flatnonzero(self.store.index["reason"] >= 0).tolist()
+        return {k: str(self.store.reason(k)) for k in places}
+
+
+def pack(
+    root: Path,
+    out: Path,
+    read_px: int,
+    num_workers: int = 0,
+    overwrite: bool = False,
+    allow_outside_root: bool = False,
+) -> Packed:
+    """Pack the images of `root`/manifest.csv into the folder `out`, or go on where an interrupted call ended.
+
+    Args:
+        read_px: the shorter side that images are shrunk to.
+        num_workers: processes that decode; 0 decodes in this one.
+        overwrite: replace a store that is there.
+        allow_outside_root: accept image paths that lead out of `root`.
+
+    Raises:
+        DataError: a fault of the manifest, another store in `out`, images that changed since they were packed, too
+            little space, or no image can be read: one line, before anything is written.
+    """
+    data = manifests.load(root, (), allow_outside_root, check_patients=False)
+    head = {"version": VERSION, "read_px": read_px, "images_sha256": names_digest(data.rows["image"])}
+    if out.is_dir() and out.resolve() == root.resolve():
+        raise DataError(f"{out}: the folder of the manifest itself: name another one for the store")
+    check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / HEAD).exists() and not overwrite:
+        return _complete(out, head, data)
+    image_bytes = _probe(data, read_px)
+    if overwrite:  # checked before the old store is removed
+        _check_space(out, image_bytes * len(data), overwrite=True)
+    with opened_draft(out, head, overwrite) as draft:
+        new = len(data) - len(draft.entries)
+        _check_sources(data, draft.entries, out)
+        if not overwrite:
+            _check_space(out, image_bytes * new)
+        shutil.copyfile(root / FILE_NAME, out / FILE_NAME)
+        _write(draft, data, ImageReader(read_px), num_workers)
+        draft.finish(head)
+    return Packed(Store(out), data, new)
+
+
+def _complete(out: Path, head: dict[str, Any], data: Manifest) -> Packed:
+    """The whole store in `out`, if it is the one of this manifest and `head`."""
+    check_same(read_head(out), head, out)
+    (out / JOURNAL).unlink(missing_ok=True)
+    store = Store(out)
+    columns = [store.index[name].tolist() for name in ("height", "width", "crc32", "source_size", "source_mark")]
+    _check_sources(data, [Entry._make((*values, None, None)) for values in zip(*columns, strict=True)], out)
+    return Packed(store, data, 0)
+
+
+# -------------------------------------------------------------------------------------------- the source files
+
+
+def _source_state(path: str) -> tuple[int, int]:
+    """`source_size` and `source_mark` of an image."""
+    inside = archives.split(path)
+    try:
+        if inside is not None:
+            info = archives.find(*inside)[1]
+            return info.file_size, info.CRC
+        state = Path(path).stat()
+        return state.st_size, state.st_mtime_ns
+    except (OSError, ValueError):  # ImageError too
+        return _NO_SOURCE
+
+
+def _check_sources(data: Manifest, entries: Sequence[Entry], out: Path) -> None:
+    """Refuse to go on where files have changed since they were packed."""
+    paths = data.rows["path"].tolist()[: len(entries)]
+    states = (_source_state(path) for path in paths)  # a file that is gone is no longer needed
+    pairs = tqdm(zip(states, entries), total=len(entries), desc="comparing", unit=" images", disable=None, leave=False)
+    changed = [k for k, (state, entry) in enumerate(pairs) if state not in (entry[3:5], _NO_SOURCE)]
+    if changed:
+        raise DataError(
+            f"{out}: {len(changed)} of {len(entries)} packed images have changed since, first row "
+            f"{data.rows['line'].iloc[changed[0]]}: pack all again with --overwrite"
+        )
+
+
+def _probe(data: Manifest, read_px: int) -> float:
+    """The bytes of a packed image, estimated from a few that are spread over the manifest."""
+    sizes, reason = [], ""
+    for path in data.rows["path"].iloc[np.unique(np.linspace(0, len(data) - 1, _PROBED, dtype=int))]:
+        try:
+            sizes.append(ImageReader(read_px).read(path).size)
+        except ImageError as error:
+            reason = reason or str(error)
+    if not sizes:
+        raise DataError(
+            f"none of {min(_PROBED, len(data))} images tried can be read (the first: {reason}): is this "
+            "the folder that the paths of the manifest are relative to?"
+        )
+    return float(np.mean(sizes))
+
+
+def _check_space(out: Path, needed: float, overwrite: bool = False) -> None:
+    """Refuse where `needed` bytes are not free; with `overwrite` the present images make room."""
+    free = shutil.disk_usage(out).free
+    if overwrite:
+        packed = [out / name for name in (IMAGES, IMAGES_OF_VERSION_1)]
+        free += sum(file.stat().st_size for file in packed if file.exists())
+    if needed > free:
+        raise DataError(
+            f"{out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: name a folder elsewhere, "
+            "or a smaller --read-px"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------- writing
+
+
+Taken = tuple[np.ndarray | None, Entry]
+
+
+def take(
+    reader: ImageReader, file: str | BinaryIO, source: tuple[int, int], row: dict[str, str] | None = None
+) -> Taken:
+    """An image, uint8 [H, W] or None, and its entry.
+
+    Args:
+        source: `source_size` and `source_mark` of the entry.
+    """
+    try:
+        image = np.ascontiguousarray(reader.read(file))
+    except ImageError as error:
+        return None, Entry(0, 0, 0, *source, str(error), row)
+    height, width = image.shape
+    return image, Entry(height, width, zlib.crc32(image.data), *source, None, row)
+
+
+class _Images:
+    """The images and their entries, by place in the manifest."""
+
+    def __init__(self, paths: np.ndarray, reader: ImageReader) -> None:
+        self.paths, self.reader = paths, reader
+
+    def __getitem__(self, key: tuple[int, int]) -> Taken:
+        path = str(self.paths[key[1]])
+        source = _source_state(path)  # before the image is read, so that a change in between is noticed later
+        return take(self.reader, path, source)
+
+
+def _write(draft: Draft, data: Manifest, reader: ImageReader, num_workers: int) -> None:
+    """Append the images that the draft does not have yet."""
+    assert reader.read_px is not None
+    step, start = max(1, _BATCH_BYTES // reader.read_px**2), len(draft.entries)
+    keys = [[(0, place) for place in range(k, min(k + step, len(data)))] for k in range(start, len(data), step)]
+    batch_reader = BatchReader(num_workers)
+    collate: Any = list
+    batches: Any = batch_reader.batches(_Images(data.rows["path"].to_numpy(dtype=str), reader), keys, collate)
+    bar = tqdm(total=len(data), initial=start, desc="packing", unit=" images", disable=None, leave=False)
+    try:
+        with bar:
+            for batch in batches:
+                for image, entry in batch:
+                    draft.add(image, entry)
+                draft.note()
+                bar.update(len(batch))
+    finally:
+        batch_reader.close()

@@ -1,0 +1,1 @@
+"""Texts: reports, prompts for labels, tokens."""

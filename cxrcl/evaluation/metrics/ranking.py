@@ -1,0 +1,105 @@
+"""Metrics of the order of scores: AUROC and average precision, for many weightings of the patients at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from cxrcl.evaluation.metrics.labels import is_labelled
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve, as the Mann-Whitney statistic (Hanley and McNeil 1982).
+
+    AUROC = 1 / (P N) * sum over positives i and negatives j of [s_i > s_j] + 1/2 [s_i = s_j].
+
+    Args:
+        scores: float [N].
+        labels: float [N]; images labelled neither 1 nor 0 are left out.
+
+    Returns:
+        nan where only one class is present or a score is not a number.
+    """
+    return _unweighted(scores, labels)[0]
+
+
+def auprc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Average precision, sum over thresholds k of (recall_k - recall_(k-1)) * precision_k, without interpolation.
+
+    A threshold is a distinct score; recall rises as thresholds fall. Linear interpolation between the points of the
+    precision-recall curve would be too optimistic (Davis and Goadrich 2006).
+
+    Args:
+        scores: float [N].
+        labels: float [N]; images labelled neither 1 nor 0 are left out.
+
+    Returns:
+        nan where `auroc` is.
+    """
+    return _unweighted(scores, labels)[1]
+
+
+def _unweighted(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    labelled = is_labelled(labels)
+    scores, positive = scores[labelled], labels[labelled] == 1
+    if np.isnan(scores).any():
+        return float("nan"), float("nan")
+    one_patient = np.zeros(len(scores), int)
+    area, precision = Ranking(scores, positive, one_patient, 1).at(np.ones((1, 1)))
+    return float(area[0]), float(precision[0])
+
+
+class Ranking:
+    """The images of one label, sorted once, for AUROC and average precision of any weighting of the patients.
+
+    Both metrics depend on the negatives only through their number between one positive score and the next, so the
+    images are reduced to these intervals: a resample of patients is then two products of a sparse matrix.
+
+    Args:
+        scores: float [N], none nan.
+        positive: bool [N].
+        patient_index: int [N], the patient of each image, 0 .. P - 1.
+        patients: P.
+
+    Attributes:
+        levels: number L of distinct scores of positives.
+    """
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray, patient_index: np.ndarray, patients: int) -> None:
+        levels, level_of_positive = np.unique(scores[positive], return_inverse=True)
+        negative = scores[~positive]
+        next_level = np.searchsorted(levels, negative, "right")  # the first level above a negative; L above all
+        is_tied = np.searchsorted(levels, negative, "left") < next_level  # a negative exactly at the level below that
+        self.levels = len(levels)
+        self._positives = _sums(level_of_positive, patient_index[positive], (self.levels, patients))
+        self._negatives = _sums(next_level, patient_index[~positive], (self.levels + 1, patients))
+        self._tied = _sums(next_level[is_tied] - 1, patient_index[~positive][is_tied], (self.levels, patients))
+
+    def at(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AUROC and average precision of R resamples.
+
+        Args:
+            counts: float [P, R], how often each patient was drawn.
+
+        Returns:
+            float [R] each; nan where a class was not drawn.
+        """
+        up = self._positives @ counts  # [L, R], positives at each level
+        negatives = np.cumsum(self._negatives @ counts, axis=0)
+        # The last row counts the negatives above all positives as well: it is their total.
+        below, all_down = negatives[:-1], negatives[-1]
+        all_up = up.sum(axis=0)
+        # `below` counts the tied negatives not yet: their next level is the one above.
+        wins = (up * (below + 0.5 * (self._tied @ counts))).sum(axis=0)
+        true = np.cumsum(up[::-1], axis=0)[::-1]  # positives at or above each level
+        called = true + (all_down - below)  # images at or above each level
+        precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
+        has_both = (all_up > 0) & (all_down > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            area = np.where(has_both, wins / (all_up * all_down), np.nan)
+            return area, np.where(has_both, (up * precision).sum(axis=0) / all_up, np.nan)
+
+
+def _sums(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+    """The matrix of `shape` that adds up the images of each row, images being given by their patients (columns)."""
+    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)

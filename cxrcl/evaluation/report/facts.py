@@ -1,0 +1,98 @@
+"""Facts of a report: which weights were scored, what they were trained on, and on which images.
+
+They are values, which the application compares; `shown` renders them as texts for people and results.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a checkpoint was trained on, and whether scored images are among it.
+
+    Attributes:
+        sources: source of the data -> number of training images.
+        contaminated: number of scored images that are among the training images.
+        scored: number of scored images.
+        same_sources: sources of scored images of which other images were trained on.
+    """
+
+    sources: Mapping[str, int]
+    contaminated: int
+    scored: int
+    same_sources: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = ", ".join(f"{name} ({count} images)" for name, count in sorted(self.sources.items()))
+        if self.contaminated:
+            return f"{text}. CONTAMINATED: {self.contaminated} of {self.scored} scored images were trained on"
+        others = f"; other images of {', '.join(self.same_sources)} are" if self.same_sources else ""
+        return f"{text}. No scored image among them{others}"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The facts of one checkpoint.
+
+    Attributes:
+        checkpoint: its file or folder.
+        step: of training.
+        weights: `as trained` or `moving average`.
+        fingerprint: of the weights.
+        trained_on: None where the checkpoint does not record it.
+    """
+
+    checkpoint: str
+    step: int
+    weights: str
+    fingerprint: str
+    trained_on: TrainedOn | None = None
+
+    def shown(self) -> dict[str, str]:
+        """The facts as texts, by label."""
+        return {
+            "checkpoint": self.checkpoint,
+            "step": str(self.step),
+            "weights": self.weights,
+            "fingerprint of the weights": self.fingerprint,
+            "trained on": "not recorded in this checkpoint" if self.trained_on is None else str(self.trained_on),
+        }
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What was scored and how. Equal facts: the models were scored on the same images by the same rules.
+
+    Attributes:
+        splits: pooled.
+        images: number of scored images.
+        manifest: its fingerprint.
+        uncertain_labels: how they were read.
+        left_out: number of images left out because they cannot be read; None where such images are an error.
+        rules: evaluator -> how its metrics are computed.
+        prompt_files: evaluator -> its file of prompts.
+    """
+
+    splits: tuple[str, ...]
+    images: int
+    manifest: str
+    uncertain_labels: str
+    left_out: int | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
+    prompt_files: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self, with_rules: bool = True) -> dict[str, str]:
+        """The facts as texts, by label."""
+        rules = {f"{evaluator} rule": rule for evaluator, rule in self.rules.items()} if with_rules else {}
+        return {
+            "splits": " + ".join(self.splits),
+            "images": str(self.images),
+            **({} if self.left_out is None else {"left out, cannot be read": str(self.left_out)}),
+            "manifest": self.manifest,
+            "uncertain labels": self.uncertain_labels,
+            **rules,
+            **{f"{evaluator} prompts": file for evaluator, file in self.prompt_files.items()},
+        }

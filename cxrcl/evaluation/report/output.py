@@ -1,0 +1,165 @@
+"""The files of a report, all from one `Page`, so that they cannot disagree.
+
+- `report.html`: the page.
+- `report.md`: facts and tables.
+- `results.json`: every metric, null where it does not exist; label scores with their intervals below `scores`;
+  `trained_on`: sources, and how many scored images were trained on.
+- `predictions.csv`: one row an image: `image` as it stands in the manifest, `split`, and of each evaluator and label
+  `<evaluator>/<label>/score` and, where there is one, `<evaluator>/<label>/probability`. Patients are not named; where
+  the manifest's image names hold their numbers, this file does as well.
+- `embeddings[_<evaluator>].npy` and `.csv`, or `.parquet`, where `dump` asks for them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cxrcl.evaluation.report import score_markdown, tables
+from cxrcl.evaluation.report.content import Checkpoint, Page
+from cxrcl.evaluation.report.page.render import USE, render
+from cxrcl.evaluation.scores.score_report import ScoreReport, plain
+
+if TYPE_CHECKING:
+    from cxrcl.evaluation.representation import Dump
+
+HTML, MARKDOWN, RESULTS, PREDICTIONS = "report.html", "report.md", "results.json", "predictions.csv"
+
+
+def write(folder: Path, page: Page) -> list[Path]:
+    """Make the folder and its files; each is whole or not there, and files of these names are replaced.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    files: dict[str, bytes] = {
+        HTML: render(page).encode(),
+        MARKDOWN: markdown(page).encode(),
+        RESULTS: (json.dumps(results(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+    }
+    table = predictions(page)
+    if table is not None:
+        files[PREDICTIONS] = table.to_csv(index=False).encode()
+    for name, dump in _dumps(page).items():
+        files |= _embeddings(name, dump)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(folder / name, content) for name, content in files.items()]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def results(page: Page) -> dict[str, Any]:
+    """Metrics by evaluator; by model first, where it is not the only checkpoint. Facts, notes, and label scores."""
+    content: dict[str, Any] = {}
+    for one in page.checkpoints:
+        if [one] == page.proper:
+            content |= tables.nested(one.metrics) | _trained_on(one)
+        else:
+            content[one.name] = {**tables.nested(one.metrics), "facts": _model_facts(one), **_trained_on(one)}
+    content |= {"title": page.title, "facts": plain(page.shown_facts()), "notes": list(page.notes)}
+    content |= {"controls": list(page.controls)} if page.controls else {}
+    return content | ({"scores": plain(page.scores)} if page.scores else {})
+
+
+def _model_facts(one: Checkpoint) -> dict[str, str]:
+    return {} if one.facts is None else one.facts.shown()
+
+
+def _trained_on(one: Checkpoint) -> dict[str, Any]:
+    """The fact as numbers, for programs: a text is not to be searched for the word CONTAMINATED."""
+    trained_on = None if one.facts is None else one.facts.trained_on
+    return {} if trained_on is None else {"trained_on": plain(trained_on)}
+
+
+def markdown(page: Page) -> str:
+    """The report as Markdown: facts and tables."""
+    parts = [f"# {page.title}", _lines(page.shown_facts())]
+    parts += ["\n".join(f"- note: {note}" for note in page.notes)] if page.notes else []
+    for one in page.checkpoints:
+        parts += [] if [one] == page.proper else [f"## {one.name}", _lines(_model_facts(one))]
+        parts.append(tables.tables(one.metrics))
+    # A report within a report: its headings go one level down, and its last line is ours.
+    for evaluator, scores in page.scores.items():
+        if evaluator in page.controls:
+            continue
+        parts += [f"## {evaluator}"] if evaluator else []
+        text = score_markdown.markdown(_without(scores, page.controls))
+        text = text.removeprefix("# Scores").removesuffix(f"{USE}\n").strip()
+        parts.append(re.sub(r"^#", "##", text, flags=re.MULTILINE))
+        if any(model.name in page.controls for model in scores.models):
+            parts += ["### Beside controls", score_markdown.main_table(scores, "auroc")]
+    return "\n\n".join(part for part in (*parts, USE) if part) + "\n"
+
+
+def _without(scores: ScoreReport, controls: Sequence[str]) -> ScoreReport:
+    models = [model for model in scores.models if model.name not in controls]
+    return replace(scores, models=models, comparisons=[c for c in scores.comparisons if c.model not in controls])
+
+
+def _lines(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
+
+def predictions(page: Page) -> pd.DataFrame | None:
+    """The content of predictions.csv, a row an image; None where no label was scored.
+
+    Checkpoints that scored other images than the first are left out.
+    """
+    images = page.checkpoints[0].images if page.checkpoints else None
+    if images is None:
+        return None
+    columns: dict[str, Any] = {"image": images.names, "split": images.splits}
+    for one in page.checkpoints:
+        for evaluator, scores in one.scores.items() if one.images == images else ():
+            name = page.of(one.name, evaluator)
+            for k, label in enumerate(scores.names):
+                columns[f"{name}/{label}/score"] = scores.scores[:, k]
+                if scores.probabilities is not None:
+                    columns[f"{name}/{label}/probability"] = scores.probabilities[:, k]
+    return pd.DataFrame(columns) if len(columns) > 2 else None
+
+
+def _dumps(page: Page) -> dict[str, Dump]:
+    """Embeddings by file name; the evaluator is named where there are several."""
+    dumps = {
+        page.of(one.name, name): space.dump for one in page.proper for name, space in one.spaces.items() if space.dump
+    }
+    several = len(dumps) > 1
+    return {"embeddings" + (f"_{_for_file(name)}" if several else ""): dump for name, dump in dumps.items()}
+
+
+def _for_file(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+
+
+def _embeddings(name: str, dump: Dump) -> dict[str, bytes]:
+    """The files of one dump, by name."""
+    rows = pd.DataFrame({"image": dump.images, "split": dump.splits})
+    rows = pd.concat([rows, pd.DataFrame(dump.labels, columns=list(dump.names))], axis=1)
+    file = io.BytesIO()
+    if dump.format == "parquet":
+        rows["embedding"] = list(dump.embeddings)
+        rows.to_parquet(file, index=False)
+        return {f"{name}.parquet": file.getvalue()}
+    np.save(file, dump.embeddings)
+    return {f"{name}.npy": file.getvalue(), f"{name}.csv": rows.to_csv(index=False).encode()}

@@ -1,0 +1,167 @@
+"""Scores as plain data: computed once, and shown as Markdown, JSON or HTML.
+
+None stands for a metric that does not exist; `reason` says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N images for C labels; the higher, the more likely.
+
+    Attributes:
+        names: of the labels, [C].
+        scores: float [N, C].
+        labels: float [N, C] of 1, 0, nan (unknown) and -1 (uncertain).
+        probabilities: float [N, C], or None where scores have no such meaning.
+        mean_over: labels of averages; None takes all but `No Finding`.
+    """
+
+    names: tuple[str, ...]
+    scores: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray | None = None
+    mean_over: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The value of a metric with its interval.
+
+    Attributes:
+        value, low, high: None where there is none.
+        resamples: the number of them in which the metric exists; the interval is theirs.
+        reason: why there is no value.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    resamples: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """One label on one set of images.
+
+    Attributes:
+        images: number of those whose label is known, `positives` + `negatives`.
+        unknown: number of the others, which are left out.
+        threshold, temperature: what decisions and probabilities were made with.
+        scores: metric -> Score, every name of `label_metrics.METRICS`.
+        confusion: numbers of images by decision and label.
+        reliability: the reliability curve (see `metrics.reliability`).
+    """
+
+    label: str
+    images: int
+    positives: int
+    negatives: int
+    unknown: int
+    threshold: float | None
+    temperature: float | None
+    scores: Mapping[str, Score]
+    confusion: Mapping[str, int] | None = None
+    reliability: list[dict[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class AverageScores:
+    """An average over labels. `over`: metric -> the labels in it, those where the metric exists."""
+
+    name: str
+    over: Mapping[str, list[str]]
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """The images with one value of a column. `images` and `patients` are numbers."""
+
+    column: str
+    group: str
+    images: int
+    patients: int
+    labels: list[LabelScores]
+    averages: list[AverageScores]
+    underdiagnosis: Score
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The distance between the best and the worst group. `over`: the labels of the mean, or the label itself."""
+
+    column: str
+    label: str
+    metric: str
+    best: str
+    worst: str
+    over: list[str]
+    gap: Score
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One file of predictions, or one evaluator."""
+
+    name: str
+    threshold: str
+    calibration: str
+    labels: list[LabelScores]
+    averages: list[AverageScores]
+    groups: list[GroupScores] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`model` minus `reference` on the same images and the same resamples. p_holm: corrected (see `models.holm`)."""
+
+    model: str
+    reference: str
+    kind: str  # label or average
+    label: str
+    metric: str
+    difference: Score
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """Everything about one or several models on one set of images.
+
+    Attributes:
+        facts: what was scored: numbers of images and patients, files and their sha256.
+        rules: each rule that metrics depend on, in words.
+        notes: what a reader has to know of these data.
+    """
+
+    facts: Mapping[str, Any]
+    rules: Mapping[str, str]
+    notes: list[str]
+    models: list[ModelScores]
+    comparisons: list[Comparison]
+
+
+def plain(value: Any) -> Any:
+    """Plain values of dataclasses, which `json.dumps(..., allow_nan=False)` takes; nan and infinity become None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name.name: plain(getattr(value, name.name)) for name in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,138 @@
+"""Scores by sex, age, view or any other column, the gaps between groups, and missed disease."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cxrcl.evaluation.metrics.label_metrics import ERRORS, METRICS
+from cxrcl.evaluation.metrics.labels import NO_FINDING
+from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.score_report import Gap, GroupScores, Score
+from cxrcl.evaluation.scores.scoring import ImageSetScores, Measured, Predicted, score_images, with_interval
+
+MOST_GROUPS = 30
+BLANK = "(blank)"
+AGE_EDGES = (20, 40, 60, 80)  # years; the bands of Seyyed-Kalantari et al. 2021
+
+
+def age_bands(values: Sequence[str]) -> list[str]:
+    """The age band of each image: `0-19`, `20-39`, ..., `80+`, and `(blank)` for what is no number of years.
+
+    '063Y', as DICOM writes ages, is 63.
+    """
+    names = [f"{low}-{high - 1}" for low, high in zip((0, *AGE_EDGES), AGE_EDGES)] + [f"{AGE_EDGES[-1]}+"]
+    bands = []
+    for text in values:
+        try:
+            years = float(text.strip().upper().removesuffix("Y"))
+        except ValueError:
+            years = float("nan")
+        bands.append(names[int(np.searchsorted(AGE_EDGES, years, "right"))] if years >= 0 else BLANK)
+    return bands
+
+
+def groups_of(name: str, values: Sequence[str]) -> list[str]:
+    """The group of each image: bands of the column `age`, of other columns the values.
+
+    Raises:
+        ValueError: more than 30 groups.
+    """
+    groups = age_bands(values) if name.lower() == "age" else [value.strip() or BLANK for value in values]
+    if (count := len(set(groups))) > MOST_GROUPS:
+        raise ValueError(f"column {name} has {count} different values: at most {MOST_GROUPS} can be groups")
+    return groups
+
+
+def score_groups(
+    predicted: Predicted,
+    labels: np.ndarray,
+    patients: Patients,
+    mean_over: Sequence[str],
+    column: str,
+    groups: Sequence[str],
+) -> tuple[list[GroupScores], list[Gap]]:
+    """Scores of each group, and of each metric the gap between the best and the worst (blank cells are no group).
+
+    Args:
+        labels: float [N, C] of 1, 0 and anything else for unknown.
+        patients: those of the N images.
+        mean_over: the labels of averages.
+        groups: [N], the group of each image.
+    """
+    assigned = np.asarray(groups)
+    group_scores: list[GroupScores] = []
+    scored: dict[str, ImageSetScores] = {}
+    for group in sorted(set(groups), key=lambda name: (name == BLANK, name)):
+        rows = assigned == group
+        scored[group] = score_images(predicted, labels, patients, mean_over, rows)
+        group_scores.append(
+            GroupScores(
+                column=column,
+                group=group,
+                images=int(rows.sum()),
+                patients=len(np.unique(patients.index[rows])),
+                labels=scored[group].labels,
+                averages=scored[group].averages,
+                underdiagnosis=underdiagnosis(scored[group].by_label),
+            )
+        )
+    named = {group: part for group, part in scored.items() if group != BLANK}
+    return group_scores, _gaps(column, named, predicted.labels, mean_over)
+
+
+def underdiagnosis(by_label: Mapping[str, Measured]) -> Score:
+    """Share of images that are not `No Finding` and are called so: the rate at which disease is missed.
+
+    The false positive rate of `No Finding` (Seyyed-Kalantari et al. 2021), 1 - its specificity.
+    """
+    if NO_FINDING not in by_label:
+        return Score(None, reason=f"no scores for {NO_FINDING}")
+    part = by_label[NO_FINDING]
+    rate, drawn = 1 - part.plain["specificity"], 1 - part.drawn["specificity"]
+    return with_interval(rate, drawn, part.reasons.get("specificity", ""))
+
+
+def _gaps(
+    column: str, scored: Mapping[str, ImageSetScores], labels: Sequence[str], mean_over: Sequence[str]
+) -> list[Gap]:
+    """For each label, and for the mean over the labels that every group has: groups are compared on the same labels.
+
+    Groups without the metric take no part; one group has no gap.
+    """
+    gaps = []
+    for metric in METRICS:
+        for label in labels:
+            defined = {
+                group: (part.by_label[label].plain[metric], part.by_label[label].drawn[metric])
+                for group, part in scored.items()
+                if not np.isnan(part.by_label[label].plain[metric])
+            }
+            gaps += _gap(column, label, metric, [label], defined)
+        shared = [
+            label
+            for label in labels
+            if label in mean_over and not any(np.isnan(p.by_label[label].plain[metric]) for p in scored.values())
+        ]
+        means = {group: _mean(part, shared, metric) for group, part in scored.items() if shared}
+        gaps += _gap(column, "macro", metric, shared, means)
+    return gaps
+
+
+def _mean(part: ImageSetScores, labels: Sequence[str], metric: str) -> tuple[float, np.ndarray]:
+    """The mean of a metric over labels, and float [R], those of the resamples."""
+    parts = [part.by_label[label] for label in labels]
+    return float(np.mean([p.plain[metric] for p in parts])), np.mean([p.drawn[metric] for p in parts], axis=0)
+
+
+def _gap(
+    column: str, label: str, metric: str, over: list[str], values: Mapping[str, tuple[float, np.ndarray]]
+) -> list[Gap]:
+    """The gap as a list of one; empty where fewer than two groups have the metric."""
+    if len(values) < 2:
+        return []
+    low, high = min(values, key=lambda group: values[group][0]), max(values, key=lambda group: values[group][0])
+    best, worst = (low, high) if metric in ERRORS else (high, low)
+    distance = with_interval(values[high][0] - values[low][0], values[high][1] - values[low][1], "")
+    return [Gap(column=column, label=label, metric=metric, best=best, worst=worst, over=over, gap=distance)]

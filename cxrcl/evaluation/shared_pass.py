@@ -1,0 +1,121 @@
+"""What evaluators share: one model's pass over the data, each image and each sentence encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from cxrcl.evaluation.embed import embed_texts, share
+from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, EvalData, Features, Gathers
+
+
+class Request(NamedTuple):
+    """Something that an evaluator needs of every image of some splits. Equal names mean equal computations.
+
+    Attributes:
+        compute: features of B images -> rows float [B, ...].
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    compute: Callable[[Features], Tensor]
+
+
+def embedding_request(model: nn.Module, splits: Sequence[str]) -> Request:
+    """Unit vectors of images, rows [B, D] under the name "embedding"."""
+    return Request("embedding", tuple(splits), cast(EmbedsImages, model).embed_images)
+
+
+def pooled_request(splits: Sequence[str]) -> Request:
+    """Pooled features of the image encoder, rows [B, dim] under the name "pooled"."""
+    return Request("pooled", tuple(splits), lambda features: features.pooled)
+
+
+class SharedPass:
+    """One model's pass over the data; made anew for every evaluation, so that nothing outlives the weights.
+
+    A split is encoded when the first of its rows is needed, for all requests at once.
+
+    Args:
+        model: what evaluators see of an objective, in evaluation mode.
+        runtime: of this process.
+        data: the splits.
+        batch_size: images encoded at a time.
+        requests: of all evaluators; an image that several of them need goes through the encoder once.
+        held_out: splits that are not scored: thresholds and temperatures are fitted on them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        runtime: Gathers,
+        data: EvalData,
+        batch_size: int,
+        requests: Iterable[Request] = (),
+        held_out: Sequence[str] = (),
+    ) -> None:
+        self.model, self.runtime, self.data, self.batch_size = model, runtime, data, batch_size
+        self.held_out = tuple(held_out)
+        self._requests = list(requests)
+        self._rows: dict[tuple[str, str], Tensor] = {}  # by name and split
+        self._texts: dict[str, Tensor] = {}
+        self._computed: dict[Hashable, Any] = {}
+
+    def rows(self, name: str, splits: Sequence[str]) -> Tensor:
+        """What the request of this name computes of all images of the splits, in their order.
+
+        Returns:
+            float32 [N, ...] on the CPU, the same in every process, whatever their number.
+        """
+        return torch.cat([self._rows_of(split, name) for split in splits])
+
+    def labels(self, splits: Sequence[str]) -> Tensor:
+        """Labels of the images of the splits, float32 [N, C], in their order."""
+        return torch.cat([self.data.truth(split) for split in splits])
+
+    def texts(self, sentences: Sequence[str]) -> Tensor:
+        """Unit vectors of N texts, float32 [N, D] on the CPU."""
+        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._texts]
+        if new:
+            embedded = embed_texts(cast(EmbedsText, self.model), new, self.runtime.device)
+            self._texts |= dict(zip(new, embedded, strict=True))
+        return torch.stack([self._texts[sentence] for sentence in sentences])
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """The result of `compute()`, such as a fitted model, computed the first time that `key` is named."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
+
+    def _rows_of(self, split: str, name: str) -> Tensor:
+        if (name, split) not in self._rows:
+            self._encode(split)
+        return self._rows[name, split]
+
+    def _encode(self, split: str) -> None:
+        """Compute the rows of every request for this split."""
+        encoder, runtime = cast(EncodesImages, self.model), self.runtime
+        computations = {request.name: request.compute for request in self._requests if split in request.splits}
+
+        def compute(batch: Batch) -> dict[str, Tensor]:
+            if batch.image_features is not None:
+                features = Features(*(part[:, 0] for part in batch.image_features))
+            else:
+                assert batch.images is not None
+                features = encoder.encode_images(batch.images[:, 0])
+            return {name: call(features).float() for name, call in computations.items()}
+
+        parts: list[Mapping[str, Tensor]] = []
+        positions = share(runtime, self.data.size(split), self.batch_size)
+        for batch in self.data.batches(split, positions, self.batch_size):
+            parts.append(compute(batch))
+        if not parts and self.data.size(split):
+            # A process without a share still takes part in the gather: it needs the shape of a row.
+            first = next(iter(self.data.batches(split, range(1), 1)))
+            parts.append({name: rows[:0] for name, rows in compute(first).items()})
+        for name in computations:
+            rows = torch.cat([part[name] for part in parts])
+            self._rows[name, split] = runtime.gather_rows(rows).cpu()

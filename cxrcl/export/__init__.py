@@ -1,0 +1,1 @@
+"""Models that are given away: folders without pickles, cards, ONNX."""

@@ -1,1 +1,0 @@
-"""Models that are given away: a folder without pickles, its card, files for other libraries."""

@@ -1,0 +1,100 @@
+"""Tables and nested figures."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from cxrcl.evaluation.report import tables
+
+RESULTS = {
+    "zero_shot": {
+        "auroc/Edema": 0.8125,
+        "auroc/Pleural Effusion": math.nan,
+        "mean_auroc": 0.8125,
+        "positives/Edema": 12.0,
+        "negatives/Edema": 30.0,
+        "positives/Pleural Effusion": 0.0,
+        "negatives/Pleural Effusion": 42.0,
+        "low/Edema": 0.7,
+        "high/Edema": 0.9,
+        "low/Pleural Effusion": math.nan,
+        "high/Pleural Effusion": math.nan,
+        "mean_low": 0.75,
+        "mean_high": 0.85,
+    },
+    "pixel_ridge": {"auroc/Edema": 0.6, "mean_auroc": 0.6, "auprc/Edema": 0.3, "mean_auprc": 0.3},
+    "retrieval": {
+        **{f"image_to_text/{key}": value for key, value in {"r1": 0.25, "r5": 0.5, "r10": 1.0}.items()},
+        **{f"image_to_text/chance_r{k}": k / 20 for k in (1, 5, 10)},
+        "image_to_text/median_rank": 5.0,
+        "image_to_text/mean_rank": 6.5,
+        "image_to_text/gallery": 20.0,
+    },
+    "loss": {"total": 2.34567},
+}
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_one_row_a_label_with_intervals_and_one_column_an_evaluator() -> None:
+    rows = cells(tables.label_table(RESULTS, "auroc"))
+    assert rows[0] == ["AUROC", "positives", "negatives", "zero_shot", "pixel_ridge"]
+    assert rows[2] == ["Edema", "12", "30", "0.812 [0.700, 0.900]", "0.600"]
+    assert rows[3] == ["Pleural Effusion", "0", "42", "- [-, -]", "-"]
+    assert rows[4] == ["mean", "", "", "0.812 [0.750, 0.850]", "0.600"]
+
+
+def test_average_precision_has_a_table_and_intervals_of_its_own() -> None:
+    probe = {"auprc/Edema": 0.4, "mean_auprc": 0.4, "auprc_low/Edema": 0.35, "auprc_high/Edema": 0.45}
+    probe |= {"mean_auprc_low": 0.36, "mean_auprc_high": 0.44}
+    rows = cells(tables.label_table({**RESULTS, "probe": probe}, "auprc"))
+    assert rows[0] == ["AUPRC", "positives", "negatives", "pixel_ridge", "probe"]
+    assert rows[2][3:] == ["0.300", "0.400 [0.350, 0.450]"] and rows[3][3:] == ["0.300", "0.400 [0.360, 0.440]"]
+    assert "AUPRC" in tables.tables(RESULTS)
+
+
+def test_recall_stands_beside_its_chance_level_in_numerical_order() -> None:
+    rows = cells(tables.retrieval_table(RESULTS))
+    assert rows[0] == ["retrieval", "R@1 (chance)", "R@5 (chance)", "R@10 (chance)", "median rank", "of"]
+    assert rows[2] == ["image -> text", "0.250 (0.050)", "0.500 (0.250)", "1.000 (0.500)", "5.0", "20"]
+
+
+def test_what_fits_no_table_is_listed() -> None:
+    assert cells(tables.other_metrics(RESULTS))[2:] == [["loss/total", "2.3457"]]
+
+
+def test_a_bar_in_a_name_is_no_column() -> None:
+    assert tables.aligned([["label"], ["a|b"]]).splitlines()[-1] == "| a\\|b  |"
+
+
+def test_lines_of_a_table_have_equal_length() -> None:
+    for part in tables.tables(RESULTS).split("\n\n"):
+        assert len({len(line) for line in part.splitlines()}) == 1
+
+
+def test_several_models_have_a_row_each_and_are_named_elsewhere() -> None:
+    text = tables.tables_of_several({"a": RESULTS, "b": {"zero_shot": {"mean_auroc": 0.5}, "loss": {"total": 1.0}}})
+    means, retrieval, others = text.split("\n\n")
+    assert cells(means)[0] == ["mean AUROC", "zero_shot", "pixel_ridge"]
+    assert cells(means)[2:] == [["a", "0.812 [0.750, 0.850]", "0.600"], ["b", "0.500", "-"]]
+    assert cells(retrieval)[2][0] == "a / retrieval: image -> text"
+    assert cells(others)[2:] == [["a / loss/total", "2.3457"], ["b / loss/total", "1.0000"]]
+    assert tables.tables_of_several({"a": {}, "b": {}}) == ""
+
+
+def test_a_table_without_rows_is_left_out() -> None:
+    only = tables.tables({"loss": {"total": 1.0}})
+    assert only.startswith("| metric") and "\n\n" not in only
+    assert tables.tables({}) == ""
+
+
+def test_metrics_nest_at_the_slash_and_nan_is_null() -> None:
+    tree = tables.nested(RESULTS)
+    assert tree["zero_shot"]["auroc"] == {"Edema": 0.8125, "Pleural Effusion": None}
+    assert tree["zero_shot"]["mean_auroc"] == 0.8125
+    assert tree["retrieval"]["image_to_text"]["r5"] == 0.5
+    assert tree["loss"] == {"total": 2.34567}
+    json.dumps(tree, allow_nan=False)
