@@ -172,7 +172,7 @@ class Checkpoint:
 
 
 def to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Tensors and plain containers only, which `torch.load(weights_only=True)` reads."""
+    """Tensors and plain containers only, which a load with `weights_only=True` accepts."""
     origin, recipe, state = checkpoint.origin, checkpoint.recipe, checkpoint.state
     exposure, initial, progress = origin.exposure, origin.initial_directions, state.progress
     plain: dict[str, Any] = {

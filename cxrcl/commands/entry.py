@@ -11,13 +11,9 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from cxrcl.errors import ConfigError, DataError, UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 

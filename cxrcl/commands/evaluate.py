@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrcl.commands.entry import guarded, spelled
+from cxrcl.commands.hydra import requested_evals, run_composed
 from cxrcl.errors import ConfigError
 
 if TYPE_CHECKING:
     from cxrcl.evaluation.report.content import Page
-
-from cxrcl.commands.entry import guarded, spelled
-from cxrcl.commands.hydra import requested_evals, run_composed
 
 
 def main() -> None:

@@ -9,16 +9,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from cxrcl.config.nodes import OWN_PACKAGES
-from cxrcl.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 from cxrcl.commands.entry import config_folder
 from cxrcl.commands.hydra_errors import hydra_line, omegaconf_line
+from cxrcl.config.nodes import OWN_PACKAGES
+from cxrcl.errors import ConfigError
 
 HYDRA_OPTIONS = (
     *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),

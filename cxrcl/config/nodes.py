@@ -61,9 +61,6 @@ def one_line(error: pydantic.ValidationError, where: str, fields: Callable[[Sequ
     return "; ".join(faults.values())
 
 
-# ------------------------------------------------------------------------------------------------- the nodes
-
-
 def _allowed(target: str, packages: Sequence[str]) -> bool:
     return any(target == package or target.startswith(package + ".") for package in packages)
 

@@ -161,19 +161,15 @@ def opened_draft(out: Path, head: dict[str, Any], overwrite: bool) -> Iterator[D
         if (out / HEAD).exists() and not overwrite:  # since this process has looked
             raise DataError(f"{out}: another process has just packed into this folder: give the command again")
         if overwrite:
-            for name in (
-                HEAD,
-                INDEX,
-                IMAGES,
-                IMAGES_OF_VERSION_1,
-                FILE_NAME,
-            ):  # the head first: without it there is no store
+            # The head first: without it there is no store.
+            for name in (HEAD, INDEX, IMAGES, IMAGES_OF_VERSION_1, FILE_NAME):
                 (out / name).unlink(missing_ok=True)
             journal.truncate(0)
+        begun = _check_begun(journal, head, out)
         if (out / IMAGES_OF_VERSION_1).exists():  # an earlier version began this store: what it packed is kept
             (out / IMAGES_OF_VERSION_1).rename(out / IMAGES)
         with (out / IMAGES).open("ab+") as images:
-            batches = _resume(journal, images, head, out)
+            batches = _resume(journal, images) if begun else _begin(journal, images, head)
             yield Draft(out, journal, images, [entry for batch in batches for entry in batch], len(batches))
 
 
@@ -190,15 +186,25 @@ def _opened_journal(out: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _resume(journal: BinaryIO, images: BinaryIO, head: dict[str, Any], out: Path) -> list[list[Entry]]:
-    """The entries of the batches that are whole; cut both files behind them. A new journal gets its first line."""
+def _check_begun(journal: BinaryIO, head: dict[str, Any], out: Path) -> bool:
+    """Whether the journal notes a batch; refuse that of another packing, before anything in `out` changes."""
     first = journal.readline()
-    if not first.endswith(b"}\n") or journal.tell() == os.fstat(journal.fileno()).st_size:  # nothing is noted yet
-        journal.truncate(0)
-        images.truncate(0)
-        journal.write(json.dumps(head).encode() + b"\n")
-        return []
+    if not first.endswith(b"}\n") or journal.tell() == os.fstat(journal.fileno()).st_size:
+        return False
     check_same(json.loads(first), head, out)
+    return True
+
+
+def _begin(journal: BinaryIO, images: BinaryIO, head: dict[str, Any]) -> list[list[Entry]]:
+    """No batch yet: both files anew, the journal with its first line."""
+    journal.truncate(0)
+    images.truncate(0)
+    journal.write(json.dumps(head).encode() + b"\n")
+    return []
+
+
+def _resume(journal: BinaryIO, images: BinaryIO) -> list[list[Entry]]:
+    """The entries of the batches that are whole, read behind the journal's first line; cut both files behind them."""
     images.seek(0)
     batches: list[list[Entry]] = []
     end = journal.tell()

@@ -288,6 +288,18 @@ def test_packing_that_version_1_began_goes_on(
     assert again.new < 30 and content(again.store.folder) == whole
 
 
+def test_the_unfinished_packing_of_other_settings_stays_as_version_1_left_it(
+    tiny_set: Path, tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, after=11)
+    with pytest.raises(KeyboardInterrupt):
+        pack(tiny_set, tmp_path / "torn", PX)
+    before = content(as_version_1(tmp_path / "torn"))
+    with pytest.raises(DataError, match="holds images of 24 px, not 32"):
+        pack(tiny_set, tmp_path / "torn", PX + 8)
+    assert content(tmp_path / "torn") == before
+
+
 @pytest.mark.parametrize("failing", ["_columns", "replaced"])
 def test_an_interruption_at_the_very_end_loses_nothing(
     tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
