@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cxrcl.config.nodes import OWN_PACKAGES, nearest
+from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.data.images.geometry import to_image
 from cxrcl.data.images.image_io import ImageError
 from cxrcl.data.text.prompts import Prompts
-from cxrcl.errors import ConfigError, DataError
+from cxrcl.errors import ConfigError, DataError, nearest
 from cxrcl.evaluation.embed import embed_texts
 from cxrcl.inference import heatmaps, predict
 from cxrcl.inference.predict import ImageInput, LoadedModel

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 RESEARCH_ONLY = "Research use only; not for diagnosis."  # stands beside every score that is shown
 
 
@@ -28,3 +31,11 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A file that cannot be used as a checkpoint, and why."""
+
+
+def nearest(name: str, known: Iterable[str], listed: bool = True) -> str:
+    """' (did you mean `x`?)', else what is known where `listed`, else nothing."""
+    names = sorted(str(k) for k in known)
+    if match := difflib.get_close_matches(name, names, n=1):
+        return f" (did you mean `{match[0]}`?)"
+    return f" (known: {', '.join(names)})" if names and listed else ""

@@ -1,12 +1,56 @@
-"""CSV files as pandas reads them, without what it lets pass in silence."""
+"""Files: written whole or not at all, looked at before they are read, and CSV without what pandas lets pass."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
 from cxrcl.errors import DataError
+
+# Not any '<': a vocabulary may begin with the token <pad>.
+_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
+
+
+@contextmanager
+def replaced(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file to write, which appears under its name when it is whole and on the disk: readers see the old or the new.
+
+    Args:
+        mode: permissions of the new file, which the umask narrows.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; an earlier file at `path` is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def download_fault(head: bytes) -> str | None:
+    """What a download left in place of a file, by its first bytes, and the remedy; None where nothing is known.
+
+    >>> download_fault(b"<!DOCTYPE html>")
+    'a web page: download it again'
+    """
+    if not head:
+        return "empty: download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer: run `git lfs pull` in the folder"
+    if _WEB_PAGE.match(head):
+        return "a web page: download it again"
+    return None
 
 
 def read(file: Path, separator: str = ",", header: bool = True, hint: str = "") -> pd.DataFrame:

@@ -7,17 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from cxrcl.config import sections
-from cxrcl.config.nodes import bind, locate, nearest
+from cxrcl.config.nodes import Packages, bind, locate
 from cxrcl.data.splits import Splits
 from cxrcl.data.text import prompts as prompt_files
 from cxrcl.distributed import Runtime
-from cxrcl.errors import ConfigError
+from cxrcl.errors import ConfigError, nearest
 from cxrcl.evaluation.evaluator import Evaluator, Evaluators
 from cxrcl.evaluation.loss import Loss
 from cxrcl.objectives.base import Objective
 from cxrcl.training.trainer import Plan
 
-Packages = Sequence[str]
 GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
 
 

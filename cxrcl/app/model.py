@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cxrcl.app.data import TrainingTexts
 from cxrcl.checkpoint.content import PromptDirections
-from cxrcl.config.nodes import build, wants
+from cxrcl.config.nodes import Packages, build, wants
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.text import prompts as prompt_files
 from cxrcl.distributed import Runtime
@@ -22,7 +22,6 @@ from cxrcl.objectives.base import Objective
 from cxrcl.training.freezing import Which, freeze
 from cxrcl.types import Batch, EmbedsText
 
-Packages = Sequence[str]
 ENCODERS: dict[str, type[Encoder]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
 GIVEN_TO_OBJECTIVES = ("image_encoder", "text_encoder", "labels", "training_labels")
 

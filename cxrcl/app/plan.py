@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cxrcl.config import sections
-from cxrcl.config.nodes import OPTIMIZER_PACKAGES, Node, bind, build
+from cxrcl.config.nodes import OPTIMIZER_PACKAGES, Node, Packages, bind, build
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.objectives.base import Objective
 from cxrcl.training.optim import Schedule, parameter_groups
 from cxrcl.training.trainer import Plan
-
-Packages = Sequence[str]
 
 
 def build_optimizer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from cxrcl.app.model import build_model, build_transform
 from cxrcl.checkpoint.content import Checkpoint
 from cxrcl.checkpoint.file import load
-from cxrcl.config.nodes import OWN_PACKAGES
+from cxrcl.config.nodes import OWN_PACKAGES, Packages
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError, ConfigError
 from cxrcl.models.load_report import LoadReport, compare
 from cxrcl.objectives.base import Objective
-
-Packages = Sequence[str]
 
 
 def restore(

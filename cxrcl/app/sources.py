@@ -10,7 +10,7 @@ import numpy as np
 
 from cxrcl.app.overrides import LISTS, explained
 from cxrcl.config import sections
-from cxrcl.config.nodes import build
+from cxrcl.config.nodes import Packages, build
 from cxrcl.data.manifest import Manifest, refuse_shared_patients
 from cxrcl.data.order import Mixture
 from cxrcl.data.sources.base import Source
@@ -18,7 +18,6 @@ from cxrcl.data.split_lists import apply_lists
 from cxrcl.data.text.prompts import PromptSampler
 from cxrcl.errors import ConfigError
 
-Packages = Sequence[str]
 Nodes = Mapping[str, Mapping[str, Any] | None]  # data.sources
 Sources = Mapping[str, Source]  # by name
 

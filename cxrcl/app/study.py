@@ -27,6 +27,7 @@ from cxrcl.config.moved import with_current_names
 from cxrcl.config.nodes import differences
 from cxrcl.config.sections import Study
 from cxrcl.errors import ConfigError
+from cxrcl.files import replaced
 
 Figures = Mapping[str, Mapping[str, float]]
 RANDOM, IMAGENET = "random", "imagenet"
@@ -297,11 +298,9 @@ def _tidy(folder: Path, kept: str | None) -> None:
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    """A file that is there is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    with replaced(file) as opened:
+        opened.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def check_unseen(values: Mapping[str, Any]) -> None:

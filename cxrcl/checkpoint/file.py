@@ -19,6 +19,7 @@ import torch
 from cxrcl.checkpoint import exported
 from cxrcl.checkpoint.content import SCHEMA, Checkpoint, from_plain, to_plain
 from cxrcl.errors import CheckpointError
+from cxrcl.files import download_fault, replaced
 
 # Settings of timm and open_clip, at any depth of a tower's node.
 _FILES, _NAMES = ("pretrained", "weights", "checkpoint_path"), ("name", "timm_model_name")
@@ -31,15 +32,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         OSError: the disk is full or the folder not writable; an earlier file at `path` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(to_plain(checkpoint), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as file:
+        torch.save(to_plain(checkpoint), file)
 
 
 def _verify(path: Path) -> None:
@@ -48,10 +42,8 @@ def _verify(path: Path) -> None:
         raise CheckpointError(f"{path}: checkpoint not found")
     with path.open("rb") as file:
         head = file.read(64)
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: a git-lfs pointer, not a checkpoint: run `git lfs pull`")
-    if head.lstrip()[:1] == b"<":
-        raise CheckpointError(f"{path}: a web page, not a checkpoint: download it again")
+    if head and (fault := download_fault(head)):
+        raise CheckpointError(f"{path}: not a checkpoint but {fault}")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import sys
 from pathlib import Path
 
 from cxrcl.commands.entry import FAILED, MISTAKE
+from cxrcl.errors import nearest
 
 
 def commands() -> dict[str, str]:
@@ -37,7 +37,5 @@ def main() -> None:
     if name in ("", "-h", "--help"):
         print(f"{usage}\n\ncxrcl COMMAND --help shows the options of one.")
         sys.exit(0 if name else FAILED)
-    close = difflib.get_close_matches(name, listed, n=1)
-    hint = f" (did you mean `{close[0]}`?)" if close else f"; commands: {', '.join(listed)}"
-    print(f"error: {name}: no such command{hint}", file=sys.stderr)
+    print(f"error: {name}: no such command{nearest(name, listed)}", file=sys.stderr)
     sys.exit(MISTAKE)

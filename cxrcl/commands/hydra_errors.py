@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from cxrcl.commands.entry import config_folder, spelled
+from cxrcl.errors import nearest
 
 # What the other commands call the same thing.
 ELSEWHERE = {"checkpoint": "init_from", "init_from": "checkpoint", "out": "run_dir", "run_dir": "out"}
@@ -21,10 +21,10 @@ def _dotted(values: Any, prefix: str = "") -> Iterable[str]:
 
 def _near(key: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
-    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    if not close:  # the right key in the wrong section
-        close = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]][:1]
-    return f" (did you mean `{close[0]}`?)" if close else ""
+    in_other_sections = (name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2])
+    if hint := nearest(key, names, listed=False):
+        return hint
+    return f" (did you mean `{name}`?)" if (name := next(in_other_sections, None)) else ""
 
 
 def _known_keys(name: str, overrides: list[str]) -> list[str]:

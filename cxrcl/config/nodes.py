@@ -7,7 +7,6 @@ Nothing else in a config can name code.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -21,21 +20,13 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 from cxrcl.config.moved import current_target
-from cxrcl.errors import ConfigError, UserError
+from cxrcl.errors import ConfigError, UserError, nearest
 
 T = TypeVar("T")
 Node = dict[str, Any]
+Packages = Sequence[str]  # whose classes a node may name
 OWN_PACKAGES = ("cxrcl",)
 OPTIMIZER_PACKAGES = ("torch.optim", "timm.optim")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """' (did you mean `x`?)', or the list of what is known, or nothing."""
-    names = sorted(str(k) for k in known)
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if match:
-        return f" (did you mean `{match[0]}`?)"
-    return f" (known: {', '.join(names)})" if names else ""
 
 
 # pydantic names the branch of a union in an error's location; a person wants the key only.
@@ -61,11 +52,11 @@ def one_line(error: pydantic.ValidationError, where: str, fields: Callable[[Sequ
     return "; ".join(faults.values())
 
 
-def _allowed(target: str, packages: Sequence[str]) -> bool:
+def _allowed(target: str, packages: Packages) -> bool:
     return any(target == package or target.startswith(package + ".") for package in packages)
 
 
-def locate(node: Mapping[str, Any], base: type, where: str, packages: Sequence[str] = OWN_PACKAGES) -> type:
+def locate(node: Mapping[str, Any], base: type, where: str, packages: Packages = OWN_PACKAGES) -> type:
     """The class that a node names.
 
     Raises:
@@ -112,7 +103,7 @@ def bind(
     base: type[T],
     where: str,
     provided: Mapping[str, Any] = {},
-    packages: Sequence[str] = OWN_PACKAGES,
+    packages: Packages = OWN_PACKAGES,
     partial: bool = False,
 ) -> Callable[..., T]:
     """Check a node against its class and return the call that makes the object, without making it.
@@ -186,7 +177,7 @@ def build(
     base: type[T],
     where: str,
     provided: Mapping[str, Any] = {},
-    packages: Sequence[str] = OWN_PACKAGES,
+    packages: Packages = OWN_PACKAGES,
 ) -> T:
     """Make the object that a node describes (see `bind`); a ValueError of its constructor becomes a ConfigError."""
     make = bind(node, base, where, provided, packages)
@@ -198,7 +189,7 @@ def build(
         raise ConfigError(f"{where}: {error}") from error
 
 
-def wants(node: Mapping[str, Any], base: type, where: str, packages: Sequence[str] = OWN_PACKAGES) -> set[str]:
+def wants(node: Mapping[str, Any], base: type, where: str, packages: Packages = OWN_PACKAGES) -> set[str]:
     """Names of the parameters of the node's class and of those of nodes nested in it."""
     declared = parameters(locate(node, base, where, packages))
     names = set(declared)

@@ -16,12 +16,12 @@ from cxrcl.app.model import GIVEN_TO_OBJECTIVES
 from cxrcl.commands import hydra as hydra_module
 from cxrcl.commands.entry import config_folder
 from cxrcl.config import sections
-from cxrcl.config.nodes import OPTIMIZER_PACKAGES, OWN_PACKAGES, bind, build, differences, locate, nearest, parameters
+from cxrcl.config.nodes import OPTIMIZER_PACKAGES, OWN_PACKAGES, bind, build, differences, locate, parameters
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.sources.base import Source
 from cxrcl.data.text.prompts import PromptSampler
 from cxrcl.distributed import Runtime
-from cxrcl.errors import ConfigError
+from cxrcl.errors import ConfigError, nearest
 from cxrcl.evaluation.evaluator import Evaluators
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.objectives.base import Objective

@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from cxrcl.data.images import archives, dicom
 from cxrcl.data.images.pixels import MAX_PIXELS, ImageError, check_size, luminance, to_uint8
+from cxrcl.files import download_fault
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
@@ -200,10 +201,8 @@ def _describe(head: bytes) -> str:
     """What a file seems to be that is not an image, by its first bytes."""
     if not head:
         return "empty file"
-    if head.lstrip()[:1] == b"<":
-        return "not an image: it starts like a web page"
-    if head.startswith(b"version https://git-lfs"):
-        return "not an image: a git-lfs pointer (run `git lfs pull`)"
+    if fault := download_fault(head):
+        return f"not an image but {fault}"
     if head.startswith(b"\xff\xd8\xff"):
         return "a JPEG that cannot be decoded: damaged, lossless or of more than 8 bits (convert the latter to PNG)"
     return "not an image in a known format"

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from cxrcl.data.images.store import COLUMNS, HEAD, IMAGES, IMAGES_OF_VERSION_1, INDEX, JOURNAL
 from cxrcl.data.manifest import FILE_NAME
 from cxrcl.errors import DataError
+from cxrcl.files import replaced
 
 
 class Entry(NamedTuple):
@@ -127,20 +128,6 @@ def _columns(entries: Sequence[Entry]) -> tuple[dict[str, Any], dict[str, int]]:
         "bytes": int(sizes.sum()),
     }
     return {**columns, "reasons": np.array(reasons, dtype=np.str_)}, counts
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which appears under its name when it is whole and on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------------------------- going on

@@ -37,6 +37,7 @@ from cxrcl.data.packing.draft import Draft
 from cxrcl.data.packing.pack import Packed, Taken
 from cxrcl.data.packing.shard_rows import Rules, SampleError, read_sample
 from cxrcl.errors import DataError
+from cxrcl.files import replaced
 
 _TRIED = 16  # images of which one has to be readable
 _Sample = tuple[bytes, dict[str, str]]  # the file of the image, and the row of the manifest
@@ -84,7 +85,7 @@ def pack(
         before = len(draft.entries)
         _append(draft, shards, ImageReader(read_px), num_workers, rules, left_out)
         rows = [entry.row or {} for entry in draft.entries]
-        with drafts.replaced(out / FILE_NAME) as file:
+        with replaced(out / FILE_NAME) as file:
             file.write(_table(rows, rules).to_csv(index=False, lineterminator="\n").encode())
         draft.finish({**head, "images_sha256": names_digest(row["image"] for row in rows)})
     return PackedShards(Packed(Store(out), manifests.load(out), len(rows) - before), left_out)
