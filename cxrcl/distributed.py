@@ -7,6 +7,7 @@ over gloo on the CPU and never wait for the accelerator; tensors go over nccl on
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -260,6 +261,8 @@ def start(device: str = "auto", timeout_minutes: float = 10.0) -> Iterator[Runti
         return
     backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    if dist.get_rank() > 0:  # what all processes would say is said once
+        logging.getLogger("cxrcl").setLevel(logging.ERROR)
     try:
         yield Runtime(rank=dist.get_rank(), world=world, device=place)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +23,13 @@ def _one_thread() -> None:
 
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package says while the test runs, a message each: `log.messages`."""
+    caplog.set_level(logging.INFO, logger="cxrcl")
+    return caplog
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -29,6 +30,8 @@ from cxrcl.errors import ConfigError, DataError, UserError
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Tokenizer
 
+logger = logging.getLogger(__name__)
+
 
 @explained(LOADING)
 def load_data(cfg: sections.Data, sources: Sources, runtime: Runtime) -> Manifest:
@@ -53,8 +56,7 @@ def load_data(cfg: sections.Data, sources: Sources, runtime: Runtime) -> Manifes
     if cfg.split_lists is not None:
         data, summary = as_listed(data, cfg, cfg.split_lists, list(sources), fractions)
         fractions = {}
-        if runtime.is_main:
-            print(summary, flush=True)
+        logger.info(summary)
     data = keep_fractions(manifests.select(data, cfg.views, cfg.filter), fractions, cfg.fraction_seed)
     if cfg.labels is not None:
         absent = [name for name in cfg.labels if name not in data.labels]
@@ -132,11 +134,9 @@ def without_unreadable(
     mine = [int(positions[k]) for k in runtime.shard(len(positions))]
     parts = runtime.gather_objects(bad_images.find_unreadable(data, mine, batch_reader, reader))
     unreadable = {position: reason for part in parts for position, reason in part.items()}
-    if unreadable and runtime.is_main:
-        print(
-            f"{len(unreadable)} images cannot be read and are left out: {bad_images.named(data, unreadable)}",
-            flush=True,
-        )
+    if unreadable:
+        named = bad_images.named(data, unreadable)
+        logger.warning(f"{len(unreadable)} images cannot be read and are left out: {named}")
     return bad_images.leave_out(data, unreadable), unreadable
 
 
@@ -147,19 +147,20 @@ def report_sampler(cfg: sections.Reports) -> ReportSampler:
 def token_table(texts: Texts, tokenizer: Tokenizer, runtime: Runtime) -> TokenTable | None:
     """The pieces of the training sentences, looked up in each process; None where these do not make up the texts'."""
     table = tokens.token_table(texts, tokenizer, runtime.is_main)
-    if table is None and runtime.is_main:
-        print("data.cache_tokens: a text's pieces are not those of its sentences: texts are tokenised in each batch")
+    if table is None:
+        logger.info("data.cache_tokens: a text's pieces are not those of its sentences: they are made in each batch")
     return table
 
 
-def usable_samples(training: Manifest, objective: Objective, runtime: Runtime) -> Manifest:
+def usable_samples(training: Manifest, objective: Objective) -> Manifest:
     """The training rows that the objective can learn from."""
     keep = objective.learns_from(torch.from_numpy(training.values)).numpy()
     if not keep.any():
         raise DataError(f"none of {len(training)} training images has a label that the objective can use")
-    if runtime.is_main and not keep.all():
-        print(f"{int((~keep).sum())} of {len(keep)} training images have no label that the objective can use: left out")
-    return training if keep.all() else training.take(keep)
+    if keep.all():
+        return training
+    logger.info(f"{(~keep).sum()} of {len(keep)} training images have no label that the objective can use: left out")
+    return training.take(keep)
 
 
 def check_texts(training: Manifest, texts: Texts, looked_at: int = 256) -> None:

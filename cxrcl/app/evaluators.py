@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from cxrcl.evaluation.evaluator import Evaluator, Evaluators
 from cxrcl.evaluation.loss import Loss
 from cxrcl.objectives.base import Objective
 from cxrcl.training.trainer import Plan
+
+logger = logging.getLogger(__name__)
 
 GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
 
@@ -53,8 +56,7 @@ def build_evaluators(
         except ValueError as error:
             if name in requested or "*" in requested:
                 raise ConfigError(f"{where}: {error}") from None
-            if runtime.is_main:
-                print(f"{where} is left out: {error}", flush=True)
+            logger.info(f"{where} is left out: {error}")
     return Evaluators(made, splits, batch_size, held_out)
 
 

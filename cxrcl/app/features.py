@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -21,6 +22,8 @@ from cxrcl.models.base import ImageEncoder
 from cxrcl.objectives.base import Objective
 from cxrcl.training.trainer import Precision
 from cxrcl.types import Batch, EncodesImages
+
+logger = logging.getLogger(__name__)
 
 
 def check(objective: Objective, transform: RadiographTransform) -> None:
@@ -81,8 +84,8 @@ def encode_once(
     rows: list[Tensor] = []
     bad: list[bool] = []
     live = runtime.is_main and sys.stderr.isatty()
-    if runtime.is_main and not live:  # a line where nobody looks at a bar
-        print(f"{len(paths)} images go through the frozen encoder once", flush=True)
+    if not live:  # a line where nobody looks at a bar
+        logger.info(f"{len(paths)} images go through the frozen encoder once")
     with _bar(len(mine), live) as bar, precision.autocast():
         # A process without a share encodes an image, too: the gather needs the width of a row.
         for host in image_batches(paths, mine or range(1), batch_size, transform, reader, batch_reader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from cxrcl.models.base import Encoder, ImageEncoder, TextEncoder
 from cxrcl.objectives.base import Objective
 from cxrcl.training.freezing import Which, freeze
 from cxrcl.types import Batch, EmbedsText
+
+logger = logging.getLogger(__name__)
 
 ENCODERS: dict[str, type[Encoder]] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
 GIVEN_TO_OBJECTIVES = ("image_encoder", "text_encoder", "labels", "training_labels")
@@ -81,7 +84,7 @@ def say_what_was_loaded(objective: Objective) -> None:
     for name, part in objective.named_modules():
         report = getattr(part, "load_report", None) if isinstance(part, Encoder) else None
         if report is not None and name.split(".")[0] in ENCODERS:  # not the copies of towers, such as MoCo's
-            print(f"{name}: {report}", flush=True)
+            logger.info(f"{name}: {report}")
 
 
 @torch.no_grad()

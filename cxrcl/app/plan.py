@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -12,6 +14,8 @@ from cxrcl.errors import ConfigError
 from cxrcl.objectives.base import Objective
 from cxrcl.training.optim import Schedule, parameter_groups
 from cxrcl.training.trainer import Plan
+
+logger = logging.getLogger(__name__)
 
 
 def build_optimizer(
@@ -53,8 +57,7 @@ def lowered_batch_size(t: sections.Trainer, samples: int, runtime: Runtime) -> s
     fitting = samples // t.accumulate // runtime.world * runtime.world
     if not t.lower_batch_size or t.batch_size <= fitting or not fitting:
         return t
-    if runtime.is_main:
-        print(f"trainer.batch_size={t.batch_size} is lowered to {fitting}: there are {samples} training samples")
+    logger.info(f"trainer.batch_size={t.batch_size} is lowered to {fitting}: there are {samples} training samples")
     return t.model_copy(update={"batch_size": fitting})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from cxrcl.checkpoint.content import Checkpoint
 from cxrcl.checkpoint.file import load
 from cxrcl.config.nodes import OWN_PACKAGES, Packages
 from cxrcl.data.images.transforms import RadiographTransform
-from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError, ConfigError
 from cxrcl.models.load_report import LoadReport, compare
 from cxrcl.objectives.base import Objective
+
+logger = logging.getLogger(__name__)
 
 
 def restore(
@@ -67,7 +69,7 @@ def untrained(
         return build_model(recipe.model, recipe.labels, None, packages).eval().to(device)
 
 
-def init_from(objective: Objective, checkpoint: Checkpoint, name: str, runtime: Runtime) -> None:
+def init_from(objective: Objective, checkpoint: Checkpoint, name: str) -> None:
     """Weights of another run; each of its towers that this model has must match in every tensor."""
     towers = [key for key, _ in objective.named_children() if key.endswith("_encoder")]
     taken = _renamed(dict(checkpoint.weights), objective, checkpoint.recipe.evaluated_part)
@@ -86,8 +88,7 @@ def init_from(objective: Objective, checkpoint: Checkpoint, name: str, runtime: 
             "nothing here; choose the text encoder of the checkpoint"
         )
     report = load_matching_weights(objective, taken)
-    if runtime.is_main:
-        print(f"init_from {name}: {report}", flush=True)
+    logger.info(f"init_from {name}: {report}")
     own = objective.state_dict()
     for tower in towers:
         keys = [key for key in own if key.startswith(f"{tower}.")]

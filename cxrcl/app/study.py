@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from cxrcl.config.sections import Study
 from cxrcl.errors import ConfigError
 from cxrcl.files import replaced
 
+logger = logging.getLogger(__name__)
 Figures = Mapping[str, Mapping[str, float]]
 RANDOM, IMAGENET = "random", "imagenet"
 
@@ -68,7 +70,7 @@ def cells(study: Study, starts: Sequence[str]) -> Iterator[Cell]:
             yield Cell(start, fraction, draw, seed)
 
 
-def run_from_config(values: Mapping[str, Any], packages: Sequence[str], say: Callable[[str], None]) -> Path | None:
+def run_from_config(values: Mapping[str, Any], packages: Sequence[str]) -> Path | None:
     """The grid of the section `study`, in this process; the folder of its table, or None when asked to stop."""
     cfg = sections.parse(values, sections.Train)
     assert cfg.study is not None
@@ -79,7 +81,6 @@ def run_from_config(values: Mapping[str, Any], packages: Sequence[str], say: Cal
         folder,
         train=lambda settings: train(settings, requested_evals=("*",), packages=packages),
         evaluate=lambda settings: evaluate(settings, packages=packages).results,
-        say=say,
     )
     return folder if finished else None
 
@@ -90,7 +91,6 @@ def run(
     folder: Path,
     train: Callable[[dict[str, Any]], Trained],
     evaluate: Callable[[dict[str, Any]], Figures],
-    say: Callable[[str], None],
 ) -> bool:
     """The whole grid; False when a training was asked to stop.
 
@@ -109,21 +109,22 @@ def run(
     if not starts:
         raise ConfigError(f"study.inits: {', '.join(left_out)} are left out, so that nothing is left to compare")
     for name in left_out:
-        say(f"study.inits.{name}: left out")
+        logger.info(f"study.inits.{name}: left out")
     grid, records = list(cells(study, list(starts))), dict[str, Record]()
     for number, cell in enumerate(grid, start=1):
         settings = settings_of(values, study, cell, starts[cell.start], folder / cell.name)
         record = _finished(folder / cell.name, settings, starts[cell.start].digest)
         if record is None:
-            say(f"cell {number} of {len(grid)}: {cell.name}")
+            logger.info(f"cell {number} of {len(grid)}: {cell.name}")
             record = _run_cell(cell, settings, starts[cell.start].digest, study, train, evaluate)
             if record is None:
-                say("the study was stopped: the same command goes on from there")
+                logger.info("the study was stopped: the same command goes on from there")
                 return False
             _write(folder / cell.name / "cell.json", record.stored)
             if record.error is None and study.keep != "all":
                 _tidy(folder / cell.name / "checkpoints", record.stored["checkpoint"])
-            say(f"{cell.name}: {f'failed: {record.error}' if record.error else f'{study.figure} {record.value:.4f}'}")
+            result = f"failed: {record.error}" if record.error else f"{study.figure} {record.value:.4f}"
+            logger.info(f"{cell.name}: {result}")
         records[cell.name] = record
         study_report.write(folder, study, list(records.values()), len(grid), left_out)
     errors = [record.error for record in records.values() if record.error]

@@ -6,10 +6,12 @@ Nothing here imports torch: a misspelt key is answered at once.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,7 +39,8 @@ def guarded(command: Callable[[], None]) -> None:
     # Tokenisers run in forked workers, where their own threads do not survive.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        command()
+        with _logged():
+            command()
     except DataError as error:  # an image may be damaged in the share of one process only
         _fail(str(error), MISTAKE, everywhere=True)
     except UserError as error:
@@ -50,6 +53,20 @@ def guarded(command: Callable[[], None]) -> None:
         if type(error).__module__ == "cxrcl.training.trainer":  # not imported here: it would import torch
             _fail(str(error), FAILED)
         raise
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """What the package logs is printed, a line each. Used as a library it is silent, unless its user asks for it."""
+    logger, handler = logging.getLogger("cxrcl"), logging.StreamHandler(sys.stdout)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _fail(message: str, status: int, everywhere: bool = False) -> None:

@@ -36,7 +36,7 @@ def _study(values: dict[str, Any], packages: tuple[str, ...]) -> None:
         raise ConfigError("study: its trainings run one after the other in a single process: start it without torchrun")
     from cxrcl.app import study
 
-    folder = study.run_from_config(values, packages, say=lambda line: print(line, flush=True))
+    folder = study.run_from_config(values, packages)
     if folder is None:
         sys.exit(INTERRUPTED)
     print((folder / "study.md").read_text(encoding="utf-8"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -47,7 +50,7 @@ class FileTracker(Tracker):
     def say(self, line: str) -> None:
         if self._bar is not None:
             self._bar.clear()
-        print(line, flush=True)
+        logger.info(line)
 
     def begin(self, done: int, total: int, images_per_step: int) -> None:
         self._first, self._total, self._images = done, total, images_per_step
@@ -63,7 +66,7 @@ class FileTracker(Tracker):
             self._bar.update(1)
         elif step % self._line_every == 0 or step == self._total:
             left = duration((self._total - step) / max(self.steps_per_second(step), 1e-9))
-            print(f"step {step}/{self._total}  {self._shown}  {self._speed(step)}  left {left}", flush=True)
+            logger.info(f"step {step}/{self._total}  {self._shown}  {self._speed(step)}  left {left}")
 
     def steps_per_second(self, step: int) -> float:
         return (step - self._first) / max(time.monotonic() - self._started, 1e-9)

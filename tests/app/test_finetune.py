@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -197,29 +195,24 @@ def test_a_transform_knows_whether_training_sees_other_films(settings: dict[str,
 # ---------------------------------------------------------------------------------------------- processes
 
 
-def _encode(runtime: Runtime, folder: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Features of five films, one of which cannot be read; and what was said."""
+def _encode(runtime: Runtime, folder: Path) -> dict[str, np.ndarray]:
+    """Features of five films, one of which cannot be read."""
     torch.manual_seed(0)
     objective = Classify(TinyImages(norm=True), ["a"], freeze_encoder=True)
     transform = RadiographTransform(objective.image_encoder.spec, **STILL)
     paths = sorted(map(str, (folder / "data" / "images").iterdir()))[:5]
-    with redirect_stdout(io.StringIO()) as said:
-        found = features.encode_once(
-            *(objective, paths, transform, ImageReader(), BatchReader(0), prepare(transform, runtime), runtime),
-            *(Precision("fp32", runtime.device), 2),
-        )
-    return found, said.getvalue()
+    return features.encode_once(
+        *(objective, paths, transform, ImageReader(), BatchReader(0), prepare(transform, runtime), runtime),
+        *(Precision("fp32", runtime.device), 2),
+    )
 
 
 def test_processes_share_the_films_and_all_know_them(tmp_path: Path) -> None:
     data = write_manifest(tmp_path / "data", studies=6)
     (data / "images" / "001_PA.png").write_text("no film")
-    alone, line = _encode(Runtime(0, 1, torch.device("cpu")), tmp_path)
-    assert line == "5 images go through the frozen encoder once\n"
+    alone = _encode(Runtime(0, 1, torch.device("cpu")), tmp_path)
     assert len(alone) == 4 and not any("001_PA" in path for path in alone)
-    results = in_processes(2, _encode, tmp_path)
-    assert [said for _, said in results] == [line, ""]
-    for found, _ in results:
+    for found in in_processes(2, _encode, tmp_path):
         assert found.keys() == alone.keys()
         assert all(np.allclose(found[path], alone[path], atol=1e-6) for path in alone)
 
@@ -280,14 +273,12 @@ def test_the_factor_of_the_config_reaches_the_optimizer(data: Path, tmp_path: Pa
     assert {round(group["lr"], 8) for group in groups} == {1e-2, 1e-3}
 
 
-def test_the_batch_is_lowered_to_a_small_fraction(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_batch_is_lowered_to_a_small_fraction(data: Path, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     more = ("data.fraction=0.2", "trainer.batch_size=16", "trainer.max_steps=2", "trainer.evaluate_every_steps=null")
     with pytest.raises(ConfigError, match="larger than the 6 training samples"):
         probe(data, tmp_path / "run", *more)
     assert probe(data, tmp_path / "run", "trainer.lower_batch_size=true", *more).finished
-    assert "trainer.batch_size=16 is lowered to 6: there are 6 training samples" in capsys.readouterr().out
+    assert "trainer.batch_size=16 is lowered to 6: there are 6 training samples" in log.text
 
 
 @pytest.mark.parametrize(
@@ -316,7 +307,7 @@ LOSS, AUROC = "loss/total", "classification/mean_auroc"
     ],
 )
 def test_protocols_by_name_run(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, chosen_by: str, schedule: str
+    data: Path, tmp_path: Path, log: pytest.LogCaptureFixture, name: str, chosen_by: str, schedule: str
 ) -> None:
     small = ("data.num_workers=0", "image_encoder=small_resnet", "image_encoder.name=test_resnet")
     more = ("image_encoder.size=32", "trainer.max_epochs=null", "trainer.max_steps=2", "trainer.warmup_steps=1")
@@ -332,7 +323,7 @@ def test_protocols_by_name_run(
     values = compose("finetune", given)
     values["data"]["root"], values["run_dir"], values["device"] = str(data), str(tmp_path / "run"), "cpu"
     assert train(values).finished
-    assert f"stopped early after step 2: {chosen_by} was not better" in capsys.readouterr().out
+    assert f"stopped early after step 2: {chosen_by} was not better" in log.text
     stored = plain_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
     settings = stored["config"]["settings"]
     assert settings["name"] == name and settings["schedule"]["_target_"] == f"cxrcl.training.optim.{schedule}"

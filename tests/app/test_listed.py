@@ -75,13 +75,13 @@ def test_the_listed_films_are_trained_on_and_scored(
     lists: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    log: pytest.LogCaptureFixture,
     fraction: float,
     name: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = train(data, tmp_path / "run", "data.split_lists=lists", f"data.fraction={fraction}")
-    said = capsys.readouterr().out
+    said = log.text
     assert f"train {len(LISTS[name])} ({name}.txt), valid 7 (val.txt), test 7 (test.txt); " in said
     assert f"{len(LISTS[name])} images, batch 4" in said
     found = index_of(tmp_path / "run")

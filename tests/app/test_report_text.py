@@ -69,10 +69,10 @@ def test_a_tokenizer_that_cannot_be_cached_is_one_line(
     tmp_path: Path,
     tables: list[TokenTable | None],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    log: pytest.LogCaptureFixture,
 ) -> None:
     forwards = CharTokenizer.__call__
-    assert losses(reports, tmp_path / "forwards", tiny=True) and "data.cache_tokens" not in capsys.readouterr().out
+    assert losses(reports, tmp_path / "forwards", tiny=True) and "data.cache_tokens" not in log.text
 
     def backwards(self: CharTokenizer, texts: list[str]) -> Tokens:
         return forwards(self, [text[::-1] for text in texts])
@@ -80,7 +80,7 @@ def test_a_tokenizer_that_cannot_be_cached_is_one_line(
     monkeypatch.setattr(CharTokenizer, "__call__", backwards)
     assert losses(reports, tmp_path / "backwards", tiny=True)
     assert [table is None for table in tables] == [False, True]
-    assert capsys.readouterr().out.count("data.cache_tokens: ") == 1
+    assert log.text.count("data.cache_tokens: ") == 1
 
 
 @pytest.mark.parametrize("setting", ["reports.section=one", "reports.augmented=false"])

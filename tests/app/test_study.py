@@ -58,7 +58,6 @@ class Commands:
     def __init__(self, fails: Callable[[dict[str, Any]], bool] = lambda settings: False) -> None:
         self.trained: list[dict[str, Any]] = []
         self.evaluated: list[dict[str, Any]] = []
-        self.said: list[str] = []
         self.fails, self.stops_at = fails, -1
 
     def train(self, settings: dict[str, Any]) -> Done:
@@ -78,7 +77,7 @@ class Commands:
         return {"classification": {"mean_auroc": value, "mean_auprc": 1 - value}}
 
     def run(self, folder: Path, given: sections.Study, values: dict[str, Any] = VALUES) -> bool:
-        return study.run(values, given, folder, self.train, self.evaluate, self.said.append)
+        return study.run(values, given, folder, self.train, self.evaluate)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -214,7 +213,7 @@ def test_cells_of_other_settings_or_other_weights_are_not_taken(tmp_path: Path) 
 # ------------------------------------------------------------------------------------------------------ starts
 
 
-def test_starts_differ_in_their_weights_only(tmp_path: Path) -> None:
+def test_starts_differ_in_their_weights_only(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     for name in ("clip.pt", "in.pth"):
         (tmp_path / name).write_bytes(b"x")
     commands = Commands()
@@ -223,7 +222,7 @@ def test_starts_differ_in_their_weights_only(tmp_path: Path) -> None:
     encoders = [s["image_encoder"]["weights"] for s in commands.trained]
     assert encoders == [None, str(tmp_path / "in.pth"), None]
     assert [s["init_from"] for s in commands.trained] == [None, None, str(tmp_path / "clip.pt")]
-    assert "study.inits.moco: left out" in commands.said
+    assert "study.inits.moco: left out" in log.messages
     assert results(tmp_path / "run")["left_out"] == ["moco"]
     assert "Left out: moco." in (tmp_path / "run" / "study.md").read_text()
 

@@ -30,11 +30,11 @@ def train(data: Path, folder: Path, *overrides: str) -> list[dict[str, Any]]:
 
 
 def test_training_goes_on_names_the_row_once_and_counts(
-    own_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_set: Path, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     empty(own_set, "3_pa.png")
     figures = train(own_set, tmp_path / "run", "data.max_bad_fraction=0.3")
-    said = capsys.readouterr().out
+    said = log.text
     assert said.count("image of row 7: empty file; another sample stands in for it") == 1
     counts = [row["train/bad_images"] for row in figures]
     assert counts == sorted(counts) and 5 < counts[-1] <= 20
@@ -105,7 +105,7 @@ def test_evaluation_leaves_out_when_told(trained: Path, own_set: Path) -> None:
 
 
 def test_training_evaluates_without_bad_films_when_told(
-    own_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_set: Path, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     empty(own_set, "13_pa.png")
     base = ("trainer.max_steps=2", "trainer.evaluate_every_steps=2", "evals=[retrieval]")
@@ -114,4 +114,4 @@ def test_training_evaluates_without_bad_films_when_told(
         train_module.train(values, packages=PACKAGES)
     values = tiny_towers(settings(own_set, tmp_path / "b", *base, "data.skip_bad_images=true"))
     assert train_module.train(values, packages=PACKAGES).finished
-    assert "1 images cannot be read and are left out: row 22: empty file" in capsys.readouterr().out
+    assert "1 images cannot be read and are left out: row 22: empty file" in log.messages

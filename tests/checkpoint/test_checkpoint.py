@@ -18,7 +18,6 @@ from cxrcl.app import restore as restoring
 from cxrcl.app.restore import load_matching_weights
 from cxrcl.checkpoint import file
 from cxrcl.checkpoint.content import SCHEMA, Checkpoint, to_plain
-from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError
 from cxrcl.objectives.classify import Classify
 
@@ -198,11 +197,10 @@ def test_a_classifier_of_other_labels_gives_its_tower_only(labels: tuple[str, st
     torch.manual_seed(0)
     given = Classify(TinyImages(), ("a", "b")).state_dict()
     start = as_checkpoint({"model": given, "config": {"labels": ["a", "b"]}})
-    alone = Runtime(0, 1, torch.device("cpu"))
     same, other = Classify(TinyImages(), ("a", "b")), Classify(TinyImages(), labels)
     own = other.classifier.weight.detach().clone()
     for model in (same, other):
-        restoring.init_from(model, start, "x.pt", alone)
+        restoring.init_from(model, start, "x.pt")
         assert torch.equal(model.image_encoder.conv.weight, given["image_encoder.conv.weight"])
     assert torch.equal(same.classifier.weight, given["classifier.weight"])
     assert torch.equal(other.classifier.weight, own) and not torch.equal(own, given["classifier.weight"])

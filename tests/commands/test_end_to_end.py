@@ -184,7 +184,7 @@ def test_starting_from_another_architecture_is_an_error(data: Path, start: Path,
 
 
 def test_starting_from_a_checkpoint_keeps_its_vocabulary_on_other_texts(
-    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Path, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     other = write_manifest(tmp_path / "other")
     table = pd.read_csv(other / "manifest.csv", dtype=str)
@@ -193,7 +193,7 @@ def test_starting_from_a_checkpoint_keeps_its_vocabulary_on_other_texts(
     values = settings(other, tmp_path / "run", "init_from=x", "optimizer.lr=0")
     done = train({**values, "init_from": str(start), "evals": {}})
     before, after = plain_checkpoint(start), plain_checkpoint(done.checkpoint)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("init_from")]
+    (line,) = [line for line in log.messages if line.startswith("init_from")]
     assert line.endswith(f": {len(before['model'])} tensors matched")
     assert after["config"]["model"]["text_encoder"] == before["config"]["model"]["text_encoder"]
     tower = [key for key in after["model"] if key.startswith("text_encoder.")]
@@ -213,9 +213,7 @@ def test_starting_with_another_tokenizer_is_an_error(data: Path, start: Path, tm
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
-def test_without_rows_to_score_the_last_checkpoint_is_the_result(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_rows_to_score_the_last_checkpoint_is_the_result(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     folder = write_manifest(tmp_path / "set")
     table = pd.read_csv(folder / "manifest.csv", dtype=str)
     table[table["split"] != "valid"].to_csv(folder / "manifest.csv", index=False)
@@ -226,7 +224,7 @@ def test_without_rows_to_score_the_last_checkpoint_is_the_result(
     assert not (tmp_path / "run").exists()
     done = train(values)
     assert done.checkpoint.name == "last.pt" and done.finished
-    out = capsys.readouterr().out
+    out = log.text
     assert out.count("no row has the split valid: nothing is evaluated") == 1 and "is left out" not in out
 
 
@@ -256,7 +254,7 @@ def test_a_restored_model_gives_the_numbers_of_the_trained_one(data: Path, start
 
 
 def test_a_balanced_classifier_learns_from_usable_films_and_keeps_its_weights(
-    data: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, start: Path, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     table = pd.read_csv(data / "manifest.csv", dtype=str, keep_default_na=False)
     classes = ["No Finding", "Cardiomegaly", "Edema"]
@@ -268,7 +266,7 @@ def test_a_balanced_classifier_learns_from_usable_films_and_keeps_its_weights(
     values = settings(data, tmp_path, "init_from=x", "trainer.evaluate_every_steps=4", "evals=[loss]", name="finetune")
     done = train({**values, "init_from": str(start), "objective": node})
     said = f"{(~used).sum()} of {len(used)} training images have no label that the objective can use: left out"
-    out = capsys.readouterr().out
+    out = log.text
     assert said in out and f"; {table['study'][used].nunique()} studies, " in out
     last = done.folder / "checkpoints" / "last.pt"
     weights = plain_checkpoint(last)["model"]["class_weights"]

@@ -61,22 +61,21 @@ def training() -> Manifest:
     ids=["multi_label", "multi_class", "clip", "sum", "sum with simclr"],
 )
 def test_the_training_data_are_cut_to_what_the_objective_learns_from(
-    objective: Objective, expected: list[bool], capsys: pytest.CaptureFixture[str]
+    objective: Objective, expected: list[bool], log: pytest.LogCaptureFixture
 ) -> None:
     assert objective.learns_from(KNOWN).tolist() == expected
     data = training()
-    for runtime in (ALONE, SECOND):
-        found = usable_samples(data, objective, runtime)
-        assert list(found.rows["image"]) == [f"{k}.png" for k in range(8) if expected[k]]
-        assert np.array_equal(found.values, KNOWN.numpy()[expected], equal_nan=True)
-        assert np.array_equal(found.stated, data.stated[expected])
+    found = usable_samples(data, objective)
+    assert list(found.rows["image"]) == [f"{k}.png" for k in range(8) if expected[k]]
+    assert np.array_equal(found.values, KNOWN.numpy()[expected], equal_nan=True)
+    assert np.array_equal(found.stated, data.stated[expected])
     left_out = 8 - sum(expected)
-    line = f"{left_out} of 8 training images have no label that the objective can use: left out\n"
-    assert capsys.readouterr().out == (line if left_out else "")  # once, of the first process
+    line = f"{left_out} of 8 training images have no label that the objective can use: left out"
+    assert log.messages == ([line] if left_out else [])
 
 
 def test_no_usable_sample_is_an_error() -> None:
     nothing = training().take(np.array([2, 3, 4, 5, 7]))
     with pytest.raises(DataError, match="none of 5 training images has a label that the objective can use"):
-        usable_samples(nothing, classify("multi_class"), ALONE)
-    assert len(usable_samples(nothing, classify(), ALONE)) == 3
+        usable_samples(nothing, classify("multi_class"))
+    assert len(usable_samples(nothing, classify())) == 3

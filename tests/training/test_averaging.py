@@ -225,7 +225,7 @@ def test_the_average_is_what_is_restored_and_started_from(data: Path, unbroken: 
     with torch.no_grad():
         for parameter in restored.parameters():
             parameter.zero_()
-    restoring.init_from(restored, as_checkpoint(state), "x", ALONE)
+    restoring.init_from(restored, as_checkpoint(state), "x")
     assert equal_everywhere(dict(restored.state_dict()), state["ema"])
 
 

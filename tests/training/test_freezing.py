@@ -187,16 +187,14 @@ def run(data: Path, folder: Path, *overrides: str) -> dict[str, Tensor]:
     return plain_checkpoint(done.checkpoint)["model"]
 
 
-def test_the_config_freezes_layers_of_both_towers(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_config_freezes_layers_of_both_towers(data: Path, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     still = run(data, tmp_path / "still", "optimizer.lr=0")
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("train: ")]
+    (line,) = [line for line in log.messages if line.startswith("train: ")]
     found = re.search(r"fp?l?o?a?t?32, ([\d.]+) M parameters; ", line)
     assert found is not None
     frozen = ("freeze.image_encoder=[0,1]", "freeze.text_encoder={all_but_last:1}")
     model = run(data, tmp_path / "frozen", *frozen)
-    assert f" of {found[1]} M parameters trained; " in capsys.readouterr().out
+    assert f" of {found[1]} M parameters trained; " in log.text
     image = ("conv1.", "bn1.", "layer1.")  # timm's test_resnet: stem, four stages
     text = ("embeddings.",)  # and one block
     for name, value in model.items():

@@ -154,17 +154,15 @@ def values(data: Path, run_dir: Path, *more: str) -> dict[str, Any]:
     return settings(data, run_dir, *given, *more, name="finetune")
 
 
-def test_a_run_that_stopped_early_is_complete(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_stopped_early_is_complete(data: Path, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     given = values(data, tmp_path / "run", "trainer.patience=2")
     done = train(given)
     assert done.finished and done.steps == 3
-    assert "stopped early after step 3: classification/mean_auroc was not better in the last 2 evaluations" in (
-        capsys.readouterr().out
-    )
+    assert "stopped early after step 3: classification/mean_auroc was not better in the last 2 evaluations" in log.text
     assert plain_checkpoint(done.checkpoint)["progress"]["step"] == 1  # best.pt is the first of equals
     again = train(given)
     assert again.finished and again.steps == 3 and again.checkpoint == done.checkpoint
-    assert "already complete" in capsys.readouterr().out
+    assert "already complete" in log.text
 
 
 @pytest.mark.parametrize("off", ["trainer.evaluate_every_steps=null", "evals=[]"])

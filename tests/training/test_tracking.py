@@ -39,7 +39,7 @@ def test_tensorboard_can_read_the_figures(tmp_path: Path) -> None:
 
 
 def test_without_a_terminal_lines_are_printed_at_intervals_and_at_the_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, log: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracker = FileTracker(tmp_path, 3)
     tracker.begin(0, 7, 8)
@@ -48,15 +48,17 @@ def test_without_a_terminal_lines_are_printed_at_intervals_and_at_the_end(
         tracker.step(step)
     tracker.say("done")
     tracker.close()
-    out, err = capsys.readouterr()
-    printed = out.splitlines()
+    printed = log.messages
     assert [line.split("  ")[0] for line in printed] == ["step 3/7", "step 6/7", "step 7/7", "done"]
     assert "loss 6" in printed[1] and "images/s" in printed[1] and printed[2].endswith("left 0:00")
-    assert err == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_at_a_terminal_a_live_bar_is_drawn_instead(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     tracker = FileTracker(tmp_path, 1)
@@ -66,19 +68,19 @@ def test_at_a_terminal_a_live_bar_is_drawn_instead(
         tracker.step(step)
     tracker.say("said")
     tracker.close()
-    out, err = capsys.readouterr()
-    assert out == "said\n"
+    err = capsys.readouterr().err
+    assert log.messages == ["said"]
     assert "2/5" in err and "\r" in err and "loss 5" in err
 
 
-def test_the_null_tracker_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_null_tracker_writes_nothing(log: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = Tracker()
     tracker.begin(0, 1, 1)
     tracker.metrics(1, {"a": 1.0})
     tracker.step(1)
     tracker.say("x")
     tracker.close()
-    assert capsys.readouterr() == ("", "")
+    assert not log.messages and capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from cxrcl.data.splits import Splits
 from cxrcl.errors import DataError
 from cxrcl.evaluation.evaluator import Evaluators
 from cxrcl.training.trainer import Plan
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,5 @@ def _evaluator_nodes(job: Job, splits: Splits) -> Mapping[str, Any]:
     message = f"no row has the split {', '.join(empty)}"
     if job.requested_evals:
         raise DataError(f"splits: {message}; set splits=[...] to ones that the data has")
-    if job.runtime.is_main:
-        print(f"{message}: nothing is evaluated and the last checkpoint is the result", flush=True)
+    logger.info(f"{message}: nothing is evaluated and the last checkpoint is the result")
     return {}

@@ -51,13 +51,12 @@ def build_learner(job: Job, inputs: Inputs, init: Checkpoint | None, resumed: Ch
         training_labels=torch.from_numpy(training.values),
         frozen=dict(cfg.freeze),
     )
-    if runtime.is_main:
-        model.say_what_was_loaded(objective)
+    model.say_what_was_loaded(objective)
     if resumed is not None:
         assert resumed.state.weights is not None  # an exported model does not go on
         objective.load_state_dict(resumed.state.weights)  # features are cached before the trainer restores them
     elif init is not None:
-        restore.init_from(objective, init, str(cfg.init_from), runtime)
+        restore.init_from(objective, init, str(cfg.init_from))
     tokenizer = getattr(objective, "tokenizer", None) if objective.num_texts else None
     objective.to(runtime.device)
     if cfg.trainer.sync_batchnorm:

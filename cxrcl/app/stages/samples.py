@@ -41,7 +41,7 @@ def choose_samples(job: Job, inputs: Inputs, learner: Learner) -> Samples:
         UserError: there is none, or all have the same text.
     """
     cfg, objective = job.cfg, learner.objective
-    manifest = data.usable_samples(inputs.manifest.split("train"), objective, job.runtime)
+    manifest = data.usable_samples(inputs.manifest.split("train"), objective)
     texts = inputs.make_texts(manifest) if objective.num_texts else None
     if texts is not None:
         data.check_texts(manifest, texts)
