@@ -93,7 +93,7 @@ def locate(node: Mapping[str, Any], base: type, where: str, packages: Packages =
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters by name, annotations resolved."""
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     declared = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])  # type: ignore[misc]
     return {name: p.replace(annotation=hints.get(name, Any)) for name, p in declared.items()}
 

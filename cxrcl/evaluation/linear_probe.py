@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.evaluation.shared_pass import Request, SharedPass, pooled_request
-from cxrcl.evaluation.supervised import Supervised
+from cxrcl.evaluation.supervised import Penalties, Supervised
 from cxrcl.types import EncodesImages, EvalData
 
 
@@ -37,7 +37,7 @@ class LinearProbe(Supervised):
         splits: Sequence[str] = ("test",),
         train: str = "train",
         choose_on: str | None = "valid",
-        penalties: Sequence[float] = (1.0, 10.0, 100.0, 1e3),
+        penalties: Penalties = (1.0, 10.0, 100.0, 1e3),
         labels: Sequence[str] | None = None,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),

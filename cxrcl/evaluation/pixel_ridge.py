@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cxrcl.evaluation.embed import over_images
 from cxrcl.evaluation.shared_pass import SharedPass
-from cxrcl.evaluation.supervised import Supervised
+from cxrcl.evaluation.supervised import Penalties, Supervised
 from cxrcl.types import Batch, EvalData
 
 
@@ -40,7 +40,7 @@ class PixelRidge(Supervised):
         train: str = "train",
         choose_on: str | None = "valid",
         side_px: int = 32,
-        penalties: Sequence[float] = (1.0, 10.0, 100.0, 1e3, 1e4),
+        penalties: Penalties = (1.0, 10.0, 100.0, 1e3, 1e4),
         labels: Sequence[str] | None = None,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),

@@ -15,7 +15,7 @@ from cxrcl.evaluation.metrics import off_diagonal_mean
 from cxrcl.evaluation.projections import FEWEST, Method, Projection, check_method, project
 from cxrcl.evaluation.prompted import directions_of
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData
+from cxrcl.types import Count, EmbedsImages, EmbedsText, EvalData
 
 UNIFORMITY_OF = 2000  # images: all their pairs are computed
 
@@ -105,9 +105,9 @@ class Representation(Evaluator):
         splits: Sequence[str] = ("valid",),
         file: str = "zero_shot.json",
         labels_keep: Sequence[str] | None = None,
-        max_samples_per_class: int = 200,
+        max_samples_per_class: Count = 200,
         method: Sequence[Method] = ("pca", "tsne"),
-        dimensions: Sequence[int] = (2, 3),
+        dimensions: Sequence[Literal[2, 3]] = (2, 3),
         seed: int = 0,
         dump: Literal["npy", "parquet"] | None = None,
     ) -> None:
@@ -115,10 +115,6 @@ class Representation(Evaluator):
         check_label_names(labels_keep, data.labels, "labels_keep")
         for name in method:
             check_method(name)
-        if wrong := [count for count in dimensions if count not in (2, 3)]:
-            raise ValueError(f"dimensions: {wrong[0]} cannot be drawn, expected 2 or 3")
-        if max_samples_per_class < 1:
-            raise ValueError(f"max_samples_per_class={max_samples_per_class}: expected 1 or more")
         if dump == "parquet":
             _check_parquet()
         self.labels = tuple(data.labels if labels_keep is None else labels_keep)

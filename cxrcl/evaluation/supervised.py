@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor
 
 from cxrcl.evaluation.evaluator import check_label_names
@@ -13,8 +14,9 @@ from cxrcl.evaluation.metrics import NO_FINDING, auroc, is_labelled
 from cxrcl.evaluation.scorer import Scorer, labels_against_normal
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import SharedPass
-from cxrcl.types import EvalData
+from cxrcl.types import EvalData, Positive
 
+Penalties = Annotated[Sequence[Positive], Field(min_length=1)]
 LinearModel = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] -> scores [N]
 
 
@@ -37,7 +39,7 @@ class Supervised(Scorer):
         splits: Sequence[str],
         train: str,
         choose_on: str | None,
-        penalties: Sequence[float],
+        penalties: Penalties,
         labels: Sequence[str] | None,
         mean_over: Sequence[str] | None,
         against_normal: Sequence[str],
@@ -51,8 +53,6 @@ class Supervised(Scorer):
             )
         if empty := [name for name in learns_from if not data.size(name)]:
             raise ValueError(f"no row has the split {', '.join(empty)}, and a linear model learns from it")
-        if not penalties or not all(penalty > 0 for penalty in penalties):
-            raise ValueError(f"penalties={list(penalties)}: expected numbers above 0")
         super().__init__(data, splits, mean_over, resamples)
         self.train, self.choose_on = train, choose_on
         self.penalties = tuple(penalties)

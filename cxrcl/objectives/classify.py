@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cxrcl.models.base import ImageEncoder
 from cxrcl.objectives.losses import has_label, has_one_class, multi_class_loss, multi_label_loss
 from cxrcl.objectives.towers import ImageObjective, encode_views
-from cxrcl.types import Batch, Features, StepOutput
+from cxrcl.types import Batch, Features, NotNegative, Positive, StepOutput
 
 
 class Classify(ImageObjective):
@@ -36,8 +36,8 @@ class Classify(ImageObjective):
             None: torch's uniform one.
 
     Raises:
-        ValueError: no label, a single one with multi_class, settings out of bounds, class weights of labels that do not
-            exist, or a label that balanced weights find no positive or no negative of.
+        ValueError: no label, a single one with multi_class, class weights of labels that do not exist or not above 0,
+            or a label that balanced weights find no positive or no negative of.
     """
 
     num_views: ClassVar[int] = 1
@@ -52,20 +52,16 @@ class Classify(ImageObjective):
         training_labels: Tensor | None = None,
         task: Literal["multi_label", "multi_class"] = "multi_label",
         class_weights: Mapping[str, float] | Literal["balanced"] | None = None,
-        focal_gamma: float = 0.0,
+        focal_gamma: NotNegative = 0.0,
         freeze_encoder: bool = False,
         layer_norm: bool = False,
-        init_std: float | None = None,
+        init_std: Positive | None = None,
     ) -> None:
         super().__init__(image_encoder)
         if not labels:
             raise ValueError("labels: no label column: a classifier needs one at least")
         if task == "multi_class" and len(labels) < 2:
             raise ValueError(f"task=multi_class: {labels[0]} is the only label, expected two or more")
-        if not focal_gamma >= 0:
-            raise ValueError(f"focal_gamma={focal_gamma}: expected 0 (none) or more, such as 2")
-        if init_std is not None and not init_std > 0:
-            raise ValueError(f"init_std={init_std}: expected a number above 0, or null")
         self.labels = tuple(labels)
         self.multi_class = task == "multi_class"
         self.focal_gamma = focal_gamma

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.objectives.base import Objective
-from cxrcl.types import Batch, Features, StepOutput, Tokenizer
+from cxrcl.types import Batch, Features, NotNegative, StepOutput, Tokenizer
 
 
 class Sum(Objective):
@@ -23,14 +23,14 @@ class Sum(Objective):
         weights: of parts by name; 1 where none is set.
 
     Raises:
-        ValueError: fewer than two parts, a name that is no part's, or a weight below 0.
+        ValueError: fewer than two parts, or a name that is no part's.
     """
 
     def __init__(
         self,
         parts: Mapping[str, Callable[..., Objective]],
         primary: str,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, NotNegative] | None = None,
     ) -> None:
         super().__init__()
         if len(parts) < 2:
@@ -38,8 +38,6 @@ class Sum(Objective):
         for what, names in (("primary", [primary]), ("weights", list(weights or {}))):
             if unknown := [name for name in names if name not in parts]:
                 raise ValueError(f"{what}={', '.join(unknown)}: no such part (parts: {', '.join(parts)})")
-        if wrong := [f"{name}: {weight}" for name, weight in (weights or {}).items() if not weight >= 0]:
-            raise ValueError(f"weights={{{', '.join(wrong)}}}: expected numbers of 0 or more")
         made = {name: make() for name, make in parts.items()}
         # Registered before the parts: train() reaches the encoder first, and then a part that freezes it.
         self.image_encoder = _take_from(made.values(), "image_encoder")

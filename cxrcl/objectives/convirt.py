@@ -12,7 +12,7 @@ from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import convirt_loss
 from cxrcl.objectives.towers import Targets, TwoTowers
-from cxrcl.types import StepOutput
+from cxrcl.types import Positive, Share, StepOutput
 
 
 class ConVirt(TwoTowers):
@@ -26,9 +26,6 @@ class ConVirt(TwoTowers):
         tau: temperature, divides the cosines.
         lambda_: weight of the direction image -> text.
         targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
-
-    Raises:
-        ValueError: tau not above 0, or lambda_ outside of [0, 1].
     """
 
     num_views: ClassVar[int] = 1
@@ -40,15 +37,11 @@ class ConVirt(TwoTowers):
         text_encoder: TextEncoder,
         image_head: Callable[..., Head],
         text_head: Callable[..., Head],
-        tau: float = 0.1,
-        lambda_: float = 0.75,
+        tau: Positive = 0.1,
+        lambda_: Share = 0.75,
         targets: Targets = "same_text",
     ) -> None:
         super().__init__(image_encoder, text_encoder, image_head, text_head, targets)
-        if not tau > 0:
-            raise ValueError(f"tau={tau}: expected a temperature above 0, such as 0.1")
-        if not 0 <= lambda_ <= 1:
-            raise ValueError(f"lambda_={lambda_}: expected a weight between 0 and 1")
         self.tau, self.lambda_ = tau, lambda_
 
     def similarity_scale(self) -> float:

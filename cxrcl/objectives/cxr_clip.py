@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import cxr_clip_loss
 from cxrcl.objectives.towers import LearnedScale, Targets
-from cxrcl.types import StepOutput
+from cxrcl.types import Share, StepOutput
 
 
 class CxrClip(LearnedScale):
@@ -30,9 +31,6 @@ class CxrClip(LearnedScale):
         text_weight: weight of the text-text contrast (TCL).
         label_smoothing: of the image-text part, in training only.
         targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
-
-    Raises:
-        ValueError: label_smoothing outside of [0, 1).
     """
 
     num_views: ClassVar[int] = 2
@@ -47,12 +45,10 @@ class CxrClip(LearnedScale):
         temperature: float = 0.07,
         image_weight: float = 1.0,
         text_weight: float = 0.5,
-        label_smoothing: float = 0.0,
+        label_smoothing: Annotated[Share, Field(lt=1)] = 0.0,
         targets: Targets = "same_text",
     ) -> None:
         super().__init__(image_encoder, text_encoder, image_head, text_head, temperature, targets)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing}: expected a share between 0 and 1")
         self.image_weight, self.text_weight = image_weight, text_weight
         self.label_smoothing = label_smoothing
 

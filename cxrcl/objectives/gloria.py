@@ -20,7 +20,7 @@ from cxrcl.objectives.local_similarity import (
 )
 from cxrcl.objectives.losses import gloria_loss
 from cxrcl.objectives.towers import Targets, TwoTowers, encode_texts, encode_views, unit_vectors
-from cxrcl.types import Batch, Features, StepOutput, Text
+from cxrcl.types import Batch, Features, NotNegative, Positive, StepOutput, Text
 
 
 class Gloria(TwoTowers):
@@ -46,7 +46,7 @@ class Gloria(TwoTowers):
 
     Raises:
         ValueError: an image encoder without local features, a tokenizer without an opening token, heads of different
-            widths, scales not above 0, or weights below 0.
+            widths, or two weights of 0.
     """
 
     num_views: ClassVar[int] = 1
@@ -60,12 +60,12 @@ class Gloria(TwoTowers):
         text_head: Callable[..., Head],
         region_head: Callable[..., Head],
         word_head: Callable[..., Head],
-        attention_scale: float = 4.0,
-        word_scale: float = 5.0,
-        scale: float = 10.0,
+        attention_scale: Positive = 4.0,
+        word_scale: Positive = 5.0,
+        scale: Positive = 10.0,
         aggregation: Aggregation = "sum",
-        local_weight: float = 1.0,
-        global_weight: float = 1.0,
+        local_weight: NotNegative = 1.0,
+        global_weight: NotNegative = 1.0,
         low_memory: bool = False,
         targets: Targets = "same_text",
     ) -> None:
@@ -86,15 +86,8 @@ class Gloria(TwoTowers):
                 "text_encoder: its texts do not begin with a special token such as [CLS], which GLoRIA takes for their "
                 "first word: choose a BERT-like one"
             )
-        scales = {"attention_scale": attention_scale, "word_scale": word_scale, "scale": scale}
-        for name, value in scales.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}={value}: expected a factor above 0, such as 5")
-        if min(local_weight, global_weight) < 0 or not 0 < local_weight + global_weight < math.inf:
-            raise ValueError(
-                f"local_weight={local_weight}, global_weight={global_weight}: expected two weights of 0 or more, "
-                "and at least one above 0"
-            )
+        if not local_weight + global_weight:
+            raise ValueError("local_weight=0, global_weight=0: expected one above 0")
         self.attention_scale, self.word_scale, self.scale = attention_scale, word_scale, scale
         self.aggregation: Aggregation = aggregation
         self.local_weight, self.global_weight = local_weight, global_weight

@@ -16,7 +16,7 @@ from cxrcl.models.base import ImageEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import moco_loss
 from cxrcl.objectives.towers import ImageObjective, encode_views, unit_vectors
-from cxrcl.types import Batch, StepOutput
+from cxrcl.types import Batch, Count, Positive, Share, StepOutput
 
 
 class Moco(ImageObjective):
@@ -38,9 +38,6 @@ class Moco(ImageObjective):
             process.
         allow_stale_queue: admit a queue larger than the training set, which holds older keys of every image it is
             compared with (some published recipes do).
-
-    Raises:
-        ValueError: settings out of bounds.
     """
 
     num_views: ClassVar[int] = 2
@@ -52,20 +49,14 @@ class Moco(ImageObjective):
         self,
         image_encoder: ImageEncoder,
         image_head: Callable[..., Head],
-        queue_size: int = 65536,
-        momentum: float = 0.999,
-        temperature: float = 0.2,
+        queue_size: Count = 65536,
+        momentum: Share = 0.999,
+        temperature: Positive = 0.2,
         symmetric: bool = False,
         shuffle_batch_norm: bool = True,
         allow_stale_queue: bool = False,
     ) -> None:
         super().__init__(image_encoder)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum={momentum}: expected a share between 0 and 1, such as 0.999")
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: expected a number above 0, such as 0.2")
-        if queue_size < 1:
-            raise ValueError(f"queue_size={queue_size}: expected 1 or more")
         self.image_head = image_head(image_encoder.dim)
         # A list: its tensors are key_tower.0 and key_tower.1, which nobody takes for a checkpoint's `image_encoder`.
         self.key_tower = nn.ModuleList([copy.deepcopy(image_encoder), copy.deepcopy(self.image_head)])

@@ -12,7 +12,7 @@ from cxrcl.models.base import ImageEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import nt_xent_loss
 from cxrcl.objectives.towers import ImageObjective, encode_views, unit_vectors
-from cxrcl.types import Batch, StepOutput
+from cxrcl.types import Batch, Positive, StepOutput
 
 
 class SimClr(ImageObjective):
@@ -25,17 +25,14 @@ class SimClr(ImageObjective):
         image_encoder: of the views.
         image_head: makes the projection; called with the encoder's width. Evaluation uses the features before it.
         temperature: divides the cosines.
-
-    Raises:
-        ValueError: a temperature not above 0.
     """
 
     num_views: ClassVar[int] = 2
 
-    def __init__(self, image_encoder: ImageEncoder, image_head: Callable[..., Head], temperature: float = 0.5) -> None:
+    def __init__(
+        self, image_encoder: ImageEncoder, image_head: Callable[..., Head], temperature: Positive = 0.5
+    ) -> None:
         super().__init__(image_encoder)
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: expected a number above 0, such as 0.5")
         self.image_head = image_head(image_encoder.dim)
         self.temperature = temperature
 

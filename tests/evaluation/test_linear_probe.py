@@ -202,8 +202,6 @@ def test_each_setting_changes_the_metrics(planted: FixedData, alone: Any) -> Non
         ({"splits": ("train",)}, "it cannot be scored on them as well"),
         ({"splits": ("valid", "test")}, "train=train, choose_on=valid"),
         ({"choose_on": "train"}, "each is another split"),
-        ({"penalties": ()}, r"penalties=\[\]: expected numbers above 0"),
-        ({"penalties": (1.0, 0.0)}, r"penalties=\[1.0, 0.0\]: expected numbers above 0"),
         ({"labels": ("absent",)}, "no label absent"),
         ({"mean_over": ("absent",)}, "no label absent"),
     ],

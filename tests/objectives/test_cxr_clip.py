@@ -120,9 +120,3 @@ def test_the_order_of_views_does_not_matter() -> None:
     values = embeddings()
     swapped = {**values, "image": values["image"].flip(1)}
     assert abs(loss_of(values, NAMES) - loss_of(swapped, NAMES)) < 1e-12
-
-
-@pytest.mark.parametrize("label_smoothing", [-0.1, 1.0])
-def test_smoothing_out_of_bounds_is_refused(label_smoothing: float) -> None:
-    with pytest.raises(ValueError, match="label_smoothing="):
-        two_towers(CxrClip, label_smoothing=label_smoothing)

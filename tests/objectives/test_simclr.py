@@ -70,13 +70,10 @@ def test_low_temperatures_and_extreme_cosines_stay_finite() -> None:
     assert torch.isfinite(torch.autograd.grad(loss, a)[0]).all()
 
 
-def test_temperature_changes_the_loss_and_is_above_zero() -> None:
+def test_temperature_changes_the_loss() -> None:
     views = {"image": unit_rows(1, 6, 2, 6).float()}
     one, other = (two_towers(SimClr, temperature=value).loss(views, {}).loss for value in (0.5, 0.1))
     assert abs(one - other) > 1e-2
-    for value in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=r"temperature=.* above 0"):
-            two_towers(SimClr, temperature=value)
 
 
 def test_a_single_sample_is_an_error() -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from cxrcl.data.images import photometry
 from cxrcl.data.images.geometry import Crop, Fit, TrainFit, equalise, middle_crop, random_crop, read_out
-from cxrcl.types import Batch, ImageSpec
+from cxrcl.types import Batch, ImageSpec, NotNegative, Positive, Share
 
 Range = tuple[float, float]
 
@@ -58,48 +59,32 @@ class RadiographTransform:
         self,
         spec: ImageSpec,
         fit: Fit = "pad",
-        eval_crop: float = 1.0,
+        eval_crop: Annotated[Share, Field(gt=0)] = 1.0,
         scale: Range | None = (0.7, 1.0),
-        aspect: float = 1.1,
+        aspect: Annotated[float, Field(ge=1)] = 1.1,
         train_fit: TrainFit | Literal["film"] | None = None,
-        flip_probability: float = 0.0,
-        rotate_deg: float = 10.0,
+        flip_probability: Share = 0.0,
+        rotate_deg: NotNegative = 10.0,
         zoom: Range = (1.0, 1.0),
-        translate: float = 0.0,
-        clahe_probability: float = 0.0,
+        translate: NotNegative = 0.0,
+        clahe_probability: Share = 0.0,
         clahe_clip: Range = (1.0, 4.0),
-        gamma: float = 0.2,
-        brightness: float = 0.1,
-        contrast: float = 0.2,
-        jitter_probability: float = 1.0,
-        blur_probability: float = 0.0,
+        gamma: NotNegative = 0.2,
+        brightness: Share = 0.1,
+        contrast: Share = 0.2,
+        jitter_probability: Share = 1.0,
+        blur_probability: Share = 0.0,
         blur_px: Range = (0.1, 1.0),
         mean: float | None = None,
-        std: float | None = None,
+        std: Positive | None = None,
     ) -> None:
-        if not 0 < eval_crop <= 1:
-            raise ValueError(f"eval_crop={eval_crop}: expected a share of the side, above 0 and at most 1")
         if scale is not None and not 0 < scale[0] <= min(1.0, scale[1]):
             raise ValueError(f"scale={list(scale)}: expected two areas, the smaller first, above 0 and at most 1")
-        if aspect < 1:
-            raise ValueError(f"aspect={aspect}: expected 1 or more")
         for name, (low, high) in {"zoom": zoom, "clahe_clip": clahe_clip, "blur_px": blur_px}.items():
             if not 0 < low <= high:
                 raise ValueError(f"{name}=[{low}, {high}]: expected the smaller first, both above 0")
-        for name, value in {"rotate_deg": rotate_deg, "translate": translate, "gamma": gamma}.items():
-            if value < 0:
-                raise ValueError(f"{name}={value}: uniform in +- this, expected 0 or more")
-        for name, value in {
-            **{"brightness": brightness, "contrast": contrast},
-            **{"flip_probability": flip_probability, "clahe_probability": clahe_probability},
-            **{"jitter_probability": jitter_probability, "blur_probability": blur_probability},
-        }.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: expected a number from 0 to 1")
-        if (mean is None) != (std is None) or (std is not None and std <= 0):
-            raise ValueError(
-                f"mean={mean}, std={std}: expected both or neither, and std above 0 (images are in [0, 1])"
-            )
+        if (mean is None) != (std is None):
+            raise ValueError(f"mean={mean}, std={std}: expected both or neither (images are in [0, 1])")
         if mean is not None and std is not None:
             spec = replace(spec, mean=(mean,) * 3, std=(std,) * 3)
         self.spec = spec

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from cxrcl.errors import ConfigError
 
@@ -136,12 +137,10 @@ class PromptSampler:
     def __init__(
         self,
         file: str | Prompts,
-        num_negatives: int = 0,
+        num_negatives: Annotated[int, Field(ge=0)] = 0,
         negatives_from: Literal["zero", "zero_and_blank"] = "zero",
         uncertain: bool = False,
     ) -> None:
-        if num_negatives < 0:
-            raise ValueError(f"num_negatives={num_negatives}: expected 0 or more")
         self.prompts = load(file) if isinstance(file, str) else file
         self.file = file if isinstance(file, str) else "the prompts of the checkpoint"
         self.num_negatives = num_negatives

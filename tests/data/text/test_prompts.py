@@ -206,8 +206,3 @@ def test_check_names_labels_without_sentences() -> None:
         PromptSampler(positives, num_negatives=1).check(["Edema"])
     with pytest.raises(ValueError, match=r"no `unc` sentences for Edema: .* set uncertain=false$"):
         PromptSampler(positives, uncertain=True).check(["Edema"])
-
-
-def test_a_negative_number_of_negatives_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_negatives=-1"):
-        PromptSampler(FILE, num_negatives=-1)
