@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -28,6 +29,11 @@ T = TypeVar("T")
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of 64 bits out of several numbers of 0 or more, the same with every version of Python and NumPy."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def offset(local_rows: int) -> int:
@@ -199,11 +205,12 @@ class Runtime:
             return convert_sync_batchnorm(module)
         return module
 
-    def seed(self, number: int) -> None:
-        """Seed the generators of this process and its device.
+    def seed(self, *numbers: int) -> None:
+        """Seed the generators of this process and its device by these numbers and the rank.
 
         torch.manual_seed also asks each kind of device that is not there, which takes as long as the step of a probe.
         """
+        number = mixed_seed(*numbers, self.rank)
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(number)

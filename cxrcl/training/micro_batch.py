@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cxrcl.distributed import Runtime
+from cxrcl.distributed import Runtime, mixed_seed
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Batch, StepOutput
 
@@ -99,7 +99,7 @@ class BatchGradient:
         self, batch: Batch, chunks: Sequence[Batch], weight: float, last: bool, watch: Callable[[Tensor], None]
     ) -> StepOutput:
         # Both passes draw the same dropout: a function of the step's seed and of the chunk.
-        seeds = [hash((torch.initial_seed(), k)) & 0x7FFF_FFFF_FFFF for k in range(len(chunks))]
+        seeds = [mixed_seed(torch.initial_seed(), k) for k in range(len(chunks))]
         with torch.no_grad(), self.autocast():
             targets = self.objective.targets(batch)
             with statistics_kept(self.objective):

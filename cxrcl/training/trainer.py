@@ -214,7 +214,7 @@ class Trainer:
 
     def _step(self, batches: list[Batch]) -> dict[str, Tensor]:
         # Dropout is a function of (seed, step, rank): resuming needs no generator state.
-        self.runtime.seed(hash((self.plan.seed, self.done, self.runtime.rank)) & 0x7FFF_FFFF_FFFF)
+        self.runtime.seed(self.plan.seed, self.done)
         factor = self.schedule.factor(self.done)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
