@@ -153,7 +153,6 @@ def trainer(
         lambda model, runtime: {
             name: EvaluatorResult(each.run(model, runtime)) for name, each in (evaluators or {}).items()
         },
-        {"config": {"name": "test"}},
     )
 
 

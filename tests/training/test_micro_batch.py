@@ -255,7 +255,7 @@ def trainer(
     made = Precision(precision, ALONE.device)
     if made.scaler.is_enabled():
         made.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
-    return Trainer(model, optimizer, Constant(steps), plan, made, ALONE, Recorded(), Kept(), lambda b: b, {}, {})
+    return Trainer(model, optimizer, Constant(steps), plan, made, ALONE, Recorded(), Kept(), lambda b: b, lambda *_: {})
 
 
 def test_towers_never_see_more_samples_than_the_setting_and_training_is_the_same() -> None:
