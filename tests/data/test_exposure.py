@@ -39,6 +39,12 @@ def test_what_earlier_weights_had_seen_counts() -> None:
     assert exposure.overlap(both, images("b", "c"))["trained_on"] == 1
 
 
+def test_a_training_from_a_checkpoint_of_the_same_source_counts_its_images_once() -> None:
+    once = exposure.of(images("a", "b", "c"))
+    assert exposure.of(images("a", "b", "c"), once)["sources"] == {"iu": 3}
+    assert exposure.of(images("a"), once)["sources"] == {"iu": 3}
+
+
 def test_the_record_of_an_earlier_version_is_read() -> None:
     record = exposure.of(images("a", "b"))
     earlier = {"sources": record["sources"], "films": record["training_images"]}

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from cxrcl.app.plan import make_plan
 from cxrcl.config import sections
-from cxrcl.errors import ConfigError
+from cxrcl.distributed import Runtime
+from cxrcl.errors import ConfigError, DataError
 from cxrcl.models.heads import Linear
 from cxrcl.objectives.base import Objective
 from cxrcl.objectives.classify import Classify
@@ -61,19 +63,21 @@ def test_where_nothing_is_evaluated_nothing_is_said() -> None:
     assert not [line for line in loop.tracker.said if line.startswith("step")]
 
 
-def test_large_gradients_are_clipped_and_logged_unclipped() -> None:
-    loop, free = trainer(clip_norm=0.5, lr=1.0, total_steps=1), trainer(lr=1.0, total_steps=1)
+@pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-5), ("fp16", 1e-3)])
+def test_large_gradients_are_clipped_and_logged_unclipped_and_unscaled(precision: str, within: float) -> None:
+    loop, free = (trainer(clip_norm=norm, lr=1.0, total_steps=1, precision=precision) for norm in (0.5, None))
     before = weights(loop)
     for each in (loop, free):
+        each.precision.scaler = torch.amp.GradScaler("cpu", init_scale=16.0, enabled=precision == "fp16")
         each.fit(forever(lambda step: line_batch(step + 50)))
 
     def moved(each: Trainer) -> float:
         return math.sqrt(sum(float(((value - before[name]) ** 2).sum()) for name, value in weights(each).items()))
 
-    assert moved(loop) == pytest.approx(0.5, rel=1e-5)
+    assert moved(loop) == pytest.approx(0.5, rel=within)
     assert moved(free) > 10
     for each in (loop, free):
-        assert each.tracker.values[1]["train/gradient_norm"] == pytest.approx(moved(free), rel=1e-5)
+        assert each.tracker.values[1]["train/gradient_norm"] == pytest.approx(moved(free), rel=within)
 
 
 def test_accumulating_two_batches_equals_one_of_twice_the_size() -> None:
@@ -137,6 +141,64 @@ def test_a_single_image_at_a_time_through_batchnorm_is_refused(name: str) -> Non
             planned(NORMS[name](), size, micro, processes)
     planned(NORMS[name](), 5, 3)  # chunks of 2 and 3
     planned(NORMS[name](), 8, None, 4)
+
+
+# -------------------------------------------------------------------------------------------------- random numbers
+
+
+class Seeds(Line):
+    """Remembers what the random numbers of its steps are drawn from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds: list[int] = []
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        self.seeds.append(torch.initial_seed())
+        return super().embed(batch)
+
+
+def seeds_of(rank: int, seed: int = 0) -> list[int]:
+    loop = trainer(Seeds(), seed=seed)
+    loop.runtime = Runtime(rank, 1, torch.device("cpu"))
+    loop.fit(forever())
+    return loop.objective.seeds  # type: ignore[no-any-return]
+
+
+def test_random_numbers_are_of_the_seed_the_step_and_the_process() -> None:
+    first, second, other = seeds_of(rank=0), seeds_of(rank=1), seeds_of(rank=0, seed=1)
+    assert len({*first, *second, *other}) == 3 * 5
+    assert seeds_of(rank=1) == second
+
+
+# ------------------------------------------------------------------------------------------- images that are unreadable
+
+
+def one_unreadable(step: int) -> Batch:
+    return replace(line_batch(step), unreadable_row=torch.tensor([0, 0, 7, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_too_many_unreadable_images_stop_a_run_from_its_hundredth_sample_on(accumulate: int) -> None:
+    loop = trainer(batch_size=50 // accumulate, accumulate=accumulate, max_bad_fraction=0.01)
+    with pytest.raises(DataError, match=rf"^{2 * accumulate} of 100 samples had an image that cannot be read, more"):
+        loop.fit(forever(one_unreadable))
+    assert loop.done == 2
+    assert [line for line in loop.tracker.said if "row 7" in line] == [
+        "image of row 7: the image cannot be read; another sample stands in for it"
+    ]
+
+
+def test_as_many_unreadable_images_as_are_allowed_stop_no_run() -> None:
+    assert trainer(batch_size=50, max_bad_fraction=0.02).fit(forever(one_unreadable))
+
+
+def test_unreadable_images_of_earlier_sittings_count() -> None:
+    first, second = (trainer(batch_size=50, total_steps=steps, max_bad_fraction=0.01) for steps in (1, 2))
+    first.fit(forever(one_unreadable))
+    second.restore(first.store.state)
+    with pytest.raises(DataError, match=r"^2 of 100 samples"):
+        second.fit(forever(one_unreadable))
 
 
 # ------------------------------------------------------------------------------------------------- not a number

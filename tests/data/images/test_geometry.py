@@ -69,6 +69,16 @@ def test_a_large_image_is_averaged_and_not_sampled() -> None:
     assert np.abs(fitted(stripes.T, "squash").astype(int) - 100).max() <= 12
 
 
+@pytest.mark.parametrize(("height", "width"), [(256, SIDE), (256, 2 * SIDE)])
+def test_no_line_is_lost_where_an_image_shrinks_along_one_side_only(height: int, width: int) -> None:
+    lines = np.zeros((height, width), np.uint8)
+    lines[::8] = 240  # one row in eight, as many as the square has: none of them where its pixels lie
+    assert fitted(lines, "squash").mean() == pytest.approx(30, abs=3)
+    assert fitted(lines.T, "squash").mean() == pytest.approx(30, abs=3)
+    narrow = Crop((width / 2, height / 2), (SIDE, height))
+    assert read_out(lines, narrow, SIDE).mean() == pytest.approx(30, abs=3)
+
+
 def test_a_large_image_keeps_its_place() -> None:
     image = cv2.resize(SMOOTH, (480, 480), interpolation=cv2.INTER_CUBIC)
     expected = cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA)

@@ -13,7 +13,7 @@ from cxrcl.evaluation.metrics.averages import frequency_group, weightings
 from cxrcl.evaluation.metrics.label_metrics import METRICS
 from cxrcl.evaluation.metrics.labels import is_labelled
 from cxrcl.evaluation.scores.bootstrap import Patients, interval
-from cxrcl.evaluation.scores.scoring import ImageSetScores, ranked_only, score_images
+from cxrcl.evaluation.scores.scoring import ImageSetScores, ranked_only, score_images, with_interval
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, predicted_from_scores
 
 GIVEN = ThresholdRule("given", 0.5)
@@ -154,6 +154,15 @@ def test_a_metric_that_few_resamples_have_gets_no_interval() -> None:
     found = score_images(ranked_only("m", LABELS, scores), labels, Patients(list(map(str, range(90))), 200), MEAN)
     score = found.labels[1].scores["auroc"]
     assert score.value is not None and score.low is score.high is None and 100 < score.resamples < 150
+
+
+@pytest.mark.parametrize(("missing", "has_interval"), [(0, True), (1, True), (2, False), (10, False)])
+def test_an_interval_needs_nine_resamples_in_ten(missing: int, has_interval: bool) -> None:
+    drawn = np.linspace(0.4, 0.6, 10)
+    drawn[:missing] = np.nan
+    score = with_interval(0.5, drawn, "")
+    assert (score.value, score.resamples) == (0.5, 10 - missing)
+    assert (score.low is not None) == (score.high is not None) == has_interval
 
 
 def test_chosen_rows_are_scored_alone() -> None:
