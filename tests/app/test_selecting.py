@@ -56,6 +56,15 @@ def test_evaluation_runs_in_eval_mode_without_gradients_and_restores_the_mode() 
     assert scores.modes == [(False, False)] * 2
 
 
+@pytest.mark.parametrize(("higher_is_better", "rates"), [(True, [1, 1, 0.5, 0.25]), (False, [1, 1, 1, 1])])
+def test_plateau_knows_whether_the_selecting_figure_should_rise(higher_is_better: bool, rates: list[float]) -> None:
+    falling = {"e": Scores(4.0, 3.0, 2.0, 1.0)}
+    plan = {"total_steps": 4, "evaluate_every": 1, "select": "e/value", "higher_is_better": higher_is_better}
+    loop = trainer(schedule=Plateau(4, patience=0), evaluators=falling, lr=1.0, **plan)
+    loop.fit(forever())
+    assert [loop.tracker.values[step]["train/learning_rate"] for step in range(1, 5)] == rates
+
+
 def test_plateau_waits_on_the_selecting_figure_and_its_state_is_saved() -> None:
     def loop() -> Trainer:
         schedule = Plateau(9, decay=0.5, patience=0)

@@ -17,7 +17,7 @@ from torch import nn
 from cxrcl.app import restore as restoring
 from cxrcl.app.restore import load_matching_weights
 from cxrcl.checkpoint import file
-from cxrcl.checkpoint.content import SCHEMA, Checkpoint, to_plain
+from cxrcl.checkpoint.content import SCHEMA, Checkpoint, Progress, to_plain
 from cxrcl.errors import CheckpointError
 from cxrcl.objectives.classify import Classify
 
@@ -60,6 +60,46 @@ def test_everything_comes_back_equal(written: Path) -> None:
     assert equal_everywhere(dict(fresh.state_dict()), dict(perturbed().state_dict()))
 
 
+def test_a_moving_average_comes_back_with_its_updates_and_is_what_is_used(tmp_path: Path) -> None:
+    weights = {"model": {"a": torch.zeros(2)}, "ema": {"a": torch.ones(2)}, "ema_updates": 5}
+    file.save(as_checkpoint(weights), tmp_path / "last.pt")
+    loaded = file.load(tmp_path / "last.pt")
+    assert loaded.state.average_updates == 5
+    assert equal_everywhere(dict(loaded.weights), weights["ema"])
+    assert equal_everywhere(loaded.state.weights, weights["model"])
+
+
+def test_the_fingerprint_tells_names_shapes_types_and_values_apart_and_not_their_order() -> None:
+    def fingerprint(**weights: torch.Tensor) -> str:
+        return as_checkpoint({"model": weights}).fingerprint()
+
+    values, ones = torch.arange(6.0), torch.ones(2)
+    one = fingerprint(a=values.view(2, 3), b=ones)
+    assert one == fingerprint(b=ones, a=values.view(2, 3)) and len(one) == 16
+    others = {
+        "name": fingerprint(a=values.view(2, 3), c=ones),
+        "shape": fingerprint(a=values.view(3, 2), b=ones),
+        "type": fingerprint(a=values.view(2, 3), b=ones.view(torch.int32)),
+        "value": fingerprint(a=values.view(2, 3), b=2 * ones),
+    }
+    assert len({one, *others.values()}) == 5
+
+
+@pytest.mark.parametrize(
+    ("progress", "complete"),
+    [
+        (Progress(step=9, total=10), False),
+        (Progress(step=10, total=10), True),
+        (Progress(step=10, total=20), True),  # the plan has become shorter
+        (Progress(step=3, total=10, stopped_early=True), True),
+    ],
+)
+def test_a_training_is_complete_at_the_end_of_its_plan_or_where_patience_has_ended_it(
+    progress: Progress, complete: bool
+) -> None:
+    assert progress.is_complete(total_steps=10) == complete
+
+
 def test_no_temporary_file_is_left(written: Path) -> None:
     assert [path.name for path in written.parent.iterdir()] == ["last.pt"]
 
@@ -99,6 +139,16 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a cxrcl checkpoint"):
         file.load(path)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("setting", [{"weights": "w.pth"}, {"name": "hf-hub:a/b"}, {"encoder": {"pretrained": True}}])
+def test_an_encoder_that_would_open_another_file_is_refused(tmp_path: Path, setting: dict[str, Any]) -> None:
+    node = {"_target_": "cxrcl.models.image.TimmEncoder", "name": "resnet18", "pretrained": False, "weights": None}
+    for name, more in (("plain.pt", {}), ("bad.pt", setting)):
+        file.save(as_checkpoint({"config": {"model": {"image_encoder": {**node, **more}}}}), tmp_path / name)
+    assert file.load(tmp_path / "plain.pt").recipe.model["image_encoder"] == node
+    with pytest.raises(CheckpointError, match=r"bad\.pt: image_encoder: \w+=.*: weights of another place"):
+        file.load(tmp_path / "bad.pt")
 
 
 def test_flipped_bytes_are_noticed(written: Path) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxrcl.data import manifest
-from cxrcl.data.fractions import keep_fractions
+from cxrcl.data.fractions import keep_fractions, write_index
 from cxrcl.data.manifest import Manifest
 
 Load = Callable[..., Manifest]
@@ -83,6 +84,16 @@ def test_a_source_has_the_same_patients_alone_and_beside_another(load: Load) -> 
 def test_patients_are_no_plain_first_ones(load: Load) -> None:
     kept = [int(patient) for patient in patients(keep_fractions(load("a"), {"a": 0.2}, 0))]
     assert 30 < np.mean(kept) < 70
+
+
+def test_the_index_names_each_image_once_even_where_the_training_split_is_scored(load: Load, tmp_path: Path) -> None:
+    data = keep_fractions(load("a"), {"a": 0.1}, 0)
+    training, valid = data.split("train").rows, data.split("valid").rows
+    write_index(tmp_path / "index.csv", data.split("train"), data, ("train", "valid"))
+    found = pd.read_csv(tmp_path / "index.csv", dtype=str)
+    assert list(found) == ["image", "split"]
+    assert found["image"].tolist() == [*training["image"], *valid["image"]]
+    assert found["split"].tolist() == ["train"] * len(training) + ["valid"] * len(valid)
 
 
 def test_the_fingerprint_follows_the_fraction(load: Load) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cxrcl.data import manifest
+from cxrcl.data.images.reader import FULL_SIZE, ImageReader
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.splits import Splits
@@ -32,15 +33,19 @@ def numbers(texts: Sequence[str]) -> Tokens:
     return Tokens([[len(t)] for t in texts], [[1] for _ in texts], [[0] for _ in texts])
 
 
-@pytest.fixture
-def splits(tiny_set: Path) -> Splits:
-    data = manifest.load(tiny_set)
+def splits_of(folder: Path, reader: ImageReader = FULL_SIZE) -> Splits:
+    data = manifest.load(folder)
     transform = RadiographTransform(ImageSpec(16, (0.5,) * 3, (0.25,) * 3))
 
     def make_texts(part: manifest.Manifest) -> Texts:
         return Texts(part, "report", ReportSampler(("findings",), num_sentences=1), PromptSampler("chexpert.json"))
 
-    return Splits(data, transform, make_texts, numbers, transform.finish, BatchReader(0))
+    return Splits(data, transform, make_texts, numbers, transform.finish, BatchReader(0), reader)
+
+
+@pytest.fixture
+def splits(tiny_set: Path) -> Splits:
+    return splits_of(tiny_set)
 
 
 def test_sizes_count_images(splits: Splits) -> None:
@@ -74,6 +79,13 @@ def test_texts_are_left_out_when_not_asked_for(splits: Splits) -> None:
 def test_evaluation_is_the_same_each_time(splits: Splits) -> None:
     first, again = (next(iter(splits.batches("valid", [0, 1], 2, texts=1))) for _ in range(2))
     assert first.images is not None and again.images is not None and torch.equal(first.images, again.images)
+
+
+def test_images_are_read_as_the_reader_says(splits: Splits, tiny_set: Path) -> None:
+    coarse = splits_of(tiny_set, ImageReader(read_px=4))
+    fine, blurred = (next(iter(each.batches("valid", [0], 1))).images for each in (splits, coarse))
+    assert fine is not None and blurred is not None and fine.shape == blurred.shape
+    assert blurred.std() < 0.8 * fine.std()  # noise, averaged
 
 
 def of_two(splits: Splits, positions: Sequence[int], batch_size: int = 8) -> Batch:

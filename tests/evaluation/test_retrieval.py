@@ -133,6 +133,8 @@ def test_metrics_are_those_of_the_ranks_over_distinct_texts(known: Any, data: An
         for k in (1, 2):
             assert figures[f"{way}/r{k}"] == pytest.approx((found <= k).mean())
         assert figures[f"{way}/mean_rank"] == pytest.approx(found.mean())
+        assert figures[f"{way}/median_rank"] == np.median(found)
+    assert len(back) % 2 == 0 and len(set(sorted(back)[1:3])) == 2  # a median between two ranks
     assert (figures["image_to_text/gallery"], figures["text_to_image/gallery"]) == (4, 5)
 
 

@@ -98,6 +98,19 @@ def test_the_confusion_matrix_is_an_artifact(known: Any, films: FixedData, alone
     assert counts[0].sum() == result.metrics["images/Atelectasis"]
 
 
+def test_means_are_over_the_classes_that_have_images(known: Any, films: FixedData, alone: Any) -> None:
+    labels = films.splits["valid"][1]
+    labels[(labels == torch.tensor([0, 0, 1])).all(dim=1)] = torch.tensor([1.0, 0, 0])  # no effusion, and yet chosen
+    figures = metrics_of(classes(films), known, alone)
+    single = (labels == 1).sum(dim=1).numpy() == 1
+    actual = labels.numpy()[single].argmax(axis=1)
+    chosen = similarities(known, films, "valid")[single].argmax(axis=1)
+    assert set(actual) == {0, 1} and set(chosen) == {0, 1, 2}
+    for name, metric in (("macro_f1", f1_score), ("macro_recall", recall_score)):
+        assert figures[name] == pytest.approx(metric(actual, chosen, labels=[0, 1], average="macro"))
+    assert "recall/Effusion" not in figures and "images/Effusion" not in figures
+
+
 def test_without_an_image_of_one_class_there_is_no_metric(known: Any, films: FixedData, alone: Any) -> None:
     films.splits["valid"][1].fill_(1)
     figures = metrics_of(classes(films), known, alone)

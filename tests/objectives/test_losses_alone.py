@@ -265,23 +265,36 @@ def value_and_gradients(name: str, runtime: Runtime) -> Rows:
     return found | {key: runtime.mean(value) * runtime.world for key, value in means.items()}
 
 
-def work(runtime: Runtime, folder: Path) -> dict[str, Rows]:
-    return {name: value_and_gradients(name, runtime) for name in LOSSES}
+def of_two_samples(runtime: Runtime) -> dict[str, float]:
+    """Losses of two samples, shared by the processes."""
+    rows = [unit_rows(seed, 2, 6)[runtime.shard(2)] for seed in (1, 2)]
+    losses = {"clip": clip_loss(*rows, 6.5), "nt_xent": nt_xent_loss(*rows)}
+    return {name: runtime.mean(loss).item() for name, loss in losses.items()}
+
+
+def work(runtime: Runtime, folder: Path) -> dict[str, Any]:
+    found = {name: value_and_gradients(name, runtime) for name in LOSSES}
+    return {**found, "of two samples": of_two_samples(runtime)}
 
 
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Rows]]:
+def group(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return in_processes(2, work, tmp_path_factory.mktemp("group"))
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_two_processes_have_the_value_and_gradients_of_one(group: list[dict[str, Rows]], name: str) -> None:
+def test_two_processes_have_the_value_and_gradients_of_one(group: list[dict[str, Any]], name: str) -> None:
     alone = value_and_gradients(name, ALONE)
     assert len(alone) > 1 and all(value.abs().max() > 1e-6 for value in alone.values())
     for found in group:
         assert found[name].keys() == alone.keys()
         for key, value in alone.items():
             assert (found[name][key] - value).abs().max() < 1e-10, key
+
+
+def test_each_process_may_have_a_single_sample(group: list[dict[str, Any]]) -> None:
+    for found in group:
+        assert found["of two samples"] == pytest.approx(of_two_samples(ALONE), abs=1e-10)
 
 
 # --------------------------------------------------------------------------------------------------- the doors

@@ -127,9 +127,11 @@ def test_the_tower_of_queries_sees_the_views_that_are_queries(symmetric: bool, v
 def test_equal_cosines_give_chance() -> None:
     model = moco(queue_size=7)
     query, key = torch.tensor([1.0, 0.0]), torch.tensor([0.3, 0.91**0.5])
-    loss = moco_loss(query.expand(5, 2), key.expand(5, 2), key.expand(7, 2), 0.2)
+    logs: dict[str, Tensor] = {}
+    loss = moco_loss(query.expand(5, 2), key.expand(5, 2), key.expand(7, 2), 0.2, logs=logs)
     assert loss.item() == pytest.approx(model.chance(64), abs=1e-6)
     assert model.chance(64) == math.log(8)
+    assert logs["accuracy"] == 0  # a key as near as one of the queue is not found
 
 
 def test_logs_are_the_mean_cosines_and_how_often_the_own_key_is_nearest() -> None:
@@ -299,6 +301,7 @@ def test_a_queue_larger_than_the_training_set_is_refused(symmetric: bool, valid:
     with pytest.raises(ConfigError, match=f"queue_size=64: larger than the 30 .* set queue_size={valid}, or"):
         planned(moco(queue_size=64, symmetric=symmetric), 30)
     planned(moco(queue_size=valid, symmetric=symmetric), 30)
+    planned(moco(queue_size=60 if symmetric else 30, symmetric=symmetric), 30)  # the keys of each image, once
     planned(moco(queue_size=64, symmetric=symmetric, allow_stale_queue=True), 30)
 
 

@@ -205,8 +205,9 @@ def test_the_loss_is_made_in_fp32_under_autocast(objective: type[Objective]) -> 
     assert output.loss.dtype == torch.float32
     # Outside of autocast the numbers are equal only if nothing was rounded to 16 bits inside.
     assert torch.equal(output.loss, model.loss(embeddings, targets).loss)
-    halves = {name: value.bfloat16() for name, value in embeddings.items()}
-    assert model.full_precision_loss(halves, targets).loss.dtype == torch.float32
+    for half in (torch.bfloat16, torch.float16):
+        halves = {name: value.to(half) for name, value in embeddings.items()}
+        assert model.full_precision_loss(halves, targets).loss.dtype == torch.float32
 
 
 @pytest.mark.parametrize("objective", ALL)

@@ -104,6 +104,7 @@ def modes(encoder: Three) -> list[bool]:
 def test_frozen_layers_stay_in_evaluation_mode_with_the_dropout_behind_them() -> None:
     encoder = Three()
     freeze(encoder, [0])
+    assert modes(encoder) == [True, False, False, False, True, True]  # at once
     holder = nn.ModuleList([encoder])
     for _ in range(2):
         assert modes(holder.train()[0]) == [True, False, False, False, True, True]  # type: ignore[arg-type]
@@ -112,6 +113,26 @@ def test_frozen_layers_stay_in_evaluation_mode_with_the_dropout_behind_them() ->
     assert modes(encoder.train()) == [True, True, True, True, False, True]
     freeze(encoder, "all")
     assert modes(encoder.train()) == [False] * 6
+
+
+class Placed(ImageEncoder):
+    """A table of places of the encoder itself, and the dropout behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(16, 3))
+        self.drop = nn.Dropout(0.1)
+        self.head = nn.Linear(3, 4)
+
+    def layer_names(self) -> list[list[str]]:
+        return [["places"], ["head"]]
+
+
+@pytest.mark.parametrize(("which", "drops"), [([0], False), ([1], True), ([], True), ("all", False)])
+def test_dropout_behind_a_frozen_table_stays_in_evaluation_mode(which: Which, drops: bool) -> None:
+    encoder = Placed()
+    freeze(encoder, which)
+    assert encoder.train().drop.training == drops
 
 
 def test_a_frozen_tower_keeps_no_graph() -> None:

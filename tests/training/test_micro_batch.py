@@ -314,6 +314,14 @@ def test_lower_precision_and_the_scaler_work_as_without_chunks(precision: str) -
     assert (chunks - whole).norm() < 0.005 * (whole - start).norm()
 
 
+def test_both_passes_compute_in_the_same_precision() -> None:
+    model, given, seen = two_towers().float(), batch(), []
+    given.images = given.images.float()
+    model.image_encoder.register_forward_hook(lambda *passed: seen.append(passed[2].pooled))
+    trainer(model, 3, "bf16", steps=1).fit(iter([given]))
+    assert len(seen) == 6 and all(map(torch.equal, seen[:3], seen[3:]))
+
+
 # -------------------------------------------------------------------------------------------------- two processes
 
 

@@ -175,6 +175,12 @@ def test_without_layer_decay_the_groups_are_as_before() -> None:
     assert [set(group) for group in groups] == [{"params", "weight_decay"}] * 2
 
 
+def test_a_rate_of_the_encoders_alone_makes_one_more_pair_of_groups_however_many_layers_they_have() -> None:
+    encoder = ConvStemViT(size=16, width=8, depth=3, heads=2, stride=8)
+    groups = parameter_groups(Classify(encoder, ("a",)), 0.05, lr=2.0, encoder_lr_factor=0.5)
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(2, 0.05), (2, 0), (1, 0.05), (1, 0)]
+
+
 def test_layer_decay_needs_a_rate() -> None:
     node = {"_target_": "torch.optim.AdamW"}
     model = Classify(TinyImages(), ("a",))
@@ -229,6 +235,13 @@ def test_plateau_of_a_figure_that_should_fall() -> None:
     schedule = Plateau(100, patience=0)
     for value, factor in ((3.0, 1), (2.0, 1), (1.0, 1), (1.5, 0.5)):
         schedule.observe(value, higher_is_better=False)
+        assert schedule.factor(0) == factor
+
+
+def test_plateau_takes_an_equal_figure_for_none_that_is_better_even_without_a_threshold() -> None:
+    schedule = Plateau(100, patience=0, threshold=0.0)
+    for value, factor in ((1.0, 1), (1.0, 0.5), (1.25, 0.5), (1.25, 0.25)):
+        schedule.observe(value, higher_is_better=True)
         assert schedule.factor(0) == factor
 
 
