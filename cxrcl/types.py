@@ -38,7 +38,7 @@ class Batch:
     """One batch of samples.
 
     On the host it carries uint8 images; `to` brings it to the device, where the device half of the transform
-    (`cxrcl.data.transforms`) makes floats of them.
+    (`cxrcl.data.images.transforms`) makes floats of them.
     """
 
     images: Tensor | None  # uint8 [B, V, 1, S, S] on the host, float32 [B, V, 3, S, S] for the model
