@@ -12,12 +12,9 @@ from torch import nn
 
 from cxrcl.app import restore
 from cxrcl.checkpoint.content import Checkpoint
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.objectives.clip import Clip
 from cxrcl.objectives.simclr import SimClr
-
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 def checkpoint_of(model: nn.Module) -> Checkpoint:
