@@ -15,12 +15,13 @@ A label is 1 when a sentence affirms it, 0 when one denies it, -1 when one hedge
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import phrases, phrases_normal
 from .lesions import nodule_radius
+from .phrases import PHRASES
 from .study import Finding, Study
 
 _IMAGE_CM = 40.0
@@ -86,8 +87,8 @@ def expand(template: str, rng: np.random.Generator) -> str:
     return template
 
 
-def _pick(templates: tuple[str, ...], rng: np.random.Generator) -> str:
-    return expand(templates[rng.integers(len(templates))], rng)
+def _pick(templates: Sequence[str], rng: np.random.Generator) -> str:
+    return expand(templates[int(rng.integers(len(templates)))], rng)
 
 
 def _tidy(text: str) -> str:
@@ -107,9 +108,10 @@ def states_of(f: Finding) -> dict[str, int]:
     return states
 
 
-def _key(f: Finding, table: dict[str, tuple[str, ...]]) -> str:
+def _of(f: Finding, table: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Texts of the form of a finding, else of its label."""
     form = "multiple" if f.kind == "Lung Lesion" and f.count > 1 else f.form
-    return f"{f.kind}/{form}" if f"{f.kind}/{form}" in table else f.kind
+    return table.get(f"{f.kind}/{form}", table.get(f.kind, ()))
 
 
 def _slots(f: Finding, rng: np.random.Generator) -> dict[str, str]:
@@ -140,7 +142,6 @@ def _slots(f: Finding, rng: np.random.Generator) -> dict[str, str]:
         "base": "[both bases|both lung bases|the bilateral bases]" if both else f"the {f.side} [lung base|base]",
         "wall": "both chest walls" if both else f"the {f.side} [chest wall|lateral chest wall]",
         "apex": "both apices" if both else f"the {f.side} apex",
-        "is_place": "are" if both else "is",
         "cm": f"{diameter:.0f}" if rng.random() < 0.4 else f"{diameter:.1f}",
         "nodule": "mass" if diameter > 4.2 else "[nodule|pulmonary nodule|lung nodule]",
         "lump": "mass" if diameter > 4.2 else "nodule",
@@ -167,20 +168,19 @@ def _sentence(f: Finding, rng: np.random.Generator, impression: bool = False) ->
     """Affirmation or hedge of one finding."""
     rank = _RANK.get(f.kind, 4 if f.kind not in {"Pneumothorax", "Pleural Effusion", "Pleural Other"} else 7.5)
     if not f.certain:
-        bare = expand(_pick(phrases.HEDGED[f.kind], rng).format(**_slots(f, rng)), rng)
-        text = _pick(phrases.HEDGE_FRAMES, rng).format(bare=bare, Bare=bare)
+        bare = expand(_pick(PHRASES.hedged[f.kind], rng).format(**_slots(f, rng)), rng)
+        text = _pick(PHRASES.frames["hedge"], rng).format(bare=bare, Bare=bare)
         return Sentence(_tidy(text), states_of(f), rank)
-    whole = phrases.AFFIRM.get(_key(f, phrases.AFFIRM), ())
-    nouns = phrases.NOUNS.get(_key(f, phrases.NOUNS), ())
+    whole, nouns = _of(f, PHRASES.affirmations), _of(f, PHRASES.nouns)
     if whole and (not nouns or rng.random() < (0.25 if impression else 0.5)):
         text = expand(_pick(whole, rng).format(**_slots(f, rng)), rng)
     else:
-        frames = phrases.IMPRESSION_FRAMES if impression else phrases.AFFIRM_FRAMES
-        bare, article, plural = _noun(nouns[rng.integers(len(nouns))], f, rng)
+        frames = PHRASES.frames["impression" if impression else "affirmation"]
+        bare, article, plural = _noun(nouns[int(rng.integers(len(nouns)))], f, rng)
         slots = {"np": article + bare, "Np": bare, "bare": bare, "is": "are" if plural else "is"}
         text = _pick(frames, rng).format(**slots)
     if f.trend and not impression and rng.random() < 0.75:
-        text = f"{text[:-1]}, {_pick(phrases.TRENDS[f.trend], rng)}."
+        text = f"{text[:-1]}, {_pick(PHRASES.trends[f.trend], rng)}."
     return Sentence(_tidy(text), states_of(f), rank)
 
 
@@ -188,16 +188,16 @@ def _negations(mentioned: set[str], room: int, rng: np.random.Generator) -> list
     """Up to `room` denials of what is neither drawn nor stated otherwise."""
     chosen: list[Sentence] = []
     denied: set[str] = set()
-    order = rng.permutation(len(phrases_normal.NEGATIONS))
+    order = rng.permutation(len(PHRASES.denials))
     # in the order of a draw weighted by how often each is used
-    keys = [rng.random() ** (1 / phrases_normal.NEGATIONS[i][2]) for i in order]
+    keys = [rng.random() ** (1 / PHRASES.denials[i].weight) for i in order]
     for index in order[np.argsort(keys)[::-1]]:
-        labels, rank, _, texts = phrases_normal.NEGATIONS[index]
+        labels, rank, _, texts = PHRASES.denials[index]
         blocked = any(label in mentioned or _BLOCKS.get(label, set()) & mentioned for label in labels)
         if len(chosen) >= room or blocked or set(labels) & denied:
             continue
         text = _pick(texts, rng)
-        text = text[1:] if text.startswith("*") else _pick(phrases_normal.NEGATION_FRAMES, rng).format(nn=text)
+        text = text[1:] if text.startswith("*") else _pick(PHRASES.frames["denial"], rng).format(nn=text)
         chosen.append(Sentence(_tidy(text), dict.fromkeys(labels, 0), rank))
         denied |= set(labels)
     return chosen
@@ -205,38 +205,37 @@ def _negations(mentioned: set[str], room: int, rng: np.random.Generator) -> list
 
 def _remarks(study: Study, rng: np.random.Generator) -> list[Sentence]:
     """Statements on technique and anatomy that can be seen on the image but carry no label."""
-    body, lines = study.body, []
-    frontal = study.views[0]
-    technique = "both" if "Lateral" in study.views[1:] else frontal
-    if rng.random() < 0.25:
-        lines.append((_pick(phrases_normal.TECHNIQUE[technique], rng), -1))
-    if study.breath < -0.5 and rng.random() < 0.6:
-        lines.append((_pick(phrases_normal.LOW_VOLUMES, rng), 1))
-    elif study.breath > 0.6 and rng.random() < 0.4:
-        lines.append((_pick(phrases_normal.FULL_VOLUMES, rng), 1))
-    if body.aorta > 1.2 and rng.random() < 0.4:
-        lines.append((_pick(phrases_normal.TORTUOUS, rng), 3))
-    if abs(body.scoliosis) > 0.02 and rng.random() < 0.5:
-        lines.append((_pick(phrases_normal.SCOLIOSIS, rng).format(bow="left" if body.scoliosis > 0 else "right"), 9))
-    if body.habitus > 0.55 and rng.random() < 0.3:
-        lines.append((_pick(phrases_normal.LARGE, rng), -1))
-    if body.age > 65 and rng.random() < 0.15:
-        lines.append((_pick(phrases_normal.DEGENERATION, rng), 9))
-    return [Sentence(_tidy(text), {}, rank) for text, rank in lines]
+    body, known = study.body, PHRASES.remarks
+    technique = PHRASES.technique["both" if "Lateral" in study.views[1:] else study.views[0]]
+    possible = (  # whether it is so, how often that is said, in which words, and its place in the report
+        (True, 0.25, technique, -1),
+        (study.breath < -0.5, 0.6, known["low volumes"], 1),
+        (study.breath > 0.6, 0.4, known["full volumes"], 1),
+        (body.aorta > 1.2, 0.4, known["tortuous aorta"], 3),
+        (abs(body.scoliosis) > 0.02, 0.5, known["scoliosis"], 9),
+        (body.habitus > 0.55, 0.3, known["obesity"], -1),
+        (body.age > 65, 0.15, known["degeneration"], 9),
+    )
+    bow = "left" if body.scoliosis > 0 else "right"
+    return [
+        Sentence(_tidy(_pick(texts, rng).format(bow=bow)), {}, rank)
+        for so, share, texts, rank in possible
+        if so and rng.random() < share
+    ]
 
 
 def _impression(study: Study, rng: np.random.Generator) -> list[Sentence]:
     disease = [f for f in study.findings if f.kind != "Support Devices"]
     if not disease:
-        templates = phrases_normal.NO_FINDING_DEVICES if study.findings else phrases_normal.NO_FINDING
+        templates = PHRASES.impressions["normal with devices" if study.findings else "normal"]
         return [Sentence(_tidy(_pick(templates, rng)), {"No Finding": 1})]
     disease.sort(key=lambda f: -f.severity)
     sentences = [_sentence(f, rng, impression=True) for f in disease[:3]]
     devices = study.of("Support Devices")
     if devices and rng.random() < 0.5:
-        text = _pick(phrases.DEVICES_IMPRESSION, rng)
+        text = _pick(PHRASES.impressions["devices"], rng)
         sentences.append(Sentence(_tidy(text), {"Support Devices": 1}))
     airspace = [f for f in disease if f.kind in {"Lung Opacity", "Consolidation"} and f.certain]
     if airspace and len(sentences) < 4 and rng.random() < 0.25:
-        sentences.append(Sentence(_tidy(_pick(phrases.PNEUMONIA_OPINIONS, rng)), {"Pneumonia": -1}))
+        sentences.append(Sentence(_tidy(_pick(PHRASES.impressions["pneumonia opinion"], rng)), {"Pneumonia": -1}))
     return sentences
