@@ -26,23 +26,6 @@ IMAGE = "image"  # stands in pictures for the name of the file, which may name a
 NOT_READ = "Not read yet."
 GONE = "The image is no longer there: choose it again."
 
-CSS = """
-.gradio-container { max-width: 72rem !important; margin: 0 auto !important; }
-.note { font-weight: 600; }
-.answer table { border: 0 !important; border-collapse: collapse; width: 100%; margin: 0 0 0.8rem; }
-.answer tr, .answer th, .answer td { border: 0 !important; text-align: left; }
-.answer tr { border-bottom: 1px solid var(--border-color-primary) !important; }
-.answer th { font-weight: 600; padding: 0 0 0.2rem; }
-.answer td { padding: 0.2rem 0.6rem 0.2rem 0; vertical-align: middle; overflow-wrap: break-word; }
-.answer td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; width: 4rem; }
-.answer td.bar { width: 35%; }
-.answer td.bar div { background: var(--color-accent); height: 0.7rem; border-radius: 2px; min-width: 1px; }
-.maps { contain: inline-size; } /* on a phone the picture is moved sideways in its frame */
-.maps .image-container { overflow-x: auto; }
-.maps .image-container button { justify-content: safe center !important; }
-.maps img { min-width: 40rem; }
-"""
-
 
 class Answer(NamedTuple):
     """What the page shows; of an image that cannot be read, the reason alone."""
@@ -228,7 +211,7 @@ def build(session: PageSession, checkpoint: str) -> tuple[gradio.Blocks, dict[st
                 show_progress="hidden",
                 api_visibility="private",
             )
-    return page, {"theme": _theme(), "css": CSS}
+    return page, {"theme": _theme(), "css_paths": Path(__file__).with_suffix(".css")}
 
 
 def _theme() -> gradio.themes.Base:
