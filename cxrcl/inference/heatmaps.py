@@ -8,7 +8,7 @@ Four kinds, each where it is sound:
 - Grad-CAM (Selvaraju et al. 2017) elsewhere: sum over channels of the last map of features, each weighed by its mean
   gradient, negative sums set to zero. It is a picture of the slope at the image, not a decomposition of the score.
 - Attention of a word over regions, of models that compare the two (GLoRIA, Huang et al. 2021).
-- ExplainedScores of patches, of encoders that choose by them (`cxrcl.models.patch_selection`).
+- Scores of patches, of encoders that choose by them (`cxrcl.models.patch_selection`).
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Patches(NamedTuple):
 
 
 def patches(encoder: TopKPatches, images: Tensor) -> Patches:
-    """ExplainedScores of all patches, and which ones make the pooled features."""
+    """Scores of all patches, and which ones make the pooled features."""
     with torch.no_grad(), _full_precision(images):
         scores = encoder.scores(images)
     count = encoder.num_patches or scores.shape[1]
