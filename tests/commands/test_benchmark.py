@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from cxrcl.commands.benchmark import measure, references
-from cxrcl.commands.benchmark.cases import CASES, Outcome
-from cxrcl.commands.benchmark.losses import compare
-from cxrcl.commands.benchmark.table import Aim, Row, markdown
+from cxrcl.commands.benchmark.cases import CASES, Aim, Outcome
+from cxrcl.commands.benchmark.losses import Measured, compare, row
+from cxrcl.commands.benchmark.table import markdown
 from cxrcl.commands.entry import guarded
 from cxrcl.errors import UserError
 from cxrcl.objectives.losses import tiled
@@ -142,8 +142,7 @@ def test_waits_for_the_device_are_counted() -> None:
 # ------------------------------------------------------------------------------------------------- the table
 
 
-def row(**values: Any) -> Row:
-    return Row(**{"case": "clip B=2", "reference_s": [0.4, 3.0, 0.8], "ours_s": [0.2, 1.0, 0.1], **values})
+REFERENCE, OURS = Measured([0.4, 3.0, 0.8], 50.0, 9), Measured([0.2, 1.0, 0.1], 5.0, 2)
 
 
 @pytest.mark.parametrize(
@@ -161,19 +160,24 @@ def row(**values: Any) -> Row:
     ],
 )
 def test_an_aim_is_met_when_all_of_it_is(aim: Aim, met: bool | None) -> None:
-    assert row(reference_mb=50.0, ours_mb=5.0, reference_waits=9, ours_waits=2, aim=aim).met is met
+    assert row("clip B=2", REFERENCE, OURS, aim).met is met
 
 
 def test_memory_that_was_not_measured_is_not_judged() -> None:
-    assert row(aim=Aim(memory=2.0)).met is None
-    assert row(reference_mb=50.0, ours_mb=0.01, aim=Aim(memory=2.0)).memory_ratio is None
+    unknown = row("clip B=2", Measured(REFERENCE.seconds), Measured(OURS.seconds), Aim(memory=2.0))
+    assert unknown.met is None and unknown.values["memory_ratio"] is None
+    little = row("clip B=2", REFERENCE, OURS._replace(megabytes=0.99), Aim(memory=2.0))
+    assert little.met is None and little.values["memory_ratio"] is None
+    assert row("clip B=2", REFERENCE, OURS._replace(megabytes=1.0), Aim()).values["memory_ratio"] == 50
 
 
 def test_the_table_holds_what_was_measured() -> None:
-    text = markdown({"threads": "2"}, [row(reference_mb=50.0, ours_mb=5.0, aim=Aim(3.5)), row(ours_waits=0)])
+    measured = row("clip B=2", REFERENCE, OURS._replace(waits=None), Aim(3.5))
+    waited = row("clip B=2", Measured(REFERENCE.seconds), Measured(OURS.seconds, waits=0), Aim())
+    text = markdown({"threads": "2"}, [measured, waited])
     assert text.startswith("threads: 2\n\n| case |")
     assert "| clip B=2 | 800 | 200 | 3.00 [2.00, 8.00] | 3 | 50.0 | 5.0 | 10.0 | time >= 3.5 | no |" in text
-    assert "| - | - | - | - | - |\n" in text and text.endswith("clip B=2: waits for the device: None -> 0\n")
+    assert "| - | - | - | - | - |\n" in text and text.endswith("|\n\nclip B=2: waits for the device: None -> 0\n")
 
 
 # ------------------------------------------------------------------------------------------------- the command

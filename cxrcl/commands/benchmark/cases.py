@@ -7,7 +7,7 @@ A contender is called with nothing and returns what it made and its gradients, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cxrcl.commands.benchmark import references
-from cxrcl.commands.benchmark.table import Aim
 from cxrcl.distributed import Runtime
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Linear
@@ -28,6 +27,15 @@ from cxrcl.objectives.local_similarity import merge_words, pair_scores
 from cxrcl.objectives.losses import clip_loss, moco_loss, nt_xent_loss, siglip_loss
 from cxrcl.training.micro_batch import BatchGradient
 from cxrcl.types import Batch, Features, ImageSpec, Text
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a contender should reach; None where nothing is asked."""
+
+    time: float | None = None  # reference / ours, at least
+    memory: float | None = None  # likewise
+    waits: int | None = None  # for the device, at most
 
 
 class Outcome(NamedTuple):
@@ -49,6 +57,11 @@ def there_and_back(loss: Callable[..., Tensor], *leaves: Tensor) -> Contender:
     return run
 
 
+def forms(leaves: Sequence[Tensor], reference: Callable[..., Tensor], ours: Callable[..., Tensor]) -> Contenders:
+    """Two forms of a loss on the same leaves."""
+    return {"reference": there_and_back(reference, *leaves), "ours": there_and_back(ours, *leaves)}
+
+
 # ------------------------------------------------------------------------------------------------- inputs
 
 
@@ -62,10 +75,6 @@ def unit_rows(like: Tensor, sides: int, *shape: int) -> list[Tensor]:
     common = normal(like, 0, *shape)
     rows = [F.normalize(common + 2 * normal(like, side + 1, *shape), dim=-1) for side in range(sides)]
     return [part.requires_grad_() for part in rows]
-
-
-def leaf(like: Tensor, value: float) -> Tensor:
-    return like.new_tensor(value).requires_grad_()
 
 
 # -------------------------------------------------------------------------------------------------- cases
@@ -120,16 +129,16 @@ def word_merge(size: int, like: Tensor) -> Contenders:
     return {"reference": lambda: Outcome(references.merge_words(layers, words)), "ours": ours}
 
 
-def clip(size: int, like: Tensor) -> Contenders:
-    """CLIP's loss, 512 wide."""
-    leaves = [*unit_rows(like, 2, size, 512), leaf(like, 1 / 0.07)]
-    return {"reference": there_and_back(references.clip, *leaves), "ours": there_and_back(clip_loss, *leaves)}
+def two_towers(
+    reference: Callable[..., Tensor], ours: Callable[..., Tensor], width: int, *constants: float
+) -> Callable[[int, Tensor], Contenders]:
+    """A loss of two batches of unit vectors of this width and of learned numbers that begin as `constants`."""
 
+    def make(size: int, like: Tensor) -> Contenders:
+        numbers = [like.new_tensor(value).requires_grad_() for value in constants]
+        return forms([*unit_rows(like, 2, size, width), *numbers], reference, ours)
 
-def siglip(size: int, like: Tensor) -> Contenders:
-    """SigLIP's loss, 512 wide."""
-    leaves = [*unit_rows(like, 2, size, 512), leaf(like, 10.0), leaf(like, -10.0)]
-    return {"reference": there_and_back(references.siglip, *leaves), "ours": there_and_back(siglip_loss, *leaves)}
+    return make
 
 
 class _NoImages(ImageEncoder):
@@ -155,14 +164,7 @@ def cxr_clip(size: int, like: Tensor) -> Contenders:
     def ours(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
         return objective.loss({"image": images, "text": texts}, {}).loss
 
-    return {"reference": there_and_back(reference, *leaves), "ours": there_and_back(ours, *leaves)}
-
-
-def simclr(size: int, like: Tensor) -> Contenders:
-    """NT-Xent over two views, 128 wide."""
-    leaves = unit_rows(like, 2, size, 128)
-    forms: dict[str, Callable[..., Tensor]] = {"reference": references.nt_xent, "ours": nt_xent_loss}
-    return {name: there_and_back(partial(form, temperature=0.5), *leaves) for name, form in forms.items()}
+    return forms(leaves, reference, ours)
 
 
 def moco(size: int, like: Tensor) -> Contenders:
@@ -172,13 +174,8 @@ def moco(size: int, like: Tensor) -> Contenders:
     queue = F.normalize(normal(like, 9, 65536, 128), dim=1)
     queue_by_column = queue.T.contiguous()  # as published code keeps it
 
-    def ours(query: Tensor) -> Tensor:
-        return moco_loss(query, key, queue, temperature=0.2)
-
-    def reference(query: Tensor) -> Tensor:
-        return references.moco(query, key, queue_by_column, temperature=0.2)
-
-    return {"reference": there_and_back(reference, query), "ours": there_and_back(ours, query)}
+    reference = partial(references.moco, key=key, queue=queue_by_column, temperature=0.2)
+    return forms([query], reference, partial(moco_loss, key=key, queue=queue, temperature=0.2))
 
 
 class _SmallTexts(TextEncoder):
@@ -212,19 +209,22 @@ def micro_batch(size: int, like: Tensor) -> Contenders:
     index = torch.arange(size, device=like.device)
     batch = Batch(normal(like, 2, size, 1, 3, 64, 64), None, text, like.new_zeros(size, 0), index)
 
-    def step(chunk: int | None) -> Outcome:
+    def outcome(loss: Tensor) -> Outcome:
+        return Outcome(loss.detach(), tuple(p.grad for p in objective.parameters() if p.grad is not None))
+
+    def ours() -> Outcome:
         objective.zero_grad(set_to_none=True)
+        chunk = math.ceil(size / 8)
         gradient = BatchGradient(objective, Runtime(0, 1, like.device), nullcontext, lambda loss: loss, chunk)
-        output = gradient.add(batch, weight=1.0, last=True, watch=lambda loss: None)
-        return Outcome(output.loss.detach(), tuple(p.grad for p in objective.parameters() if p.grad is not None))
+        return outcome(gradient.add(batch, weight=1.0, last=True, watch=lambda loss: None).loss)
 
     def reference() -> Outcome:
         objective.zero_grad(set_to_none=True)
         loss = objective(batch).loss
         loss.backward()
-        return Outcome(loss.detach(), tuple(p.grad for p in objective.parameters() if p.grad is not None))
+        return outcome(loss)
 
-    return {"reference": reference, "ours": partial(step, math.ceil(size / 8))}
+    return {"reference": reference, "ours": ours}
 
 
 @dataclass(frozen=True)
@@ -252,15 +252,22 @@ CASES = {
     "gloria_local": Case(gloria_local, {48: {"ours": Aim(2.0, 2.0), "low memory": Aim(1.5, 5.0)}}, quick=3, rounds=3),
     "word_merge": Case(word_merge, {48: {"ours": Aim(4.0, waits=0)}}, quick=2, rounds=9, waits=True),
     "clip": Case(
-        clip,
+        two_towers(references.clip, clip_loss, 512, 1 / 0.07),
         {1024: {"ours": Aim(1.2)}, 4096: {"ours": Aim(1.5)}, 8192: {"ours": Aim(1.5, 8.0)}},
         quick=16,
         rounds=5,
         large={16384: {"ours": Aim(1.4, 20.0)}},
     ),
-    "siglip": Case(siglip, {4096: {"ours": Aim()}}, quick=16, rounds=5),
+    "siglip": Case(
+        two_towers(references.siglip, siglip_loss, 512, 10.0, -10.0), {4096: {"ours": Aim()}}, quick=16, rounds=5
+    ),
     "cxr_clip": Case(cxr_clip, {1024: {"ours": Aim()}}, quick=16, rounds=7),
-    "nt_xent": Case(simclr, {1024: {"ours": Aim(1.3)}}, quick=16, rounds=15),
+    "nt_xent": Case(
+        two_towers(partial(references.nt_xent, temperature=0.5), partial(nt_xent_loss, temperature=0.5), 128),
+        {1024: {"ours": Aim(1.3)}},
+        quick=16,
+        rounds=15,
+    ),
     "moco": Case(moco, {256: {"ours": Aim(1.0)}}, quick=4, rounds=9),
     # The towers run forward twice: 1.33 times the work by count, 1.45 times the time at most. Smaller chunks than two
     # samples would be convolved another way, and a ReLU near zero would show it in fp32 (`quick`).

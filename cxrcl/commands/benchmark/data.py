@@ -4,59 +4,78 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+import statistics
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import PIL
 import torch
+from torchvision import __version__ as torchvision_version
 
-from cxrcl.commands.benchmark import data_table
-from cxrcl.commands.benchmark.data_cases import CASES
-from cxrcl.commands.benchmark.data_table import Aim, Row
-from cxrcl.errors import ConfigError
+from cxrcl.commands.benchmark import measure, table
+from cxrcl.commands.benchmark.data_cases import CASES, Aim, Figures, Trial
+from cxrcl.commands.benchmark.table import Limit, Row, say
+
+
+def row(case: str, trial: Trial, found: Figures, aim: Aim) -> Row:
+    """A trial, and what was found in each round."""
+    reference, ours = found["reference"], found["ours"]
+    times = measure.ratio(reference, ours) if trial.less_is_better else measure.ratio(ours, reference)
+    middle = statistics.median(ours)
+    columns = {
+        "case": case,
+        "unit": trial.unit,
+        "reference": _short(statistics.median(reference)),
+        "ours": _short(middle),
+        "ratio [min, max]": str(times),
+        "rounds": str(len(ours)),
+    }
+    limits = [
+        Limit("ratio >= {:.3g}", aim.ratio, times.median),
+        Limit("ours >= {:,.0f}", aim.at_least, middle),
+        Limit("ours <= {:.3g}", aim.at_most, middle, at_most=True),
+    ]
+    values = {
+        **{"case": case, "unit": trial.unit, "reference": reference, "ours": ours, "aim": asdict(aim)},
+        **{"less_is_better": trial.less_is_better, "median_ratio": times._asdict()},
+    }
+    return Row(columns, limits, values)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", action="append", choices=list(CASES), metavar="NAME", help=f"{', '.join(CASES)}")
-    parser.add_argument("--rounds", type=int, metavar="N", help="in place of each case's own number")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, two rounds: shows that all of this runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    table.add_arguments(parser, CASES)
 
 
 def run(given: argparse.Namespace) -> None:
-    if given.rounds is not None and given.rounds < 1:
-        raise ConfigError(f"--rounds {given.rounds}: expected 1 or more")
-    if given.json is not None and not given.json.resolve().parent.is_dir():
-        raise ConfigError(f"--json {given.json}: no such folder")
+    table.check(given)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    facts = data_table.header()
+    versions = {"pillow": PIL.__version__, "opencv": cv2.__version__, "torchvision": torchvision_version}
+    facts = {**table.header(torch.device("cpu")), **versions}
     rows: list[Row] = []
     for name in given.only or CASES:
+        rounds = given.rounds or (2 if given.quick else CASES[name].rounds)
         with tempfile.TemporaryDirectory(prefix="cxrcl-benchmark-") as folder:
-            rows += _rows(name, Path(folder), given.quick, given.rounds or (2 if given.quick else CASES[name].rounds))
-    print(data_table.markdown(facts, rows))
-    if given.json is not None:
-        data_table.write_json(given.json, facts, rows)
+            rows += _rows(name, Path(folder), given.quick, rounds)
+    table.report(facts, rows, given.json)
 
 
 def _rows(name: str, folder: Path, quick: bool, rounds: int) -> list[Row]:
     """Raises AssertionError where the two sides of a trial do other work."""
     case = CASES[name]
-    _say(f"{name}: making inputs")
+    say(f"{name}: making inputs")
     rows = []
-    for trial, (unit, figures, compare, less_is_better) in case.make(folder, quick).items():
-        _say(f"{name} {trial}: comparing")
-        compare()
-        _say(f"{name} {trial}: measuring, {rounds} rounds")
-        found = figures(rounds)
+    for what, trial in case.make(folder, quick).items():
+        say(f"{name} {what}: comparing")
+        trial.compare()
+        say(f"{name} {what}: measuring, {rounds} rounds")
         # Aims are for the full sizes.
-        aim = Aim() if quick else case.aim(trial)
-        rows.append(Row(f"{name} {trial}", unit, found["reference"], found["ours"], aim, less_is_better))
+        rows.append(row(f"{name} {what}", trial, trial.figures(rounds), Aim() if quick else case.aim(what)))
     return rows
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

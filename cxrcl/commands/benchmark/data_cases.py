@@ -20,7 +20,6 @@ from torch import Tensor
 
 from cxrcl.commands.benchmark import data_inputs, data_waits, measure
 from cxrcl.commands.benchmark import data_references as references
-from cxrcl.commands.benchmark.data_table import Aim
 from cxrcl.commands.hydra import compose
 from cxrcl.config.nodes import OWN_PACKAGES, build
 from cxrcl.data.images import store
@@ -34,10 +33,18 @@ from cxrcl.models.tokenizer import PackedTokenizer, learn_wordpiece
 from cxrcl.types import Batch, ImageSpec
 
 Figures = dict[str, list[float]]  # of each round, by `reference` and `ours`
-SIDES = ("reference", "ours")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of most published image encoders
 SPEC = ImageSpec(224, MEAN, STD)
 TOLERANCE = 3.0  # grey levels of 255, mean over pixels: interpolation and scaled decoding differ
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a trial should reach; None where nothing is asked."""
+
+    ratio: float | None = None  # how many times better than the reference, at least
+    at_least: float | None = None  # in the trial's unit
+    at_most: float | None = None  # likewise, where less is better
 
 
 class Trial(NamedTuple):
@@ -54,16 +61,16 @@ class Trial(NamedTuple):
     less_is_better: bool = False
 
 
-def race(unit: str, count: int, contenders: dict[str, measure.Work], compare: Callable[[], None]) -> Trial:
+def race(unit: str, count: int, reference: measure.Work, ours: measure.Work, compare: Callable[[], None]) -> Trial:
     """Things a second of processor time, over all threads: other work on the machine counts little.
 
     Args:
-        count: things that one call of a contender does.
+        count: things that one call of a side does.
     """
 
     def figures(rounds: int) -> Figures:
-        spent = measure.race(contenders, rounds, clock=time.process_time)
-        return {name: [count / seconds for seconds in spent[name]] for name in SIDES}
+        spent = measure.race({"reference": reference, "ours": ours}, rounds, clock=time.process_time)
+        return {name: [count / seconds for seconds in taken] for name, taken in spent.items()}
 
     return Trial(unit, figures, compare)
 
@@ -92,10 +99,17 @@ def compare_images(ours: Tensor, reference: Tensor) -> None:
         raise AssertionError(f"images differ from the reference by {levels:.1f} grey levels, more than {TOLERANCE}")
 
 
-def decode(folder: Path, count: int, size: tuple[int, int], grain: float, quick: bool) -> dict[str, Trial]:
-    """JPEG files of `size` (width, height) -> model input, as evaluation reads them."""
+def decode(
+    folder: Path, quick: bool, full: tuple[int, int, int], tiny: tuple[int, int, int], grain: float
+) -> dict[str, Trial]:
+    """JPEG files -> model input, as evaluation reads them.
+
+    Args:
+        full, tiny: number, width and height of the files.
+    """
+    count, width, height = tiny if quick else full
     decoded = data_inputs.phantoms(folder, 2 if quick else 8, 64 if quick else 512)
-    paths = data_inputs.write_jpegs(folder / f"{size[0]}x{size[1]}", decoded, count, size, grain, quality=95)
+    paths = data_inputs.write_jpegs(folder / f"{width}x{height}", decoded, count, (width, height), grain, quality=95)
 
     def reference(spec: ImageSpec = SPEC) -> Tensor:
         return references.read_batch(paths, references.evaluation_pipeline(spec))
@@ -110,16 +124,8 @@ def decode(folder: Path, count: int, size: tuple[int, int], grain: float, quick:
         compare_images(ours(even), reference(even))
 
     megabytes = sum(path.stat().st_size for path in paths) / count / 1e6
-    title = f"{size[0]}x{size[1]}, {megabytes:.2g} MB"
-    return {title: race("images/s", count, {"reference": reference, "ours": ours}, compare)}
-
-
-def decode_full(folder: Path, quick: bool) -> dict[str, Trial]:
-    return decode(folder, *((1, (580, 707)) if quick else (6, (2320, 2828))), grain=3.3, quick=quick)
-
-
-def decode_small(folder: Path, quick: bool) -> dict[str, Trial]:
-    return decode(folder, 2 if quick else 32, (390, 320), grain=1.0, quick=quick)
+    title = f"{width}x{height}, {megabytes:.2g} MB"
+    return {title: race("images/s", count, reference, ours, compare)}
 
 
 def augment(folder: Path, quick: bool) -> dict[str, Trial]:
@@ -153,7 +159,7 @@ def augment(folder: Path, quick: bool) -> dict[str, Trial]:
         squares = [whole.geometry(pixels, np.random.default_rng(0)) for pixels in decoded]
         compare_images(finished(whole, squares, numbers), torch.stack([plain(image) for image in images]))
 
-    return {"256 px, CLAHE, jitter": race("images/s", count, {"reference": reference, "ours": ours}, compare)}
+    return {"256 px, CLAHE, jitter": race("images/s", count, reference, ours, compare)}
 
 
 # ------------------------------------------------------------------------------------------------- texts
@@ -176,42 +182,50 @@ def tokens(folder: Path, quick: bool) -> dict[str, Trial]:
     package's own way without a table, which also tells the words.
     """
     reports = data_inputs.reports(256 if quick else 128 * 24)
-    corpus = [" ".join(report) for report in reports]
+    return {
+        name: _looked_up(name, reports, vocabulary, max_length)
+        for name, vocabulary, max_length in (("fast", 30522, 256), ("tiny", 2000, 96))
+    }
+
+
+def _looked_up(name: str, reports: Sequence[tuple[str, ...]], vocabulary: int, max_length: int) -> Trial:
+    definition = learn_wordpiece([" ".join(report) for report in reports], vocabulary)
+    tokenizer = PackedTokenizer(definition, max_length)
+    table = TokenTable({sentence for report in reports for sentence in report}, tokenizer)
+    fast = references.fast_tokenizer(definition, max_length)
+
+    def by_fast(batch: Any) -> list[Tensor]:
+        found = fast([" ".join(text) for text in batch])
+        return [found["input_ids"], found["attention_mask"]]
+
+    def live(batch: Any) -> list[Tensor]:
+        return [torch.from_numpy(part) for part in tokenize(batch, tokenizer)]
+
+    def cached(batch: Any) -> list[Tensor]:
+        return [torch.from_numpy(part) for part in table(batch)]
+
+    plain = by_fast if name == "fast" else live
     batches = [reports[k : k + 128] for k in range(0, len(reports), 128)]
-    trials = {}
-    for name, vocabulary, max_length in (("fast", 30522, 256), ("tiny", 2000, 96)):
-        definition = learn_wordpiece(corpus, vocabulary)
-        tokenizer = PackedTokenizer(definition, max_length)
-        table = TokenTable({sentence for report in reports for sentence in report}, tokenizer)
-        fast = references.fast_tokenizer(definition, max_length)
 
-        def by_fast(batch: Any, fast: Any = fast) -> list[Tensor]:
-            found = fast([" ".join(text) for text in batch])
-            return [found["input_ids"], found["attention_mask"]]
+    def all_of(way: Callable[[Any], list[Tensor]]) -> None:
+        for batch in batches:
+            way(batch)
 
-        def live(batch: Any, tokenizer: Any = tokenizer) -> list[Tensor]:
-            return [torch.from_numpy(part) for part in tokenize(batch, tokenizer)]
+    def compare() -> None:
+        for batch in batches:
+            wanted = plain(batch)
+            compare_pieces(name, cached(batch)[: len(wanted)], wanted)
 
-        def cached(batch: Any, table: Any = table) -> list[Tensor]:
-            return [torch.from_numpy(part) for part in table(batch)]
-
-        plain = by_fast if name == "fast" else live
-
-        def all_of(way: Any, batches: Any = batches) -> None:
-            for batch in batches:
-                way(batch)
-
-        def compare(name: str = name, plain: Any = plain, cached: Any = cached) -> None:
-            for batch in batches:
-                wanted = plain(batch)
-                compare_pieces(name, cached(batch)[: len(wanted)], wanted)
-
-        contenders: dict[str, measure.Work] = {"reference": partial(all_of, plain), "ours": partial(all_of, cached)}
-        trials[name] = race("texts/s", len(reports), contenders, compare)
-    return trials
+    return race("texts/s", len(reports), partial(all_of, plain), partial(all_of, cached), compare)
 
 
 # ------------------------------------------------------------------------------------------------- store
+
+
+def compare_stored(stored: Any, files: Any) -> None:
+    """AssertionError where pixels differ."""
+    if not np.array_equal(stored, files):
+        raise AssertionError("images of the store differ from those of the files")
 
 
 def packed_store(folder: Path, quick: bool) -> dict[str, Trial]:
@@ -230,10 +244,9 @@ def packed_store(folder: Path, quick: bool) -> dict[str, Trial]:
         return [references.decode(paths[k : k + 64]) for k in range(0, count, 64)]
 
     def compare() -> None:
-        if not np.array_equal(ours(), reference()):
-            raise AssertionError("images of the store differ from those of the files")
+        compare_stored(ours(), reference())
 
-    return {"256 px": race("images/s", count, {"reference": reference, "ours": ours}, compare)}
+    return {"256 px": race("images/s", count, reference, ours, compare)}
 
 
 # ---------------------------------------------------------------------------------------------- a step
@@ -245,12 +258,12 @@ def loader_share(folder: Path, quick: bool) -> dict[str, Trial]:
     steps, runs = (6 if quick else 40), itertools.count()
 
     def figures(rounds: int, num_workers: int) -> Figures:
-        found: Figures = {name: [] for name in SIDES}
+        found: Figures = {"reference": [], "ours": []}
         for turn in range(rounds):
-            for name in SIDES[:: 1 if turn % 2 else -1]:
-                from_store = name == "ours"
+            for from_store in (False, True) if turn % 2 else (True, False):
                 place, run_dir = packed if from_store else files, folder / f"run{next(runs)}"
-                found[name].append(data_waits.demo_step(place, run_dir, steps, from_store, num_workers, quick))
+                share = data_waits.demo_step(place, run_dir, steps, from_store, num_workers, quick)
+                found["ours" if from_store else "reference"].append(share)
         return found
 
     def compare() -> None:
@@ -258,8 +271,7 @@ def loader_share(folder: Path, quick: bool) -> dict[str, Trial]:
         paths = sorted(files.glob("images/*/*.png"))
         rows = {path: k for k, path in enumerate(load(files, check_patients=False).rows["path"])}
         for path in paths[:16]:
-            if not np.array_equal(FULL_SIZE.read(path), store.image(str(packed), rows[str(path)])):
-                raise AssertionError("images of the store differ from those of the files")
+            compare_stored(store.image(str(packed), rows[str(path)]), FULL_SIZE.read(path))
 
     return {
         f"{workers} workers": Trial(unit, partial(figures, num_workers=workers), compare, less_is_better=True)
@@ -286,10 +298,10 @@ class Case:
 
 
 CASES = {
-    "decode_full": Case(decode_full, Aim(ratio=2.5)),
-    "decode_small": Case(decode_small, Aim(ratio=2.2), rounds=15),
+    "decode_full": Case(partial(decode, full=(6, 2320, 2828), tiny=(1, 580, 707), grain=3.3), Aim(ratio=2.5)),
+    "decode_small": Case(partial(decode, full=(32, 390, 320), tiny=(2, 390, 320), grain=1.0), Aim(ratio=2.2), 15),
     "augment": Case(augment, Aim(ratio=2.0)),
     "tokens": Case(tokens, Aim(ratio=20)),
     "store": Case(packed_store, Aim(at_least=30_000)),
-    "loader_share": Case(loader_share, {"2 workers": Aim(at_most=2.0)}, rounds=3),
+    "loader_share": Case(loader_share, {"2 workers": Aim(at_most=2.0)}, 3),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,12 +50,10 @@ def write_png_set(folder: Path, images: Sequence[np.ndarray], count: int, grain:
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     paths = [folder / "images" / f"{k}.png" for k in range(count)]
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["image", "patient", "study", "view", "split", "Edema"])
-        for k, (path, image) in enumerate(zip(paths, itertools.cycle(images))):
-            cv2.imwrite(str(path), grainy(image, image.shape[1], image.shape[0], grain, rng))
-            rows.writerow([f"images/{path.name}", k, k, "PA", "train", 0])
+    for path, image in zip(paths, itertools.cycle(images)):
+        cv2.imwrite(str(path), grainy(image, image.shape[1], image.shape[0], grain, rng))
+    rows = [f"images/{path.name},{k},{k},PA,train,0" for k, path in enumerate(paths)]
+    (folder / "manifest.csv").write_text("\n".join(["image,patient,study,view,split,Edema", *rows, ""]))
     return paths
 
 

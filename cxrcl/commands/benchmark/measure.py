@@ -58,6 +58,9 @@ class Ratio(NamedTuple):
     lowest: float
     highest: float
 
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.lowest:.2f}, {self.highest:.2f}]"
+
 
 def ratio(reference: Sequence[float], ours: Sequence[float]) -> Ratio:
     """How many times as long the reference takes, round by round: a machine that slows down slows both of a round."""

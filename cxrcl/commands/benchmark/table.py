@@ -1,72 +1,84 @@
-"""What was measured: a row for each contender, as Markdown and as JSON."""
+"""What the commands that measure cases share: their options, and the table of what was measured."""
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import json
 import os
 import platform
 import re
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from cxrcl.commands.benchmark.measure import Ratio, ratio
-
-COLUMNS = (
-    *("case", "reference ms", "ours ms", "ratio [min, max]", "rounds"),
-    *("reference MB", "ours MB", "ratio", "aim", "met"),
-)
+from cxrcl.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What a row should reach; None where nothing is asked."""
-
-    time: float | None = None  # reference / ours, at least
-    memory: float | None = None  # likewise
-    waits: int | None = None  # for the device, at most
+def add_arguments(parser: argparse.ArgumentParser, cases: Iterable[str]) -> None:
+    parser.add_argument("--only", action="append", choices=list(cases), metavar="NAME", help=", ".join(cases))
+    parser.add_argument("--rounds", type=int, metavar="N", help="in place of each case's own number")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, two rounds: shows that all of this runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One contender against the reference. `..._s` are seconds of each round; memory and waits where measured."""
+def check(given: argparse.Namespace) -> None:
+    """Check the options, before any work.
 
-    case: str
-    reference_s: Sequence[float]
-    ours_s: Sequence[float]
-    reference_mb: float | None = None
-    ours_mb: float | None = None
-    reference_waits: int | None = None
-    ours_waits: int | None = None
-    aim: Aim = Aim()
+    Raises:
+        ConfigError: no rounds, or no folder for the figures.
+    """
+    if given.rounds is not None and given.rounds < 1:
+        raise ConfigError(f"--rounds {given.rounds}: expected 1 or more")
+    if given.json is not None and not given.json.resolve().parent.is_dir():
+        raise ConfigError(f"--json {given.json}: no such folder")
 
-    @property
-    def time_ratio(self) -> Ratio:
-        return ratio(self.reference_s, self.ours_s)
 
-    @property
-    def memory_ratio(self) -> float | None:
-        """None where ours is less than the steps in which memory is given out."""
-        if self.reference_mb is None or self.ours_mb is None or self.ours_mb < 1:
-            return None
-        return self.reference_mb / self.ours_mb
+def say(line: str) -> None:
+    """What is done now, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Limit(NamedTuple):
+    """What a figure should reach."""
+
+    text: str  # words with a place for the number
+    asked: float | None  # None where nothing is
+    found: float | None  # None where it was not measured
+    at_most: bool = False
+
+
+class Row(NamedTuple):
+    """One contender or trial against the reference.
+
+    Attributes:
+        columns: what stands in the table, by column, left of the aim.
+        values: for the JSON: what was measured, and what follows from it.
+        note: a line below the table.
+    """
+
+    columns: Mapping[str, str]
+    limits: Sequence[Limit]
+    values: Mapping[str, Any]
+    note: str | None = None
 
     @property
     def met(self) -> bool | None:
-        """None where nothing was asked of what was measured."""
-        asked = []
-        if self.aim.time is not None:
-            asked.append(self.time_ratio.median >= self.aim.time)
-        if self.aim.memory is not None and self.memory_ratio is not None:
-            asked.append(self.memory_ratio >= self.aim.memory)
-        if self.aim.waits is not None and self.ours_waits is not None:
-            asked.append(self.ours_waits <= self.aim.waits)
-        return all(asked) if asked else None
+        """Whether all limits hold; None where nothing was asked of what was measured."""
+        held = [
+            limit.found <= limit.asked if limit.at_most else limit.found >= limit.asked
+            for limit in self.limits
+            if limit.asked is not None and limit.found is not None
+        ]
+        return all(held) if held else None
+
+    def cells(self) -> dict[str, str]:
+        """A line of the table."""
+        aims = [limit.text.format(limit.asked) for limit in self.limits if limit.asked is not None]
+        met = {True: "yes", False: "no", None: "-"}[self.met]
+        return {**self.columns, "aim": ", ".join(aims) or "-", "met": met}
 
 
 def header(device: torch.device) -> dict[str, str]:
@@ -88,40 +100,19 @@ def _processor() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
+def report(facts: Mapping[str, str], rows: Sequence[Row], file: Path | None) -> None:
+    """Print the table, and write the header and the values of all rows to a JSON file where one is named."""
+    print(markdown(facts, rows))
+    if file is not None:
+        content = {"header": dict(facts), "rows": [{**row.values, "met": row.met} for row in rows]}
+        file.write_text(json.dumps(content, indent=1) + "\n")
+
+
 def markdown(facts: Mapping[str, str], rows: Sequence[Row]) -> str:
+    columns = list(rows[0].cells())
     lines = [", ".join(f"{name}: {value}" for name, value in facts.items()), ""]
-    lines += ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(_cells, rows))]
-    counted = [row for row in rows if row.ours_waits is not None]
-    lines += [""] if counted else []
-    lines += [f"{row.case}: waits for the device: {row.reference_waits} -> {row.ours_waits}" for row in counted]
+    for cells in (columns, ["---"] * len(columns), *(row.cells().values() for row in rows)):
+        lines.append(f"| {' | '.join(cells)} |")
+    if notes := [row.note for row in rows if row.note is not None]:
+        lines += ["", *notes]
     return "\n".join(lines) + "\n"
-
-
-def _cells(row: Row) -> list[str]:
-    middle, lowest, highest = row.time_ratio
-    times = [_short(1000 * statistics.median(seconds)) for seconds in (row.reference_s, row.ours_s)]
-    memory = ["-" if value is None else _short(value) for value in (row.reference_mb, row.ours_mb, row.memory_ratio)]
-    met = {True: "yes", False: "no", None: "-"}[row.met]
-    spread = f"{middle:.2f} [{lowest:.2f}, {highest:.2f}]"
-    return [row.case, *times, spread, str(len(row.ours_s)), *memory, _wish(row.aim), met]
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _wish(aim: Aim) -> str:
-    parts = [f"time >= {aim.time:.3g}"] if aim.time is not None else []
-    parts += [f"memory >= {aim.memory:.3g}"] if aim.memory is not None else []
-    parts += [f"waits <= {aim.waits}"] if aim.waits is not None else []
-    return ", ".join(parts) or "-"
-
-
-def write_json(path: Path, facts: Mapping[str, str], rows: Sequence[Row]) -> None:
-    """The header and, for each row, what was measured and what follows from it."""
-
-    def values(row: Row) -> dict[str, Any]:
-        derived = {"time_ratio": row.time_ratio._asdict(), "memory_ratio": row.memory_ratio, "met": row.met}
-        return {**dataclasses.asdict(row), **derived}
-
-    path.write_text(json.dumps({"header": dict(facts), "rows": [values(row) for row in rows]}, indent=1) + "\n")
