@@ -10,6 +10,7 @@ import numpy as np
 from .canvas import Array, Canvas
 
 RIGHT, LEFT = -1, 1  # the patient's sides as signs of x on a frontal image
+CARINA_Y = -0.13  # where the trachea divides
 
 
 @dataclass(frozen=True)

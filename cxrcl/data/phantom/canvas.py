@@ -38,6 +38,11 @@ def spline(points: Array, closed: bool = False) -> Array:
     return curve if closed else np.concatenate([curve, p[-1:]])
 
 
+def rise(distance: Array, width: float) -> Array:
+    """Smooth step 0..1 across distance = 0."""
+    return 0.5 + 0.5 * np.tanh(distance / np.float32(width))
+
+
 class Canvas:
     """Rasterises shapes to float32 layers [size_px, size_px] with values in 0..1.
 

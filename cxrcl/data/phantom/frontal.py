@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .anatomy import LEFT, RIGHT, Body, Changes, Pose, bands
+from .anatomy import CARINA_Y, LEFT, RIGHT, Body, Changes, Pose, bands
 from .canvas import Array, Canvas, spline
 
 _WALL_Y = np.array([-0.43, -0.40, -0.34, -0.24, -0.08, 0.10, 0.25, 0.45])
 _WALL_X = np.array([0.130, 0.195, 0.260, 0.322, 0.370, 0.395, 0.402, 0.398])
-CARINA_Y = -0.13
 _HEIGHT = {"apical": 0.02, "upper": 0.2, "mid": 0.52, "lower": 0.83}  # of the lung, from its top
 
 
@@ -154,13 +153,9 @@ class Frontal:
                 mu += 0.15 * body.breast * canvas.blob(s * 0.23 * body.width, y, 1.3 * size, size, 0.2 * s, power=2.5)
         return mu.astype(np.float32)
 
-    def bones_layer(self, lines: list[Array]) -> Array:
-        """Attenuation of ribs with these centre lines, [n, 2] each: float32 [size_px, size_px]."""
-        return 0.125 * self.canvas.strokes(bands(lines, 0.024), blur=0.003)
-
     def _bones(self) -> Array:
         canvas, portable = self.canvas, self.pose.view == "AP"
-        layer = self.bones_layer(self.ribs[RIGHT] + self.ribs[LEFT])
+        layer = 0.125 * canvas.strokes(bands(self.ribs[RIGHT] + self.ribs[LEFT], 0.024), blur=0.003)
         front = []
         for s in (RIGHT, LEFT):
             for y in np.arange(-0.25, 0.2, 0.095):

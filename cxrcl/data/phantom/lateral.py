@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .anatomy import LEFT, RIGHT, Body, Changes, Pose, bands
+from .anatomy import CARINA_Y, LEFT, RIGHT, Body, Changes, Pose, bands
 from .canvas import Array, Canvas, spline
 
 _FRONT_Y = np.array([-0.42, -0.34, -0.24, -0.10, 0.05, 0.20, 0.40])
 _FRONT_X = np.array([-0.02, -0.12, -0.19, -0.245, -0.285, -0.30, -0.30])
 _BACK_Y = np.array([-0.42, -0.34, -0.20, -0.02, 0.15, 0.30, 0.45])
 _BACK_X = np.array([0.10, 0.19, 0.265, 0.310, 0.315, 0.295, 0.27])
-CARINA_Y = -0.13
 
 
 class Lateral:
@@ -128,10 +127,6 @@ class Lateral:
         mu += self.vessels + self._bones() + self._airways()
         return mu.astype(np.float32)
 
-    def bones_layer(self, lines: list[Array]) -> Array:
-        """Attenuation of ribs with these centre lines, [n, 2] each: float32 [size_px, size_px]."""
-        return 0.085 * self.canvas.strokes(bands(lines, 0.022), blur=0.003)
-
     def _bones(self) -> Array:
         canvas = self.canvas
         ys = np.linspace(-0.46, 0.52, 15)
@@ -143,7 +138,7 @@ class Lateral:
         ys = np.linspace(-0.29, 0.12, 8)
         sternum = np.stack([self.front(ys) - 0.022, ys], axis=1)
         layer += 0.22 * canvas.strokes([(spline(sternum), 0.03, 1.0)], blur=0.004)
-        layer += self.bones_layer(self.ribs[RIGHT] + self.ribs[LEFT])
+        layer += 0.085 * canvas.strokes(bands(self.ribs[RIGHT] + self.ribs[LEFT], 0.022), blur=0.003)
         blade = [np.array([(0.20 + d, -0.36), (0.30 + d, -0.26), (0.31 + d, -0.10)]) for d in (0.0, 0.03)]
         return layer + 0.14 * canvas.strokes([(spline(b), 0.014, 1.0) for b in blade], blur=0.004)
 

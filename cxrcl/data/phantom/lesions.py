@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .anatomy import LEFT, RIGHT, Changes
-from .canvas import Array, spline
+from .canvas import Array, rise, spline
 from .frontal import Frontal
 from .lateral import Lateral
 from .study import Finding
@@ -131,12 +131,12 @@ def consolidation(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:
         x, y = chest.spot(side, f.zone, rng, 0.0)
         shape = canvas.blob(x, y, 0.13 * extent, 0.095 * extent, {"lower": 0.9, "mid": 0.5}.get(f.zone, 0.0), power=4)
     elif f.zone == "upper":
-        shape = _rise(-0.075 - level, 0.012) * _rise(level + 0.10 + 0.24 * extent, 0.05)
+        shape = rise(-0.075 - level, 0.012) * rise(level + 0.10 + 0.24 * extent, 0.05)
     elif f.zone == "mid":
-        shape = _rise(level + 0.06, 0.012) * _rise(0.06 + 0.08 * extent - level, 0.03)
-        shape *= _rise(0.16 + 0.16 * extent - side * canvas.x, 0.04)
+        shape = rise(level + 0.06, 0.012) * rise(0.06 + 0.08 * extent - level, 0.03)
+        shape *= rise(0.16 + 0.16 * extent - side * canvas.x, 0.04)
     else:
-        shape = _rise(level - 0.20 + 0.19 * extent, 0.03)
+        shape = rise(level - 0.20 + 0.19 * extent, 0.03)
     hilum = np.array([0.03 if isinstance(chest, Lateral) else side * 0.07, -0.05])
     tubes = []
     x, y = chest.spot(side, f.zone, rng, 0.5)
@@ -146,11 +146,6 @@ def consolidation(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:
     air = canvas.strokes(tubes, blur=0.003)
     patchy = np.clip(1 + 0.10 * canvas.texture(rng, 14), 0.6, 1.3)
     return (0.10 + 0.50 * f.severity) * shape * chest.lungs[side] * patchy * (1 - 0.5 * air)
-
-
-def _rise(distance: Array, width: float) -> Array:
-    """Smooth step 0..1 across distance = 0."""
-    return 0.5 + 0.5 * np.tanh(distance / np.float32(width))
 
 
 def pneumonia(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:

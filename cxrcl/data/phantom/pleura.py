@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .anatomy import bands
-from .canvas import Array, spline
+from .canvas import Array, rise, spline
 from .frontal import Frontal
 from .lateral import Lateral
 from .lesions import Chest
@@ -57,8 +57,7 @@ def effusion(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:
             out = np.clip((side * canvas.x) / chest.wall(0.2), 0, 1.1)
             surface = chest.domes[side] + 0.05 - height * (0.55 + 0.75 * out**4) - 0.03 * (out > 0.8) * f.severity
             reach = 1.0
-        fluid = (0.5 + 0.5 * np.tanh((canvas.y - surface) / np.float32(0.014))) * reach
-        fluid = (0.15 + 0.47 * min(f.severity + 0.25, 1)) * fluid
+        fluid = (0.15 + 0.47 * min(f.severity + 0.25, 1)) * (rise(canvas.y - surface, 0.014) * reach)
         if chest.pose.view == "AP":
             fluid += 0.16 * f.severity * np.clip(0.5 + 1.8 * canvas.y, 0, 1) * (fluid < 0.3)
         layer += fluid * chest.lungs[side]
@@ -89,7 +88,7 @@ def pleural_other(chest: Chest, f: Finding, rng: np.random.Generator) -> Array:
         depth = (0.030 + 0.048 * f.severity) * swell
         if f.form == "apical cap":
             lower = -0.358 + 0.07 * f.severity + 0.015 * canvas.texture(rng, 14)
-            band = (0.5 - 0.5 * np.tanh((canvas.y - lower * h) / np.float32(0.008))).astype(np.float32)
+            band = rise(lower * h - canvas.y, 0.008).astype(np.float32)
         else:
             shape = np.concatenate([_rim(chest, side, depth, ys), _rim(chest, side, np.full(8, -0.03), ys)[::-1]])
             band = canvas.areas([shape], blur=0.003)
