@@ -65,22 +65,20 @@ class Explainer:
         return [Explanation(*row) for row in zip(maps, chosen, strict=True)]
 
     def _phrases(self, images: Tensor, entries: list[dict[str, Any]], maps: list[list[HeatMap]]) -> None:
+        titles = [[f"{text} (cosine {entry['phrases'][text]:.2f})" for text in self.phrases] for entry in entries]
         if isinstance(self.model, Gloria):
-            for phrase in self.phrases:
+            for place, phrase in enumerate(self.phrases):
                 grids, words = heatmaps.attention(self.model, images, phrase)
+                below = words if len(words) > 1 else []  # of one word, the mean is its map
                 for k, cells in enumerate(grids.numpy()):
-                    cosine = f"{phrase} (cosine {entries[k]['phrases'][phrase]:.2f})"
-                    titles = [cosine, *words] if len(words) > 1 else [cosine]  # of one word, the mean is its map
-                    for title, map_ in zip(titles, cells):
-                        maps[k].append(HeatMap(title, map_, heatmaps.ATTENTION))
+                    named = zip([titles[k][place], *below], cells)
+                    maps[k] += [HeatMap(title, map_, heatmaps.ATTENTION) for title, map_ in named]
             return
         assert isinstance(self.answerer, ZeroShotAnswerer)
         vectors = self.answerer.phrase_vectors.to(images.device)
-        grids_, kind = heatmaps.explain(self.model, heatmaps.cosines(self.model, vectors, "cosine"), images)
-        for k, cells in enumerate(grids_.numpy()):
-            for phrase, map_ in zip(self.phrases, cells, strict=True):
-                title = f"{phrase} (cosine {entries[k]['phrases'][phrase]:.2f})"
-                maps[k].append(HeatMap(title, map_, kind))
+        grids, kind = heatmaps.explain(self.model, heatmaps.cosines(self.model, vectors, "cosine"), images)
+        for k, cells in enumerate(grids.numpy()):
+            maps[k] += [HeatMap(title, map_, kind) for title, map_ in zip(titles[k], cells, strict=True)]
 
     def _labels(self, images: Tensor, entries: list[dict[str, Any]], maps: list[list[HeatMap]]) -> None:
         grids, kind = heatmaps.explain(self.model, label_scores(self.model, self.answerer, images), images)

@@ -117,10 +117,10 @@ def _veil(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
         values: float [H, W] of the map, nan outside the model's square.
         cells: float [h, w] of its grid.
     """
-    low, high = float(cells.min()), float(cells.max())
+    low, high, flat = _range(cells)
     unseen = np.isnan(values)
     share = np.zeros_like(values)
-    if not _is_flat(cells):
+    if not flat:
         share = np.clip((np.where(unseen, low, values) - low) / (high - low), 0, 1)
     colours = matplotlib.colormaps[COLOURS](share)
     colours[..., 3] = VEIL * share**0.7
@@ -130,8 +130,7 @@ def _veil(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def _bar(place: _Place, cells: np.ndarray) -> None:
     """The scale of a map; of one that is flat, its one value."""
-    low, high = float(cells.min()), float(cells.max())
-    flat = _is_flat(cells)
+    low, high, flat = _range(cells)
     place.show(np.zeros((1, 1)) if flat else np.linspace(1, 0, 128)[:, None], cmap=COLOURS, vmin=0, vmax=1)
     numbers = (
         [(high, 0.5, "center")] if flat else [(high, 0, "top"), ((low + high) / 2, 0.5, "center"), (low, 1, "bottom")]
@@ -141,7 +140,7 @@ def _bar(place: _Place, cells: np.ndarray) -> None:
         place.page.text(x + 0.05, y, f"{value:.3g}", fontsize=7, va=aligned)
 
 
-def _is_flat(cells: np.ndarray) -> bool:
-    """Whether cells are equal but for rounding, which must not be stretched into a pattern."""
+def _range(cells: np.ndarray) -> tuple[float, float, bool]:
+    """The ends of a map, and whether they differ by rounding only, which must not be stretched into a pattern."""
     low, high = float(cells.min()), float(cells.max())
-    return high - low <= 1e-6 * max(abs(low), abs(high), 1e-12)
+    return low, high, high - low <= 1e-6 * max(abs(low), abs(high), 1e-12)
