@@ -17,7 +17,7 @@ from cxrcl import distributed
 from cxrcl.app import restore as restoring
 from cxrcl.app.plan import precision_name
 from cxrcl.checkpoint.content import Recipe
-from cxrcl.config.nodes import OWN_PACKAGES
+from cxrcl.config.nodes import OWN_PACKAGES, Packages
 from cxrcl.data.images import image_io
 from cxrcl.data.images.image_io import ImageError
 from cxrcl.data.images.reader import FULL_SIZE, ImageReader
@@ -27,7 +27,6 @@ from cxrcl.objectives.base import Objective
 from cxrcl.training.trainer import Precision
 from cxrcl.types import Batch
 
-Packages = Sequence[str]
 ImageInput = str | Path | np.ndarray | Image.Image
 T = TypeVar("T")
 

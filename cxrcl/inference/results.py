@@ -12,11 +12,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from cxrcl.files import replaced
 
 RESULTS, TABLE, PICTURES = "results.json", "predictions.csv", "heatmaps"
 EVERY_S = 5.0
@@ -59,8 +60,11 @@ class Results:
         """Write both files, each of which is whole at any time."""
         started = time.monotonic()
         if self._folder is not None:
-            _replace(self._folder / RESULTS, f"{self.json()}\n", "utf-8")
-            _replace(self._folder / TABLE, self.table(), "utf-8-sig")  # so that Excel knows
+            # utf-8-sig, so that Excel knows.
+            for name, text, encoding in ((RESULTS, f"{self.json()}\n", "utf-8"), (TABLE, self.table(), "utf-8-sig")):
+                with replaced(self._folder / name, mode=0o600) as file:
+                    # In JSON, what is written for a lone byte of a file's name is read as that byte again.
+                    file.write(text.encode(encoding, "backslashreplace"))
         ended = time.monotonic()
         self._due = ended + max(EVERY_S, (ended - started) / SHARE)
 
@@ -95,14 +99,3 @@ def shown(text: str) -> str:
 def _cell(text: str) -> str:
     """The text in a form that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _replace(path: Path, text: str, encoding: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch(mode=0o600)
-        # In JSON, what is written for a lone byte of a file's name is read as that byte again.
-        temporary.write_bytes(text.encode(encoding, "backslashreplace"))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ in one folder that goes with the process.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import signal
 import socket
@@ -17,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxrcl.config.nodes import OWN_PACKAGES
+from cxrcl.config.nodes import OWN_PACKAGES, Packages
 from cxrcl.errors import RESEARCH_ONLY, UserError
 from cxrcl.inference import predict
 from cxrcl.inference.questions import ALL, Questions
 
+logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 PORT = 7860
 LARGEST_MB = 200
@@ -44,7 +46,7 @@ def serve(
     questions: Questions = ALL,
     port: int = PORT,
     device: str = "auto",
-    packages: predict.Packages = OWN_PACKAGES,
+    packages: Packages = OWN_PACKAGES,
 ) -> None:
     """Serve the page until the process is asked to end (Ctrl-C, SIGTERM, SIGHUP). In the main thread.
 
@@ -64,7 +66,7 @@ def serve(
         session = PageSession(loaded, questions, folder)
         page, looks = build(session, checkpoint.name)
         _launch(page, port, looks)
-        print(f"http://{HOST}:{port}  (Ctrl-C ends it)\n{RESEARCH_ONLY}", flush=True)
+        logger.info(f"http://{HOST}:{port}  (Ctrl-C ends it)\n{RESEARCH_ONLY}")
         try:
             threading.Event().wait()
         finally:

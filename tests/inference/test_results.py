@@ -85,13 +85,13 @@ def test_files_are_written_now_and_then_and_the_rarer_the_longer_it_takes(
         return counts
 
     assert written_at(1, 4, 6, 7, 10, 12) == [0, 0, 3, 3, 3, 6]
-    replace = results._replace
+    replaced = results.replaced
 
-    def slowly(*arguments: Any) -> None:
+    def slowly(path: Path, mode: int) -> Any:
         clock[0] += 1
-        replace(*arguments)
+        return replaced(path, mode)
 
-    monkeypatch.setattr(results, "_replace", slowly)
+    monkeypatch.setattr(results, "replaced", slowly)
     found.write()  # two files in two seconds: then none for forty
     assert written_at(20, 50, 56) == [6, 6, 9] and kept(tmp_path)["complete"]
 
@@ -99,10 +99,10 @@ def test_files_are_written_now_and_then_and_the_rarer_the_longer_it_takes(
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Results(tmp_path, HEAD, (), 1)
 
-    def full(self: Path, content: bytes) -> int:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         found.write()
     assert kept(tmp_path)["images"] == [] and len(list(tmp_path.iterdir())) == 2
