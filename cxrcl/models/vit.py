@@ -189,7 +189,10 @@ class ConvStemViT(ImageEncoder):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
+        # Before any other local name: just the arguments, all of which `node` gives.
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self._arguments = arguments | {"mean": list(mean), "std": list(std)}
         for name, value, least in (
             ("size", size, stride),
             ("width", width, 1),
@@ -214,24 +217,6 @@ class ConvStemViT(ImageEncoder):
             raise ValueError(
                 f"width={width}: a conv stem of stride={stride} needs a multiple of {STEM_SHARES[stride][0]}"
             )
-        self._arguments = {
-            "size": size,
-            "width": width,
-            "depth": depth,
-            "heads": heads,
-            "mlp_ratio": mlp_ratio,
-            "stem": stem,
-            "stride": stride,
-            "stem_norm": stem_norm,
-            "stem_activation": stem_activation,
-            "norm": norm,
-            "activation": activation,
-            "dropout": dropout,
-            "pooling": pooling,
-            "checkpointing": checkpointing,
-            "mean": list(mean),
-            "std": list(std),
-        }
         self.spec = ImageSpec(size, mean, std)
         self.dim = self.local_dim = width
         self.stride = stride
