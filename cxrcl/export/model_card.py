@@ -1,18 +1,21 @@
 """The card of an exported model: README.md, the name under which the Hugging Face hub and code hosts show it.
 
-Its figures are those of a `results.json` that evaluate.py wrote about this checkpoint; none is computed here.
+Its words are those of `model_card.md.jinja`, its figures those of a `results.json` that evaluate.py wrote about this
+checkpoint; none is computed here. The hub reads the means a second time, in the front matter's model-index.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 from cxrcl.checkpoint import exported
-from cxrcl.checkpoint.content import Checkpoint
+from cxrcl.checkpoint.content import Checkpoint, Recipe
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.errors import RESEARCH_ONLY, DataError
 from cxrcl.models.saving import Saved
@@ -23,26 +26,20 @@ if TYPE_CHECKING:
     from cxrcl.export.onnx_export import Written
 
 NAME = "README.md"
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PUBLIC_COLUMNS = ("source", "part", "view", "split")  # columns whose values name no patient, whatever the data
 BASELINES = ("view_only", "pixel_ridge")  # evaluators in which the model plays no part
-_LOAD = """```python
-import cxrcl
-
-model = cxrcl.load("FOLDER")
-{use}
-```
-
-From the command line `python inference.py --checkpoint FOLDER --image IMAGE`; on images with a manifest
-`python evaluate.py checkpoint=FOLDER data.root=DIR`; training on from these weights
-`python train.py init_from=FOLDER ...` or `python finetune.py init_from=FOLDER ...`. Going on with the training itself
-needs the checkpoint: optimizer and schedule are not in this folder."""
+METRICS = {"auroc": "roc_auc", "auprc": "average_precision"}  # by the hub's names
+Figures = Mapping[str, Any]  # of a results.json: what the template shows, and `results` for the hub
 
 
 # ------------------------------------------------------------------------------------------------------ figures
 
 
-def figures_of(source: Path, checkpoint: Checkpoint, requested: Sequence[Path] | None) -> tuple[list[str], list[str]]:
-    """Paragraphs on the evaluations of a checkpoint, and a line for each file that was found and not taken.
+def figures_of(
+    source: Path, checkpoint: Checkpoint, requested: Sequence[Path] | None
+) -> tuple[list[Figures], list[str]]:
+    """What the evaluations of a checkpoint found, and a line for each file that was found and not taken.
 
     Args:
         requested: these files; None: results.json in the run's folder and in its folders evaluate_*.
@@ -52,31 +49,31 @@ def figures_of(source: Path, checkpoint: Checkpoint, requested: Sequence[Path] |
     """
     run, fingerprint = source.absolute().parent.parent, checkpoint.fingerprint()
     beside = [run / "results.json", *sorted(run.glob("evaluate_*/results.json"))]
-    paragraphs, lines = [], []
+    found, lines = [], []
     for file in [path for path in beside if path.is_file()] if requested is None else requested:
         try:
-            paragraphs += _read(file, source, fingerprint)
+            found.append(_read(file, source, fingerprint))
         except DataError as error:
             if requested is not None:
                 raise
             lines.append(f"not in the card: {error}")
-    return paragraphs, lines or (
-        [] if paragraphs else ["no results.json of evaluate.py: the card has no figures (--results FILE)"]
-    )
+    if not found and not lines:
+        lines = ["no results.json of evaluate.py: the card has no figures (--results FILE)"]
+    return found, lines
 
 
-def _read(file: Path, source: Path, fingerprint: str) -> list[str]:
+def _read(file: Path, source: Path, fingerprint: str) -> Figures:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         scored, weights = content["facts"]["checkpoint"], content["facts"]["fingerprint of the weights"]
-        paragraphs = _figures(content["facts"], content)
+        found = _figures(content)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise DataError(f"{file}: not what this evaluate.py writes about a single checkpoint") from None
     if weights != fingerprint:
         raise DataError(f"{file}: is about {scored} with other weights than {source} has now: evaluate it again")
-    return paragraphs
+    return found
 
 
 def _is_contaminated(content: Mapping[str, Any]) -> bool:
@@ -86,64 +83,79 @@ def _is_contaminated(content: Mapping[str, Any]) -> bool:
     return "CONTAMINATED" in content["facts"].get("trained on", "")
 
 
-def _figures(facts: Mapping[str, str], content: Mapping[str, Any]) -> list[str]:
-    scores, controls = content.get("scores", {}), content.get("controls", [])
-    parts = [_plain(f"### Split {facts['splits']}, {facts['images']} images (manifest {facts['manifest']})")]
-    if _is_contaminated(content):
-        parts.append(f"**Not a test: {_plain(facts['trained on'])}.**")
-    means = [
-        [
-            _plain(f"{name}{'' if k == 0 else ': ' + model['name']}"),
-            *(_mean(model, metric) for metric in ("auroc", "auprc")),
-        ]
-        for name, report in scores.items()
-        if name not in controls
-        for k, model in enumerate(report["models"])
+def _figures(content: Mapping[str, Any]) -> Figures:
+    """Raises KeyError, TypeError, ... where the content is none of evaluate.py's."""
+    facts, controls = content["facts"], content.get("controls", [])
+    scores = {name: report for name, report in content.get("scores", {}).items() if name not in controls}
+    contaminated = _is_contaminated(content)
+    return {
+        "title": f"Split {facts['splits']}, {facts['images']} images (manifest {facts['manifest']})",
+        "contaminated": facts["trained on"] if contaminated else "",
+        "means": [
+            [name if k == 0 else f"{name}: {model['name']}", *(_shown(_mean(model, metric)) for metric in METRICS)]
+            for name, report in scores.items()
+            for k, model in enumerate(report["models"])
+        ],
+        "scorers": [_scorer(name, report, facts) for name, report in scores.items()],
+        "retrieval": [*_retrieval(content.get("retrieval", {}))],
+        # The hub lists them beside those of other models, so only a test counts.
+        "results": [] if contaminated else [*_for_the_hub(scores, facts)],
+    }
+
+
+def _scorer(name: str, report: Mapping[str, Any], facts: Mapping[str, str]) -> dict[str, Any]:
+    """How an evaluator scores and, unless it is a baseline, the scores of each label."""
+    rule = {"rule": f"{name}: {facts.get(f'{name} rule', 'no rule recorded').removesuffix('.')}"}
+    if name in BASELINES:
+        return rule
+    intervals, averages = report["rules"]["intervals"], report["rules"]["averages"].replace("over ", "means over ", 1)
+    labels = [
+        [each["label"], f"{each['positives']} / {each['negatives']}", *(_shown(each["scores"].get(m)) for m in METRICS)]
+        for each in report["models"][0]["labels"]
     ]
-    parts += [_table(["", "mean AUROC", "mean AUPRC"], means)] if means else []
-    for name, report in scores.items():
-        if name in controls:
-            continue
-        parts.append(_plain(f"{name}: {facts.get(f'{name} rule', 'no rule recorded').removesuffix('.')}."))
-        if name in BASELINES:
-            continue
-        rows = [
-            [_plain(each["label"]), f"{each['positives']} / {each['negatives']}"]
-            + [_score(each["scores"].get(metric)) for metric in ("auroc", "auprc")]
-            for each in report["models"][0]["labels"]
-        ]
-        parts.append(_table(["label", "positive / negative", "AUROC", "AUPRC"], rows))
-        rules = {**report["rules"]}
-        if rules["intervals"] == "none":
-            rules["intervals"] = "no intervals"
-        parts.append(_plain(f"{rules['intervals']}; {rules['averages'].replace('over ', 'means over ', 1)}."))
-    for direction, figures in content.get("retrieval", {}).items():
-        recall = ", ".join(
+    return rule | {"labels": labels, "rules": f"{'no intervals' if intervals == 'none' else intervals}; {averages}"}
+
+
+def _retrieval(directions: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for direction, figures in directions.items():
+        recalls = [
             f"R@{k} {figures[f'r{k}']:.3f} (chance {figures[f'chance_r{k}']:.3f})"
             for k in (1, 5, 10)
             if f"r{k}" in figures
-        )
-        if recall:
-            parts.append(
-                f"Retrieval, {_plain(direction.replace('_', ' '))}, among {figures.get('gallery', 0):.0f}: {recall}."
-            )
-    return parts
+        ]
+        if recalls:
+            yield f"{direction.replace('_', ' ')}, among {figures.get('gallery', 0):.0f}: {', '.join(recalls)}"
 
 
-def _mean(model: Mapping[str, Any], metric: str) -> str:
+def _for_the_hub(scores: Mapping[str, Any], facts: Mapping[str, str]) -> Iterator[EvalResult]:
+    """The means of the model itself."""
+    for name in (name for name in scores if name not in BASELINES):
+        for metric, of_the_hub in METRICS.items():
+            score = _mean(scores[name]["models"][0], metric)
+            if score is not None and score["value"] is not None:
+                yield EvalResult(
+                    task_type="zero-shot-image-classification" if name == "zero_shot" else "image-classification",
+                    dataset_type="chest-x-rays",
+                    dataset_name=f"chest X-rays of the manifest {facts['manifest']}",
+                    dataset_split=facts["splits"],
+                    dataset_revision=facts["manifest"],
+                    metric_type=of_the_hub,
+                    metric_value=round(score["value"], 3),
+                    metric_name=f"mean {metric.upper()}, {name}{_interval(score)}",
+                )
+
+
+def _mean(model: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
     macro = next((each for each in model["averages"] if each["name"] == "macro"), None)
-    return _score(macro["scores"].get(metric) if macro else None)
+    return macro["scores"].get(metric) if macro else None
 
 
-def _score(score: Mapping[str, Any] | None) -> str:
-    if score is None or score["value"] is None:
-        return "-"
-    interval = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
-    return f"{score['value']:.3f}{interval}"
+def _shown(score: Mapping[str, Any] | None) -> str:
+    return "-" if score is None or score["value"] is None else f"{score['value']:.3f}{_interval(score)}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+def _interval(score: Mapping[str, Any]) -> str:
+    return "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
 
 
 def _plain(text: object) -> str:
@@ -159,176 +171,74 @@ def text(
     objective: Objective,
     transform: RadiographTransform,
     licence: str | None,
-    figures: Sequence[str],
+    figures: Sequence[Figures],
     saved: Sequence[Saved],
     onnx: Sequence[Written],
 ) -> str:
     """The card as Markdown, with the hub's front matter."""
-    front = ["---", *([f'license: "{licence.lower()}"'] if licence else []), "library_name: cxrcl"]
-    front += ["tags: [chest-x-ray, radiology, contrastive-learning]", "---"]
-    sections = {
-        "Intended use": _use(objective),
-        "Model": [_model(checkpoint, objective)],
-        "Training data": _data(checkpoint),
-        "Evaluation": figures or ["No figures were given."],
-        "Preprocessing": _preprocessing(transform),
-        "How to load it": [_LOAD.format(use=_python(objective)), *_others(saved, onnx)],
-        "Files": [_files(checkpoint)],
-        "Licence": [
-            licence or "Not stated. Data and starting weights may restrict the use of a model trained on them."
-        ],
-    }
-    parts = ["\n".join(front), f"# Chest X-ray model ({type(objective).__name__})", f"**{RESEARCH_ONLY}**"]
-    for title, body in sections.items():
-        parts += [f"## {title}", *body]
-    return "\n\n".join(parts) + "\n"
+    recipe, exposure, model = checkpoint.recipe, checkpoint.origin.exposure, objective.evaluated()
+    title = f"Chest X-ray model ({type(objective).__name__})"
+    results = [result for each in figures for result in each["results"]]
+    front = ModelCardData(
+        license=licence.lower() if licence else None,
+        library_name="cxrcl",
+        tags=["chest-x-ray", "radiology", "contrastive-learning"],
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    protocols = {"classifies": Classifies, "embeds texts": EmbedsText}
+    towers = [name for name in ("image_encoder", "text_encoder") if name in recipe.model]
+    card = ModelCard.from_template(
+        front,
+        str(TEMPLATE),
+        plain=_plain,
+        names=exported,
+        research_only=RESEARCH_ONLY,
+        title=title,
+        does=next((does for does, protocol in protocols.items() if isinstance(model, protocol)), "encodes images"),
+        objective=type(objective).__name__,
+        towers=[(name.replace("_", " "), _tower(recipe.model[name])) for name in towers],
+        parameters=sum(parameter.numel() for parameter in objective.parameters()),
+        optimizer=_optimizer(recipe.settings or {}),
+        queue=any(name.rpartition(".")[2] == "queue" for name in checkpoint.weights),
+        sources=sorted(exposure.sources.items()) if exposure else [],
+        data=_data(recipe),
+        figures=figures,
+        checkpoint=checkpoint,
+        transform=transform,
+        saved=saved,
+        onnx=onnx,
+        licence=licence,
+    )
+    return f"{card}\n"
 
 
-def _use(objective: Objective) -> list[str]:
-    model = objective.evaluated()
-    if isinstance(model, Classifies):
-        does = "It gives a probability for each of its labels."
-    elif isinstance(model, EmbedsText):
-        does = "It places images and sentences in one space: zero-shot labels, retrieval, features for a classifier."
-    else:
-        does = "It gives features of images, for a classifier or a probe trained on them."
-    return [
-        f"Research on chest X-rays. {does}",
-        "Not for diagnosis, triage or any other decision about a patient: it is no medical device, and its "
-        "probabilities are not calibrated for any population. Figures below hold for the images that they were "
-        "measured on; of other hospitals, devices, views or patients expect others, and measure them before you rely "
-        "on it.",
-    ]
+def _tower(node: Mapping[str, Any]) -> str:
+    """The class of an encoder, with the name of its architecture and without the folder that it came from."""
+    named = f", {Path(str(node['name'])).name}" if "name" in node else ""
+    return f"{str(node['_target_']).rpartition('.')[2]}{named}"
 
 
-def _model(checkpoint: Checkpoint, objective: Objective) -> str:
-    recipe = checkpoint.recipe
-    rows = [["objective", type(objective).__name__]]
-    for name in ("image_encoder", "text_encoder"):
-        if name in recipe.model:
-            node = recipe.model[name]
-            named = f", {_plain(Path(str(node['name'])).name)}" if "name" in node else ""
-            rows.append([name.replace("_", " "), f"{str(node['_target_']).rpartition('.')[2]}{named}"])
-    count = sum(parameter.numel() for parameter in objective.parameters())
-    weights = exported.TRAINED if checkpoint.state.average is None else exported.AVERAGE
-    rows += [
-        ["parameters", f"{count / 1e6:.1f} M"],
-        ["weights", f"{weights}, step {checkpoint.step}"],
-        ["precision of training", recipe.precision],
-        *_training(recipe.settings or {}),
-        ["labels", _plain(", ".join(recipe.labels) or "none")],
-        ["versions", ", ".join(f"{name} {version}" for name, version in checkpoint.origin.versions.items())],
-    ]
-    return _table(["", ""], rows)
-
-
-def _training(settings: Mapping[str, Any]) -> list[list[str]]:
+def _optimizer(settings: Mapping[str, Any]) -> str:
     optimizer, trainer = settings["optimizer"], settings["trainer"]
     rate = f", learning rate {optimizer['lr']:g}" if optimizer.get("lr") else ""
     name = str(optimizer["_target_"]).rpartition(".")[2]
-    return [["optimizer", f"{name}{rate}, batches of {trainer['batch_size'] * trainer['accumulate']}"]]
+    return f"{name}{rate}, batches of {trainer['batch_size'] * trainer['accumulate']}"
 
 
-def _data(checkpoint: Checkpoint) -> list[str]:
-    data, exposure = checkpoint.recipe.data, checkpoint.origin.exposure
-    if exposure is None:
-        return ["Which images it was trained on is not recorded in its checkpoint."]
-    rows = [[_plain(name), str(count)] for name, count in sorted(exposure.sources.items())]
-    public = (*PUBLIC_COLUMNS, *checkpoint.recipe.labels)
+def _data(recipe: Recipe) -> dict[str, str]:
+    """What was chosen of the data, without values that may name patients."""
+    data, public = recipe.data, (*PUBLIC_COLUMNS, *recipe.labels)
     chosen = {
-        name: ", ".join(values) if name in public else f"{len(values)} values, which are not told here"
+        f"only {name}": ", ".join(values) if name in public else f"{len(values)} values, which are not told here"
         for name, values in data.get("filter", {}).items()
     }
     fractions = {name: (node or {}).get("fraction") for name, node in data["sources"].items()}
     own = [f"of {name} {value}" for name, value in fractions.items() if value is not None]
-    facts = {
+    return {
         "views": ", ".join(data.get("views") or ["all"]),
-        **{f"only {name}": values for name, values in chosen.items()},
+        **chosen,
         "fraction of the patients": ", ".join([str(data.get("fraction", 1.0)), *own]),
         "text": f"{data.get('text', 'auto')}, uncertain labels: {data.get('label_policy', 'ignore')}",
-        "prompts": Path(str(checkpoint.recipe.prompts.get("file", "of its own"))).name,
+        "prompts": Path(str(recipe.prompts.get("file", "of its own"))).name,
     }
-    return [
-        _table(["source", "images"], rows),
-        "\n".join(_plain(f"- {name}: {value}") for name, value in facts.items()),
-        f"`{exported.RECORD}` holds hashes of the names of {len(exposure.training_images)} images: "
-        "these, and those of the training that it began from, if any. evaluate.py compares the images that it scores "
-        "with them: an image that a model was trained on is no test of it. No name and no pixel can be read out of a "
-        "hash, but whoever has an image's source and name, or can guess them, can find out whether it is among them.",
-    ]
-
-
-def _preprocessing(transform: RadiographTransform) -> list[str]:
-    spec = transform.spec
-    fits = {
-        "pad": "padded with black to a square",
-        "crop": "cut to its middle square",
-        "squash": "squashed to a square",
-    }
-    share = "" if transform.eval_crop == 1 else f", of which the middle {transform.eval_crop:g} of the side is taken"
-    return [
-        f"An image is one grey channel of 8 bits, bright where the image is bright (MONOCHROME1 inverted, deep files "
-        f"scaled by their own range), {fits[transform.fit]}{share}, brought to {spec.size} x {spec.size} px (bilinear; "
-        "by area first where it shrinks by more than 2), scaled to [0, 1], repeated to three channels and normalised "
-        f"with mean {list(spec.mean)} and standard deviation {list(spec.std)}. As values: `{exported.PREPROCESS}`."
-    ]
-
-
-def _python(objective: Objective) -> str:
-    model = objective.evaluated()
-    if isinstance(model, Classifies):
-        return 'probabilities = model.classify(["image.png"])  # [N, C], columns as in model.labels'
-    if isinstance(model, EmbedsText):
-        return (
-            'scores = model.zero_shot(["image.png"])  # [N, C], columns as in model.labels\n'
-            'cosines = model.embed_images(["image.png"]) @ model.embed_texts(["no pleural effusion."]).T'
-        )
-    return 'features = model.encode_images(["image.png"])  # [N, dim]'
-
-
-def _others(saved: Sequence[Saved], onnx: Sequence[Written]) -> list[str]:
-    parts = []
-    if saved:
-        rows = [[f"`{each.folder}/`", f"`{each.code}`", each.note] for each in saved]
-        parts += ["Towers by themselves, without the heads of the objective, in their own libraries:"]
-        parts.append(_table(["folder", "loads with", ""], rows))
-        parts.append(
-            "Preprocessing that they state is the nearest that their library has; it gives other pixels than "
-            f"`{exported.PREPROCESS}` where an image is not a square of the model's size already."
-        )
-    if onnx:
-        parts.append(
-            "ONNX: `images` are images preprocessed and normalised as above, `ids` and `mask` those of the tokenizer."
-        )
-        rows = [
-            [f"`onnx/{each.file}`", _shapes(each.inputs), _shapes(each.outputs), f"{each.difference:.1e}"]
-            for each in onnx
-        ]
-        parts.append(_table(["file", "inputs", "outputs", "largest difference from the model"], rows))
-    return parts
-
-
-def _shapes(named: Mapping[str, str]) -> str:
-    return ", ".join(f"`{name}` {shape}" for name, shape in named.items())
-
-
-def _files(checkpoint: Checkpoint) -> str:
-    averaged = checkpoint.state.average is not None
-    average = " (their moving average, which evaluation uses; the others are left out)" if averaged else ""
-    queue = [name for name in checkpoint.weights if name.rpartition(".")[2] == "queue"]
-    keys = "; with the key tower and the queue of MoCo: features of its last training images" if queue else ""
-    rows = [
-        [f"`{exported.WEIGHTS}`", f"all weights of the objective{average}{keys}"],
-        [f"`{exported.CONFIG}`", "what rebuilds the model, and the sha256 of each file that is read"],
-        [f"`{exported.PREPROCESS}`", "preprocessing"],
-    ]
-    if checkpoint.recipe.vocabulary is not None:
-        rows.append(["`tokenizer/`", 'the tokenizer: `transformers.AutoTokenizer.from_pretrained("tokenizer")`'])
-    origin = checkpoint.origin
-    record = [
-        *(["hashes of the training images"] if origin.exposure else []),
-        *(["directions of the prompts before training"] if origin.initial_directions else []),
-    ]
-    if record:
-        rows.append([f"`{exported.RECORD}`", ", and ".join(record)])
-    return f"{_table(['file', 'holds'], rows)}\n\nNothing in this folder is pickled: reading it runs no code of it."

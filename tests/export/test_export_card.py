@@ -10,6 +10,7 @@ import pytest
 import yaml
 from checkpoints import plain_checkpoint
 from export_cases import CLASSIFY, SIMCLR, rewritten, with_objective
+from huggingface_hub import ModelCard
 
 from cxrcl.app.evaluate import evaluate
 from cxrcl.checkpoint.file import load
@@ -100,6 +101,7 @@ def test_a_result_on_training_images_is_marked(
     (tmp_path / "results.json").write_text(json.dumps(content))
     text = card(trained, tmp_path / "out", results=[tmp_path / "results.json"])
     assert (f"**Not a test: {words}.**" in text) == contaminated
+    assert (ModelCard(text).data.eval_results is None) == contaminated  # the hub would list them as those of a test
 
 
 def test_names_from_anywhere_cannot_change_the_card(trained: Path, scored: Path, tmp_path: Path) -> None:
@@ -109,9 +111,15 @@ def test_names_from_anywhere_cannot_change_the_card(trained: Path, scored: Path,
     state["config"]["data"] |= {"views": [evil], "filter": {evil: [], "source": [evil]}}
     state["exposure"]["sources"] = {evil: 1}
     content["facts"] |= {"splits": evil, "trained on": f"CONTAMINATED {evil}", "zero_shot rule": evil}
-    content["trained_on"]["contaminated"] = 1
-    (tmp_path / "results.json").write_text(json.dumps(content))
-    text = card(rewritten(tmp_path / "x.pt", state), tmp_path / "out", results=[tmp_path / "results.json"])
+    results = []
+    for contaminated in (1, 0):
+        content["trained_on"]["contaminated"] = contaminated
+        results.append(tmp_path / f"{contaminated}.json")
+        results[-1].write_text(json.dumps(content))
+    model = rewritten(tmp_path / "x.pt", state)
+    told = ModelCard(card(model, tmp_path / "told", results=results[1:])).data
+    assert {each.dataset_split for each in told.eval_results} == {evil} and told.library_name == "cxrcl"
+    text = card(model, tmp_path / "out", results=results[:1])
     assert sum(line.startswith("## Intended") for line in text.splitlines()) == 1
     shown = r"x \| ## Intended use --- \[\<img src=y\> \*\*Diagnosis\*\*\](z)"
     assert text.count("Diagnosis") == text.count(shown) == 9
@@ -161,6 +169,25 @@ def test_figures_come_from_the_evaluation_with_their_intervals(trained: Path, sc
     assert "### Split train, 18 images" in text and "**Not a test: " in text  # the training films themselves
     assert "95% percentile intervals of 20 resamples" in text and "Retrieval, image to text" in text
     assert str(scored.parent) not in text and str(trained) not in text
+
+
+def test_the_hub_is_told_the_means_of_the_model(trained: Path, scored: Path, tmp_path: Path) -> None:
+    content = json.loads(scored.read_text())
+    content["trained_on"]["contaminated"] = 0
+    content["scores"]["view_only"] = content["scores"]["zero_shot"]  # no model plays a part in it
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    told = ModelCard(card(trained, tmp_path / "out", licence="MIT", results=[tmp_path / "results.json"])).data
+    assert told.license == "mit" and told.model_name == "Chest X-ray model (Clip)"
+    macro = next(each for each in content["scores"]["zero_shot"]["models"][0]["averages"] if each["name"] == "macro")
+    assert [(each.metric_type, each.metric_value, each.metric_name) for each in told.eval_results] == [
+        (kind, round(score["value"], 3), f"mean {name}, zero_shot ({score['low']:.3f} to {score['high']:.3f})")
+        for kind, name, score in (
+            ("roc_auc", "AUROC", macro["scores"]["auroc"]),
+            ("average_precision", "AUPRC", macro["scores"]["auprc"]),
+        )
+    ]
+    (place,) = {(each.task_type, each.dataset_split, each.dataset_revision) for each in told.eval_results}
+    assert place == ("zero-shot-image-classification", "train", content["facts"]["manifest"])
 
 
 def test_results_in_the_folder_of_the_run_are_found(trained: Path, scored: Path, tmp_path: Path) -> None:
