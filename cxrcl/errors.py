@@ -39,3 +39,8 @@ def nearest(name: str, known: Iterable[str], listed: bool = True) -> str:
     if match := difflib.get_close_matches(name, names, n=1):
         return f" (did you mean `{match[0]}`?)"
     return f" (known: {', '.join(names)})" if names and listed else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Of another library's message, which may go on for pages, or say nothing at all."""
+    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -15,7 +15,7 @@ from cxrcl.checkpoint.file import load
 from cxrcl.config.nodes import OWN_PACKAGES, Packages
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.errors import CheckpointError, ConfigError
-from cxrcl.models.load_report import LoadReport, compare
+from cxrcl.models.weights import LoadReport, compare
 from cxrcl.objectives.base import Objective
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,11 @@ from torch import nn
 from cxrcl.types import ImageSpec, Tokenizer
 
 
+def arguments(values: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
+    """Arguments of a constructor for its `node`, out of its `locals()` before there are others."""
+    return {name: value for name, value in values.items() if name not in ("self", "__class__", *left_out)}
+
+
 class Encoder(nn.Module):
     """What image and text encoders share.
 

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from cxrcl.errors import first_line
+
 Kind = Literal["hf text", "hf image", "open_clip text", "open_clip image"]
 
 # In the order in which they are taken.
@@ -269,7 +271,7 @@ def fetch(name: str, patterns: Collection[str] = ()) -> Path:
     try:
         return Path(snapshot_download(name.removeprefix("hf-hub:"), allow_patterns=["*.json", "*.txt", *patterns]))
     except Exception as error:  # the clients for the network raise errors of many kinds
-        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"name={name}: no such folder, nor in the hub: {reason} (with no network, give a local folder instead)"
+            f"name={name}: no such folder, nor in the hub: {first_line(error)} "
+            "(with no network, give a local folder instead)"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from cxrcl.models.load_report import LoadReport
-from cxrcl.models.weights import demand_all, from_transformers
+from cxrcl.errors import first_line
+from cxrcl.models.weights import LoadReport, demand_all, from_transformers
 
 # Model types by the type they are under their heads: the code of the first is not part of transformers, that of the
 # second hides three patches of four, drawn at random, in evaluation too.
@@ -43,12 +44,17 @@ def plain(config: Any) -> dict[str, Any]:
     return {"model_type": config.model_type} | values
 
 
-def part_of(values: dict[str, Any], part: Literal["text", "vision"]) -> dict[str, Any]:
-    """The config of one encoder of a two-tower model such as CLIP; any other config as it is."""
-    inner = values.get(f"{part}_config")
-    if not isinstance(inner, dict):
-        return values
-    return {"model_type": f"{values['model_type']}_{part}_model", **inner}
+def read_config(folder: Path, part: Literal["text", "vision"]) -> tuple[dict[str, Any], str | None]:
+    """The content of config.json, of one encoder where it is of a two-tower model such as CLIP, by its `ADAPTED` type.
+
+    Returns:
+        The content, and that type, None where it is not adapted.
+    """
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if isinstance(inner := values.get(f"{part}_config"), dict):
+        values = {"model_type": f"{values['model_type']}_{part}_model", **inner}
+    adapted = ADAPTED.get(values["model_type"])
+    return values | ({"model_type": adapted} if adapted else {}), adapted
 
 
 def config_of(values: dict[str, Any]) -> Any:
@@ -141,7 +147,7 @@ def load(
             except TypeError:
                 model, info = AutoModel.from_pretrained(folder, **settings)
     except Exception as error:  # the readers raise errors of many kinds
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         if isinstance(error, pickle.UnpicklingError):  # PyTorch advises to run what the file says
             reason = "the weights cannot be read as plain tensors: use a folder with model.safetensors"
         raise ValueError(f"name={name}: {reason}") from error

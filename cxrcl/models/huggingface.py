@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -76,18 +75,9 @@ class VisionTower(ImageEncoder):
         self._measure()
 
     def _measure(self) -> None:
-        """Widths, and parameters that no feature depends on, from a pass over shapes alone.
-
-        Raises:
-            ValueError: the model does not read images of this size, or gives no such features.
-        """
-        try:
-            (pooled, local), free = shapes_alone(self)
-        except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{type(self.model).__name__} with size={self.spec.size}, pooling={self.pooling}: "
-                f"{(str(error) or repr(error)).splitlines()[0]}"
-            ) from error
+        """Widths, and parameters that no feature depends on, from a pass over shapes alone."""
+        what = f"{type(self.model).__name__} with size={self.spec.size}, pooling={self.pooling}"
+        (pooled, local), free = shapes_alone(self, what)
         self.dim, self.local_dim = pooled.shape[1], local.shape[2]
         gradients = torch.autograd.grad(pooled.sum() + local.sum(), free, allow_unused=True)
         # A parameter without a gradient would stop DDP, which waits for one from each.
@@ -149,15 +139,14 @@ class HuggingFaceVision(VisionTower):
         checkpointing: bool = False,
     ) -> None:
         folder = folders.locate(name, "hf image", ["normalisation"] if mean and std else [])
-        values = hf.part_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), "vision")
+        values, adapted = hf.read_config(folder, "vision")
         preprocessor = folders.preprocessor(folder, []) or {}
         if not preprocessor.get("do_normalize", True):
             preprocessor |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
         mean = mean or tuple(preprocessor.get("image_mean", IMAGENET_MEAN))
         std = std or tuple(preprocessor.get("image_std", IMAGENET_STD))
-        adapted = hf.ADAPTED.get(values["model_type"])
         try:
-            kind = hf.config_of(values | ({"model_type": adapted} if adapted else {}))
+            kind = hf.config_of(values)
             native = _square(kind, "image_size", None) or _side(preprocessor) or 224
             with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
                 super().__init__(hf.plain(kind), mean, std, size or native, pooling, checkpointing)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cxrcl.errors import first_line
 from cxrcl.models import layers
-from cxrcl.models.base import ImageEncoder
+from cxrcl.models.base import ImageEncoder, arguments
 from cxrcl.models.folders import fault
 from cxrcl.models.weights import read
 from cxrcl.types import Features, ImageSpec
@@ -68,18 +69,24 @@ def patch_side(model: Any) -> int | None:
     return patch if patch == stride else None
 
 
-def shapes_alone(encoder: ImageEncoder) -> tuple[Features, list[Tensor]]:
+def shapes_alone(encoder: ImageEncoder, what: str) -> tuple[Features, list[Tensor]]:
     """Features of one image in evaluation, and the parameters they depend on, without values and without arithmetic.
 
     Constants that a model makes on the way are real ones whatever the default device is: BEiT keeps its places of
     patches for all models to come.
+
+    Raises:
+        ValueError: with `what` the model is: it does not read images of this size, or gives no such features.
     """
     tensors: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in encoder.parameters()}
     tensors |= {id(buffer): buffer.to("meta") for buffer in encoder.buffers()}
     twin = copy.deepcopy(encoder, tensors).eval()  # without copying a value; weights that are tied stay so
-    with torch.device("cpu"):
-        image = torch.zeros((1, 3, encoder.spec.size, encoder.spec.size), device="meta")
-        return twin(image), list(twin.parameters())
+    try:
+        with torch.device("cpu"):
+            image = torch.zeros((1, 3, encoder.spec.size, encoder.spec.size), device="meta")
+            return twin(image), list(twin.parameters())
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+        raise ValueError(f"{what}: {first_line(error)}") from error
 
 
 def _load_weights(model: Any, file: str) -> None:
@@ -152,6 +159,7 @@ class TimmEncoder(ImageEncoder):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._arguments = arguments(locals(), "pretrained", "weights", "mean", "std")
         import timm
 
         if not timm.is_model(name):
@@ -161,14 +169,6 @@ class TimmEncoder(ImageEncoder):
             )
         if wrong := self.lacking({"weights": weights}):
             raise ValueError(wrong[0])
-        self._arguments = {
-            "name": name,
-            "size": size,
-            "channels_last": channels_last,
-            "local_layer": local_layer,
-            "checkpointing": checkpointing,
-            "options": options,
-        }
         self.spec = ImageSpec(size, mean, std)
         extra = dict(options or {})
         native = timm.get_pretrained_cfg(name)
@@ -180,8 +180,7 @@ class TimmEncoder(ImageEncoder):
             if weights is not None:
                 _load_weights(model, weights)
         except (TypeError, RuntimeError, OSError, AssertionError, NotImplementedError, AttributeError) as error:
-            reason = (str(error) or repr(error)).splitlines()[0]
-            raise ValueError(f"timm cannot make {name} with {extra}: {reason}") from error
+            raise ValueError(f"timm cannot make {name} with {extra}: {first_line(error)}") from error
         check_patches(size, patch_side(model))
         if not hasattr(model, "forward_head") or not hasattr(model, "num_features"):
             raise ValueError(f"timm makes no model with pooled features of {name} with {extra}")
@@ -207,10 +206,7 @@ class TimmEncoder(ImageEncoder):
             ValueError: this one does not.
         """
         where = f"timm's {self._arguments['name']} at size={self.spec.size}"
-        try:
-            (pooled, local), _ = shapes_alone(self)
-        except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
-            raise ValueError(f"{where}: {(str(error) or repr(error)).splitlines()[0]}") from error
+        (pooled, local), _ = shapes_alone(self, where)
         if local.ndim == 3 and not self._prefix and not hasattr(self.model, "num_prefix_tokens"):
             # CoaT and VOLO do not say that a class token leads: patches are a square, so one more is that token.
             self._prefix = int(math.isqrt(local.shape[1]) ** 2 != local.shape[1] > 1)
@@ -274,18 +270,12 @@ class TorchvisionEncoder(ImageEncoder):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
+        self._arguments = arguments(locals(), "weights", "mean", "std")
         from torchvision.models import get_model, list_models
         from torchvision.models.feature_extraction import create_feature_extractor
 
         if name not in list_models():
             raise ValueError(f"name={name}: torchvision has no such model (it has {', '.join(list_models()[:6])}, ...)")
-        self._arguments = {
-            "name": name,
-            "size": size,
-            "local_node": local_node,
-            "pooled_node": pooled_node,
-            "channels_last": channels_last,
-        }
         self.spec = ImageSpec(size, mean, std)
         if local_node == pooled_node:
             raise ValueError(f"local_node={local_node}, pooled_node={pooled_node}: expected two nodes")
@@ -296,8 +286,8 @@ class TorchvisionEncoder(ImageEncoder):
             with torch.no_grad():
                 shapes = self.model.eval()(torch.zeros(1, 3, size, size))
         except (ValueError, KeyError, OSError, RuntimeError, AssertionError) as error:
-            reason = (str(error) or repr(error)).splitlines()[0]
-            raise ValueError(f"torchvision cannot make {name} with size={size}, weights={weights}: {reason}") from error
+            what = f"{name} with size={size}, weights={weights}"
+            raise ValueError(f"torchvision cannot make {what}: {first_line(error)}") from error
         self.model.train()
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self._layout)

@@ -11,16 +11,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxrcl.errors import first_line
 from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
 from cxrcl.models.base import ImageEncoder, TextEncoder
-from cxrcl.models.image import Colour, check_patches, local_features, patch_side
+from cxrcl.models.image import Colour, check_patches, local_features, patch_side, shapes_alone
 from cxrcl.models.open_clip_source import find, hf_text_config, tower_weights
 from cxrcl.models.text import num_positions
 from cxrcl.models.weights import load_weights
@@ -37,9 +38,7 @@ def _make(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[st
     try:
         return open_clip.CustomTextCLIP(config["embed_dim"], dict(vision), dict(text), config.get("quick_gelu", False))
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f"open_clip cannot make this encoder: {(str(error) or repr(error)).splitlines()[0]}"
-        ) from error
+        raise ValueError(f"open_clip cannot make this encoder: {first_line(error)}") from error
 
 
 def _of(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
@@ -102,17 +101,8 @@ class OpenClipImageTower(ImageEncoder):
             if not hasattr(self.tower, "trunk") and not hasattr(self.tower, "transformer"):
                 raise ValueError("checkpointing=true: open_clip's ResNets do not support it")
             getattr(self.tower, "trunk", self.tower).set_grad_checkpointing(True)
-        self.dim, self.local_dim = self._widths()
-
-    def _widths(self) -> tuple[int, int]:
-        embed_dim = int(self.config["embed_dim"])
-        if hasattr(self.tower, "trunk"):
-            width = int(self.tower.trunk.num_features)
-            return embed_dim if self.projection else int(getattr(self.tower.trunk, "head_hidden_size", width)), width
-        if hasattr(self.tower, "attnpool"):
-            return embed_dim, int(self.tower.attnpool.c_proj.in_features)
-        width = int(self.tower.ln_post.weight.shape[0])
-        return embed_dim if self.projection else width, width
+        (pooled, local), _ = shapes_alone(self, f"open_clip's encoder with size={self.spec.size}")
+        self.dim, self.local_dim = pooled.shape[1], local.shape[2]
 
     def _drop_projection(self) -> None:
         pooled_by_attention = hasattr(self.tower, "attnpool") or hasattr(getattr(self.tower, "head", None), "pool")
@@ -125,7 +115,7 @@ class OpenClipImageTower(ImageEncoder):
             self.tower.proj = None
 
     def _resize(self, size: int) -> None:
-        """Fit the encoder to another input; position embeddings are interpolated as open_clip does."""
+        """Fit the encoder to another input; open_clip interpolates the position embeddings."""
         tower = self.tower
         if hasattr(tower, "trunk"):
             patches = getattr(tower.trunk, "patch_embed", None)
@@ -139,15 +129,16 @@ class OpenClipImageTower(ImageEncoder):
                     f"size={size}: the attention pooling of this encoder takes {self.spec.size} pixels only"
                 )
         else:
+            from open_clip.model import resize_pos_embed
+
             check_patches(size, tower.patch_size[0])
-            grid, old = size // tower.patch_size[0], tower.grid_size[0]
-            if grid != old:
-                table = tower.positional_embedding
-                places = table.detach()[1:].view(1, old, old, -1).permute(0, 3, 1, 2)
-                places = F.interpolate(places, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
-                resized = torch.cat([table.detach()[:1], places.permute(0, 2, 3, 1).flatten(0, 2)])
-                tower.positional_embedding = nn.Parameter(resized, requires_grad=table.requires_grad)
+            grid, table = size // tower.patch_size[0], tower.positional_embedding
+            if grid != tower.grid_size[0]:
                 tower.grid_size, tower.image_size = (grid, grid), (size, size)
+                weights = {"visual.positional_embedding": table.detach()}
+                resize_pos_embed(weights, SimpleNamespace(visual=tower))
+                resized = weights["visual.positional_embedding"]
+                tower.positional_embedding = nn.Parameter(resized, requires_grad=table.requires_grad)
         self.spec = ImageSpec(size, self.spec.mean, self.spec.std)
 
     def forward(self, images: Tensor) -> Features:
@@ -157,10 +148,10 @@ class OpenClipImageTower(ImageEncoder):
             features = tower.trunk.forward_features(images)
             pooled = tower.head(tower.trunk.forward_head(features))
             prefix = getattr(tower.trunk, "num_prefix_tokens", 0)
-            return Features(pooled, local_features(features, self.local_dim, prefix))
+            return Features(pooled, local_features(features, tower.trunk.num_features, prefix))
         if hasattr(tower, "attnpool"):
             grid = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
-            return Features(tower.attnpool(grid), local_features(grid, self.local_dim, 0))
+            return Features(tower.attnpool(grid), grid.flatten(2).transpose(1, 2))
         return Features(*tower(images))
 
     def layer_names(self) -> list[list[str]]:

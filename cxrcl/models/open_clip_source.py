@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from cxrcl.errors import first_line
 from cxrcl.models import folders, weights
 from cxrcl.models import tokenizer as tok
 from cxrcl.models.image import Colour
@@ -84,8 +85,8 @@ def _built_in(name: str, pretrained: str | None) -> Source:
         try:
             file = Path(open_clip.download_pretrained(tag))
         except Exception as error:  # the clients for the network raise errors of many kinds
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"pretrained={pretrained}: {reason} (with no network, give a local file)") from error
+            reason = f"{first_line(error)} (with no network, give a local file)"
+            raise ValueError(f"pretrained={pretrained}: {reason}") from error
     elif pretrained is not None:
         file = Path(pretrained).expanduser()
         if not file.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -151,10 +150,7 @@ class HuggingFaceText(BertText):
         checkpointing: bool = False,
     ) -> None:
         folder = folders.locate(name, "hf text")
-        values = hf.part_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), "text")
-        adapted = hf.ADAPTED.get(values["model_type"])
-        if adapted is not None:
-            values = {**values, "model_type": adapted}
+        values, adapted = hf.read_config(folder, "text")
         try:
             kind = hf.config_of(values)
             definition, pad_id = tok.from_folder(folder, adapted)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cxrcl.errors import first_line
 from cxrcl.types import Tokens
 
 Clean = Literal["none", "whitespace", "lower", "canonicalize"]
@@ -56,7 +57,6 @@ class PackedTokenizer:
         self.max_length = max_length
         self.pad_id = pad_id
         self.clean: Clean = clean
-        self._fast: Any = None
         from tokenizers import Tokenizer
 
         least = 1 + Tokenizer.from_str(definition).num_special_tokens_to_add(False)
@@ -64,17 +64,16 @@ class PackedTokenizer:
             raise ValueError(f"max_length={max_length}: with the tokens that frame a text, expected {least} or more")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fast": None}
+        return {name: value for name, value in self.__dict__.items() if name != "fast"}
 
-    @property
+    @functools.cached_property
     def fast(self) -> Any:
-        if self._fast is None:
-            from tokenizers import Tokenizer
+        from tokenizers import Tokenizer
 
-            self._fast = Tokenizer.from_str(self.definition)
-            self._fast.enable_truncation(self.max_length)
-            self._fast.no_padding()
-        return self._fast
+        fast = Tokenizer.from_str(self.definition)
+        fast.enable_truncation(self.max_length)
+        fast.no_padding()
+        return fast
 
     def __len__(self) -> int:
         return int(self.fast.get_vocab_size(with_added_tokens=True))
@@ -175,7 +174,7 @@ def from_folder(folder: Path, kind: str | None = None) -> tuple[str, int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
     except Exception as error:  # the parsers raise errors of many kinds where a file is damaged
-        raise ValueError(f"no tokenizer in {folder}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"no tokenizer in {folder}: {first_line(error)}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(f"the tokenizer of {folder} has no fast form: add a tokenizer.json to the folder")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from cxrcl.models.base import ImageEncoder
+from cxrcl.models.base import ImageEncoder, arguments
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD
 from cxrcl.types import Features, ImageSpec
 
@@ -189,10 +189,8 @@ class ConvStemViT(ImageEncoder):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
-        # Before any other local name: just the arguments, all of which `node` gives.
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self._arguments = arguments | {"mean": list(mean), "std": list(std)}
+        self._arguments = arguments(locals()) | {"mean": list(mean), "std": list(std)}
         for name, value, least in (
             ("size", size, stride),
             ("width", width, 1),

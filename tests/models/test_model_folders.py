@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cxrcl.models import folders
-from cxrcl.models.load_report import LoadReport
-from cxrcl.models.weights import is_known_head, load_weights, read
+from cxrcl.models.weights import LoadReport, is_known_head, load_weights, read
 
 OPEN_CLIP = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_model_name": "x", "hf_tokenizer_name": "x"}}
 COLOURS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
