@@ -46,9 +46,13 @@ _OF_A_MACHINE = re.compile(r"(local-dir:|file:)?([/~\\]|\.{1,2}[\\/]|[A-Za-z]:[\
 
 @dataclass(frozen=True)
 class Options:
-    """Attributes:
-    licence: SPDX identifier; None: not stated.
-    results: files of evaluate.py for the card; None: those beside the checkpoint that are of it.
+    """What a person chooses of an export.
+
+    Attributes:
+        licence: SPDX identifier; None: not stated.
+        results: files of evaluate.py for the card; None: those beside the checkpoint that are of it.
+        onnx: write the ONNX files, too.
+        overwrite: replace an earlier export.
     """
 
     licence: str | None = None
@@ -92,10 +96,9 @@ def export(source: Path, out: Path, options: Options, packages: Packages = OWN_P
 
 def _warnings(checkpoint: Checkpoint) -> list[str]:
     """What a person should look at before the folder is given away."""
-    if "text_encoder" not in checkpoint.recipe.model:  # the settings name one all the same
-        return []
     encoder = (checkpoint.recipe.settings or {}).get("text_encoder") or {}
-    if not str(encoder.get("_target_", "")).endswith(".TinyText"):
+    learnt = str(encoder.get("_target_", "")).endswith(".TinyText")
+    if not learnt or "text_encoder" not in checkpoint.recipe.model:  # the settings name one all the same
         return []
     return [
         "tokenizer/: its vocabulary was learnt from the training texts: see that it holds no name before you share it"
@@ -128,7 +131,7 @@ def check_output(out: Path, overwrite: bool) -> None:
 
 def _save_model(checkpoint: Checkpoint, objective: Objective, transform: RadiographTransform, folder: Path) -> None:
     """Everything that `cxrcl.checkpoint.exported` reads; config.json last, with the checksums of the others."""
-    recipe, origin, sums = checkpoint.recipe, checkpoint.origin, {}
+    recipe, origin = checkpoint.recipe, checkpoint.origin
     save_tensors(objective.state_dict(), folder / exported.WEIGHTS)
     save_json(preprocessing(transform, recipe.transform), folder / exported.PREPROCESS)
     names = [exported.WEIGHTS, exported.PREPROCESS]

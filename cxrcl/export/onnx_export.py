@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from cxrcl.errors import ConfigError
+from cxrcl.errors import ConfigError, first_line
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.types import Classifies, EmbedsImages, EmbedsText, EncodesImages, ScalesSimilarity
 
@@ -120,11 +120,9 @@ def _image_part(model: nn.Module, size: int) -> _Part:
         raise ConfigError(f"--onnx: {type(model).__name__} has no method encode_images, so there is nothing to write")
     generator = torch.Generator().manual_seed(0)
     two, one, three = (torch.randn(count, 3, size, size, generator=generator) for count in (2, 1, 3))
-    axes = {"images": {0: Dim("batch")}}
-    module = _Image(model, output)
-    return _Part(
-        "image.onnx", _named(model, "image_encoder"), module, axes, output, (two,), [(one,), (three,)], _metadata(model)
-    )
+    axes, module = {"images": {0: Dim("batch")}}, _Image(model, output)
+    tower, checks = _named(model, "image_encoder"), [(one,), (three,)]
+    return _Part("image.onnx", tower, module, axes, output, (two,), checks, _metadata(model))
 
 
 def _text_part(model: Any, max_length: int | None) -> _Part:
@@ -136,20 +134,12 @@ def _text_part(model: Any, max_length: int | None) -> _Part:
         found = model.tokenizer([" ".join(text) for text in spelt])
         return torch.tensor(found.ids)[:, :max_length], torch.tensor(found.mask)[:, :max_length]
 
-    axes = {0: Dim("batch"), 1: Dim("length", max=max_length)}
-    tower = _named(model, "text_encoder")
+    each = {0: Dim("batch"), 1: Dim("length", max=max_length)}
+    axes, module = {"ids": each, "mask": each}, _Text(model)
     # The last check is as long as a text can be, and padded for all but one of its rows.
     checks = [tokens(1), tokens(1, 4, max_length or 64)]
-    return _Part(
-        "text.onnx",
-        tower,
-        _Text(model),
-        {"ids": axes, "mask": axes},
-        "embedding",
-        tokens(2, 3),
-        checks,
-        _metadata(model),
-    )
+    tower, example = _named(model, "text_encoder"), tokens(2, 3)
+    return _Part("text.onnx", tower, module, axes, "embedding", example, checks, _metadata(model))
 
 
 def _named(model: nn.Module, tower: str) -> str:
@@ -248,8 +238,7 @@ def _reason(error: BaseException) -> str:
     """The first line of what lies at the bottom of a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else repr(error)
+    return first_line(error)
 
 
 def _stable_sort(values, stable=True, dim=-1, descending=False):  # without types, which PyTorch would want in its own

@@ -155,10 +155,9 @@ class HuggingFaceText(BertText):
             kind = hf.config_of(values)
             definition, pad_id = tok.from_folder(folder, adapted)
             with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
-                mix: tuple[int, LayerMix] = (last_layers, layer_mix)
                 attention: Attention = "sdpa" if hf.has_fused_attention(kind) else "eager"
-                plain = hf.plain(kind)
-                super().__init__(plain, definition, pad_id, pooling, max_length, attention, *mix, checkpointing)
+                model = (hf.plain(kind), definition, pad_id, pooling, max_length, attention)
+                super().__init__(*model, last_layers, layer_mix, checkpointing)
         except ValueError as error:
             raise ValueError(f"name={name}: {error}") from error
         self.model, self.load_report = hf.load(folder, name, self.model.config, add_pooling_layer=False)
