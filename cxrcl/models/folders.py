@@ -40,12 +40,11 @@ def lacking(name: Any, kind: Kind, settings: Mapping[str, Any]) -> list[str]:
     path = Path(str(name).removeprefix("local-dir:")).expanduser()
     if not path.is_dir():
         return [f"name={name}: no such folder"] if _is_path(str(name)) else []
-    normalised = settings.get("mean") and settings.get("std")
-    wrong = describe(path, kind, ["normalisation"] if normalised else [])
+    wrong = describe(path, kind, bool(settings.get("mean") and settings.get("std")))
     return [f"name={name}: {'; '.join(wrong)}"] if wrong else []
 
 
-def locate(name: str, kind: Kind, provided: Collection[str] = ()) -> Path:
+def locate(name: str, kind: Kind, normalised: bool = False) -> Path:
     """The checked folder behind a path, `local-dir:PATH`, a hub id or `hf-hub:ID` (the last two may need a network).
 
     Raises:
@@ -58,7 +57,7 @@ def locate(name: str, kind: Kind, provided: Collection[str] = ()) -> Path:
         raise ValueError(f"name={name}: no such folder")
     else:
         folder = _from_hub(name, kind)
-    if wrong := describe(folder, kind, provided):
+    if wrong := describe(folder, kind, normalised):
         raise ValueError(f"name={name}: {'; '.join(wrong)}")
     return folder
 
@@ -68,11 +67,11 @@ def _is_path(name: str) -> bool:
     return name.startswith(("local-dir:", ".", "~")) or Path(name).is_absolute()
 
 
-def describe(folder: Path, kind: Kind, provided: Collection[str] = ()) -> list[str]:
+def describe(folder: Path, kind: Kind, normalised: bool = False) -> list[str]:
     """Everything that is missing or wrong in a folder, one phrase each; empty when it can be loaded.
 
     Args:
-        provided: what the user's settings provide, so that the folder need not: `normalisation` (mean and std).
+        normalised: the user's settings give mean and std, so that the folder need not.
     """
     wrong: list[str] = []
     if kind.startswith("hf"):
@@ -81,17 +80,15 @@ def describe(folder: Path, kind: Kind, provided: Collection[str] = ()) -> list[s
             wrong.append("config.json names no model_type")
         wrong += _weights(folder, HF_WEIGHTS)
         if kind == "hf text":
-            wrong += _tokenizer(folder)
-        else:
-            wrong += _preprocessor(folder, provided)
-        return wrong
+            return wrong + _tokenizer(folder)
+        return wrong if normalised else wrong + _preprocessor(folder)
     content = read_json(folder, OPEN_CLIP_CONFIG, wrong) or {}
     model = content.get("model_cfg")
     model = model if isinstance(model, dict) else {}
     if content:
         kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
         absent = [f"model_cfg.{key}" for key, base in kinds.items() if not isinstance(model.get(key), base)]
-        absent += [] if kind == "open_clip text" or "normalisation" in provided else _absent_normalisation(content)
+        absent += [] if kind == "open_clip text" or normalised else _absent_normalisation(content)
         if absent:
             remedy = " (set mean and std)" if absent[-1].startswith("preprocess_cfg") else ""
             wrong.append(f"{OPEN_CLIP_CONFIG} lacks {', '.join(absent)}{remedy}")
@@ -202,11 +199,9 @@ def _tokenizer(folder: Path) -> list[str]:
     return wrong + [damage for name in names if (damage := fault(folder / name))]
 
 
-def _preprocessor(folder: Path, provided: Collection[str]) -> list[str]:
+def _preprocessor(folder: Path) -> list[str]:
     """A missing preprocessor_config.json is no fault: ImageNet's normalisation is taken (documented)."""
     wrong = list[str]()
-    if "normalisation" in provided:
-        return wrong
     content = preprocessor(folder, wrong)
     if content is None:
         return wrong

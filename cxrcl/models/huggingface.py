@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxrcl.models import folders, hf, layers
 from cxrcl.models.base import ImageEncoder
-from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features, shapes_alone
+from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features, shapes_alone, side_of
 from cxrcl.types import Features, ImageSpec
 
 Pooling = Literal["cls", "mean", "pooler", "first_token"]
@@ -47,8 +47,8 @@ class VisionTower(ImageEncoder):
     ) -> None:
         super().__init__()
         kind = hf.config_of(config)
-        native, patch = _square(kind, "image_size", size), _square(kind, "patch_size", 1)
-        check_patches(size, patch)
+        native = side_of(getattr(kind, "image_size", size), "config.json: image_size")
+        check_patches(size, side_of(getattr(kind, "patch_size", 1), "config.json: patch_size"))
         self.spec = ImageSpec(size, mean, std)
         self.pooling: Pooling = pooling
         self.checkpointing = checkpointing
@@ -138,7 +138,7 @@ class HuggingFaceVision(VisionTower):
         std: Colour | None = None,
         checkpointing: bool = False,
     ) -> None:
-        folder = folders.locate(name, "hf image", ["normalisation"] if mean and std else [])
+        folder = folders.locate(name, "hf image", bool(mean and std))
         values, adapted = hf.read_config(folder, "vision")
         preprocessor = folders.preprocessor(folder, []) or {}
         if not preprocessor.get("do_normalize", True):
@@ -147,7 +147,8 @@ class HuggingFaceVision(VisionTower):
         std = std or tuple(preprocessor.get("image_std", IMAGENET_STD))
         try:
             kind = hf.config_of(values)
-            native = _square(kind, "image_size", None) or _side(preprocessor) or 224
+            native = side_of(getattr(kind, "image_size", None), "config.json: image_size")
+            native = native or _requested_side(preprocessor) or 224
             with torch.device("meta"):  # the model is made a second time, from the file: here only its shape counts
                 super().__init__(hf.plain(kind), mean, std, size or native, pooling, checkpointing)
         except ValueError as error:
@@ -157,20 +158,7 @@ class HuggingFaceVision(VisionTower):
         self._fit(model, native)
 
 
-def _square(config: Any, name: str, default: Any) -> Any:
-    """A side in pixels, where the config may hold a pair of equal ones.
-
-    Raises:
-        ValueError: of two that differ.
-    """
-    value = getattr(config, name, default)
-    sides = set(value) if isinstance(value, list | tuple) else {value}
-    if len(sides) != 1 or not isinstance(value := sides.pop(), int | None):
-        raise ValueError(f"config.json: {name}={getattr(config, name)}: only squares are supported")
-    return value
-
-
-def _side(preprocessor: dict[str, Any]) -> int | None:
+def _requested_side(preprocessor: dict[str, Any]) -> int | None:
     """The side of the input that a preprocessor_config.json asks for."""
     size = preprocessor.get("crop_size") or preprocessor.get("size")
     if isinstance(size, dict):

@@ -24,6 +24,18 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def side_of(square: Any, what: str) -> Any:
+    """A side in pixels, where a config may hold a pair of equal ones; None stays None.
+
+    Raises:
+        ValueError: with `what` the config calls it: two that differ.
+    """
+    sides = set(square) if isinstance(square, list | tuple) else {square}
+    if len(sides) != 1 or not isinstance(side := sides.pop(), int | None):
+        raise ValueError(f"{what}={square}: only squares are supported")
+    return side
+
+
 def check_patches(size: int, patch: int | None) -> None:
     """Refuse patches that do not tile the input: the border would be cut off in silence.
 

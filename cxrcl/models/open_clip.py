@@ -21,7 +21,7 @@ from cxrcl.errors import first_line
 from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
 from cxrcl.models.base import ImageEncoder, TextEncoder
-from cxrcl.models.image import Colour, check_patches, local_features, patch_side, shapes_alone
+from cxrcl.models.image import Colour, check_patches, local_features, patch_side, shapes_alone, side_of
 from cxrcl.models.open_clip_source import find, hf_text_config, tower_weights
 from cxrcl.models.text import num_positions
 from cxrcl.models.weights import load_weights
@@ -79,11 +79,7 @@ class OpenClipImageTower(ImageEncoder):
     ) -> None:
         super().__init__()
         vision = {**config["vision_cfg"], "timm_model_pretrained": False, "output_tokens": True}
-        native = vision.get("image_size", 224)
-        sides = {native} if isinstance(native, int) else set(native)
-        if len(sides) > 1:
-            raise ValueError(f"vision_cfg.image_size={list(native)}: only squares are supported")
-        native = sides.pop()
+        native = side_of(vision.get("image_size", 224), "vision_cfg.image_size")
         self.config: dict[str, Any] = _of(config, "vision_cfg")
         self.spec = ImageSpec(native, mean, std)
         self.tower: Any = _make(config, vision, _NO_TEXT).visual
@@ -119,9 +115,9 @@ class OpenClipImageTower(ImageEncoder):
         tower = self.tower
         if hasattr(tower, "trunk"):
             patches = getattr(tower.trunk, "patch_embed", None)
-            side = getattr(patches, "img_size", None)
+            built_for = getattr(patches, "img_size", None)
             check_patches(size, patch_side(tower.trunk))
-            if side is not None and side[0] != size and hasattr(tower.trunk, "set_input_size"):
+            if built_for is not None and built_for[0] != size and hasattr(tower.trunk, "set_input_size"):
                 tower.set_input_size(size)
         elif hasattr(tower, "attnpool"):
             if size != self.spec.size:
@@ -204,8 +200,7 @@ class OpenClipImage(OpenClipImageTower):
         projection: bool = True,
         checkpointing: bool = False,
     ) -> None:
-        provided = ["normalisation"] if mean and std else []
-        source = find(name, pretrained, "open_clip image", provided)
+        source = find(name, pretrained, "open_clip image", bool(mean and std))
         super().__init__(source.config, mean or source.mean, std or source.std)
         self.load_report = None
         if source.weights is not None:
@@ -353,7 +348,7 @@ class OpenClipText(OpenClipTextTower):
         projection: bool = True,
         checkpointing: bool = False,
     ) -> None:
-        source = find(name, pretrained, "open_clip text", ())
+        source = find(name, pretrained, "open_clip text")
         text = source.config["text_cfg"]
         weights = None if source.weights is None else tower_weights(source.weights, "text")
         if text.get("hf_model_name"):

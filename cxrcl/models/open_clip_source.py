@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +50,7 @@ class Source:
         return definition, pad_id, clean
 
 
-def find(name: str, pretrained: str | None, kind: folders.Kind, provided: Collection[str]) -> Source:
+def find(name: str, pretrained: str | None, kind: folders.Kind, normalised: bool = False) -> Source:
     """A folder, a hub entry or one of open_clip's own names.
 
     Raises:
@@ -61,7 +61,7 @@ def find(name: str, pretrained: str | None, kind: folders.Kind, provided: Collec
         return _built_in(name, pretrained)
     if pretrained is not None:
         raise ValueError(f"pretrained={pretrained}: {name} brings its own weights, set pretrained=null")
-    folder = folders.locate(name, kind, provided)
+    folder = folders.locate(name, kind, normalised)
     content = json.loads((folder / folders.OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
     colours = {**_openai_colours(), **(content.get("preprocess_cfg") or {})}  # a text encoder needs none
     weights_file = folders.weights_file(folder, folders.OPEN_CLIP_WEIGHTS)

@@ -65,7 +65,7 @@ def test_open_clip_configs_that_lack_keys(clip: Path) -> None:
     file.write_text(json.dumps({"model_cfg": {**OPEN_CLIP, "vision_cfg": {}}, "preprocess_cfg": {"mean": [0.5]}}))
     lacks = "open_clip_config.json lacks preprocess_cfg.mean, preprocess_cfg.std (set mean and std)"
     assert folders.describe(clip, "open_clip image") == [lacks]
-    assert folders.describe(clip, "open_clip image", ["normalisation"]) == []
+    assert folders.describe(clip, "open_clip image", normalised=True) == []
     assert folders.describe(clip, "open_clip text") == ["no tokenizer (tokenizer.json or vocab.txt)"]
     file.write_text('{"preprocess_cfg": null, "model_cfg": {"embed_dim": 8, "text_cfg": {}}}')
     assert folders.describe(clip, "open_clip text") == ["open_clip_config.json lacks model_cfg.vision_cfg"]
@@ -155,7 +155,7 @@ def test_preprocessors_of_another_scale(hf: Path) -> None:
     file.write_text('{"image_mean": [0.5], "image_std": [1, 1, 1]}')
     said = "preprocessor_config.json lacks image_mean of three values (set mean and std)"
     assert folders.describe(hf, "hf image") == [said]
-    assert folders.describe(hf, "hf image", ["normalisation"]) == folders.describe(hf, "hf text") == []
+    assert folders.describe(hf, "hf image", normalised=True) == folders.describe(hf, "hf text") == []
     file.write_text('{"do_normalize": false, "rescale_factor": 1.0}')
     assert "does not scale values to [0, 1]" in folders.describe(hf, "hf image")[0]
     file.write_text('{"do_normalize": false, "rescale_factor": null}')
