@@ -6,13 +6,13 @@ Of large files only the first bytes and the length are looked at, so the answer 
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from cxrcl.errors import first_line
+from cxrcl.files import download_fault
 
 Kind = Literal["hf text", "hf image", "open_clip text", "open_clip image"]
 
@@ -25,7 +25,6 @@ OPEN_CLIP_WEIGHTS = (
 )
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-_WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format, bytes
 
 
@@ -109,12 +108,8 @@ def fault(file: Path) -> str | None:
     size = file.stat().st_size
     with file.open("rb") as opened:
         head = opened.read(512)
-    if not size:
-        return f"{file.name} is empty: download it again"
-    if head.startswith(b"version https://git-lfs"):
-        return f"{file.name} is a git-lfs pointer: run `git lfs pull` in the folder"
-    if _WEB_PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
-        return f"{file.name} is a web page: download it again"
+    if left := download_fault(head):
+        return f"{file.name} is {left}"
     if file.suffix == ".safetensors":
         return _safetensors_fault(file, size)
     if file.suffix in (".bin", ".pt", ".pth"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cxrcl.errors import first_line
+from cxrcl.errors import first_line, nearest
 from cxrcl.models import folders, weights
 from cxrcl.models import tokenizer as tok
 from cxrcl.models.image import Colour
@@ -73,8 +72,7 @@ def _built_in(name: str, pretrained: str | None) -> Source:
 
     config = open_clip.get_model_config(name)
     if config is None:
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.5)
-        hint = f" (near: {', '.join(near)})" if near else ""
+        hint = nearest(name, open_clip.list_models(), listed=False)
         raise ValueError(f"name={name}: neither a folder nor one of open_clip's models{hint}")
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
     file = None

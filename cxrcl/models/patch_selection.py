@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cxrcl.models import layers
 from cxrcl.models.base import ImageEncoder
-from cxrcl.types import Features
+from cxrcl.types import Count, Features
 
 Combine = Literal["mean", "weighted_mean", "concat", "soft"]
 
@@ -105,21 +105,17 @@ class TopKPatches(ImageEncoder):
     def __init__(
         self,
         encoder: Callable[..., ImageEncoder],
-        num_patches: int | None = 10,
+        num_patches: Count | None = 10,
         combine: Combine = "weighted_mean",
-        hidden_dim: int = 128,
+        hidden_dim: Count = 128,
         include_pooled: bool = False,
     ) -> None:
         super().__init__()
-        if num_patches is not None and num_patches < 1:
-            raise ValueError(f"num_patches={num_patches}: expected at least 1, or null for all")
         if combine == "soft" and num_patches is not None:
             raise ValueError(
                 f"num_patches={num_patches}: combine=soft weighs all patches, "
                 "set num_patches=null or combine=weighted_mean"
             )
-        if hidden_dim < 1:
-            raise ValueError(f"hidden_dim={hidden_dim}: expected at least 1")
         try:
             inspect.signature(encoder).bind()
         except TypeError as error:

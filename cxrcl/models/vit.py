@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cxrcl.models.base import ImageEncoder, arguments
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD
-from cxrcl.types import Features, ImageSpec
+from cxrcl.types import Count, Features, ImageSpec, Positive, Share
 
 Stem = Literal["conv", "patchify"]
 StemNorm = Literal["none", "batch"]
@@ -172,18 +172,18 @@ class ConvStemViT(ImageEncoder):
 
     def __init__(
         self,
-        size: int = 224,
-        width: int = 384,
-        depth: int = 12,
-        heads: int = 6,
-        mlp_ratio: float = 4.0,
+        size: Count = 224,
+        width: Count = 384,
+        depth: Count = 12,
+        heads: Count = 6,
+        mlp_ratio: Positive = 4.0,
         stem: Stem = "conv",
         stride: Literal[8, 16] = 8,
         stem_norm: StemNorm = "none",
         stem_activation: Activation = "relu",
         norm: NormPlacement = "pre",
         activation: Activation = "gelu",
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
         pooling: Pooling = "cls",
         checkpointing: bool = False,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
@@ -191,21 +191,13 @@ class ConvStemViT(ImageEncoder):
     ) -> None:
         super().__init__()
         self._arguments = arguments(locals()) | {"mean": list(mean), "std": list(std)}
-        for name, value, least in (
-            ("size", size, stride),
-            ("width", width, 1),
-            ("depth", depth, 1),
-            ("heads", heads, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name}={value}: expected at least {least}")
-        hidden = int(width * mlp_ratio)
-        if hidden < 1:
-            raise ValueError(f"mlp_ratio={mlp_ratio}: expected a positive multiple of width={width}, such as 4")
+        hidden = max(1, int(width * mlp_ratio))
         if width % heads:
             raise ValueError(f"width={width} is not divisible by heads={heads}")
         if size % stride:
-            raise ValueError(f"size={size} is not divisible by stride={stride}: set size={size - size % stride}")
+            raise ValueError(
+                f"size={size} is not divisible by stride={stride}: set size={max(stride, size - size % stride)}"
+            )
         if stem == "patchify" and (stem_norm, stem_activation) != ("none", "relu"):
             raise ValueError(
                 f"stem_norm={stem_norm}, stem_activation={stem_activation}: a patchify stem has neither, "

@@ -55,6 +55,12 @@ RANGES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "dimensions": ([[4], [1]], [[2], [2, 3]]),
         "max_samples_per_class": ([0], [1]),
     },
+    "models.patch_selection.TopKPatches": {"num_patches": ([0], [1, None]), "hidden_dim": ([0], [1])},
+    "models.vit.ConvStemViT": {
+        **{name: ([0], [1]) for name in ("size", "width", "depth", "heads")},
+        "mlp_ratio": ([0], [0.5]),
+        "dropout": ([-0.1, 1.5], [0, 1]),
+    },
 }
 EVERY = [(cls, name, *values) for cls, settings in RANGES.items() for name, values in settings.items()]
 

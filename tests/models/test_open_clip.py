@@ -361,7 +361,7 @@ def test_open_clips_own_names_start_from_random_weights_or_a_file(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "pretrained", "message"),
     [
-        ("ViT-B32", None, r"neither a folder nor one of open_clip's models \(near: ViT-B-32"),
+        ("ViT-B32", None, r"neither a folder nor one of open_clip's models \(did you mean `ViT-B-32"),
         ("ViT-B-32", "laion3b", r"pretrained=laion3b: neither a file nor a tag of ViT-B-32 \(tags: openai, "),
         ("ViT-B-32", "openai", r"trained with another GELU, set name=ViT-B-32-quickgelu$"),
         ("nowhere/at-all", None, r"name=nowhere/at-all: .*\(with no network, give a local folder instead\)$"),
