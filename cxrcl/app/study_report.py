@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrcl.config.sections import Study
-from cxrcl.evaluation.report.tables import aligned, number
+from cxrcl.evaluation.report.table import aligned, number
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,9 @@ def _train_and_show(values: dict[str, Any], folder: Path, file: Path, recipe: st
         [
             f"zero-shot on the test split ({scored.facts['images']} images of patients not seen in training); "
             "pixel_ridge is trained with labels on 32 x 32 pixels:",
-            tables.label_table(scored.results, "auroc"),
+            tables.label_table(scored.results, "auroc").text(),
             "",
-            tables.retrieval_table(scored.results),
+            tables.retrieval_table(scored.results, brief=True).text(),
             "",
             as_tables(entries, predictor.rule),
             f"  what is drawn there: {truth}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cxrcl.evaluation.report.facts import DataFacts, ModelFacts
+from cxrcl.evaluation.report.tables import Metrics
 from cxrcl.evaluation.scores.score_report import ModelScores, ScoreReport, Scores
 
 if TYPE_CHECKING:  # a page of scores alone needs no torch
@@ -17,8 +18,8 @@ if TYPE_CHECKING:  # a page of scores alone needs no torch
     from cxrcl.evaluation.representation import Space
     from cxrcl.evaluation.zero_shot_classes import ClassConfusion
 
-Metrics = Mapping[str, float]
 EXAMPLES = 6  # of retrieval
+USE = "Research use only; not for diagnosis."
 
 
 class ClassSimilarity(NamedTuple):
@@ -59,6 +60,11 @@ class Checkpoint:
     at_start: Mapping[str, ClassSimilarity] = field(default_factory=dict)
     training: Sequence[Mapping[str, float | None]] = ()
     images: ScoredImages | None = None
+
+    @property
+    def shown_facts(self) -> dict[str, str]:
+        """The facts as texts, by label."""
+        return {} if self.facts is None else self.facts.shown()
 
 
 def from_results(
@@ -123,15 +129,20 @@ class Page:
 
     def shown_facts(self, with_rules: bool = True) -> dict[str, Any]:
         """Facts of the data, after those of the model where there is only one, by label."""
-        model = self.proper[0].facts if len(self.proper) == 1 else None
+        model = self.proper[0].shown_facts if len(self.proper) == 1 else {}
         data = {} if self.data is None else self.data.shown(with_rules)
-        return {**({} if model is None else model.shown()), **data, **self.facts}
+        return {**model, **data, **self.facts}
 
     def of(self, model: str, evaluator: str) -> str:
         """What the results of this evaluator are called: the model is named unless it is the only checkpoint."""
         if not evaluator:
             return model
         return evaluator if [one.name for one in self.proper] == [model] else f"{model} / {evaluator}"
+
+    def metrics(self, with_controls: bool = True) -> dict[str, Metrics]:
+        """Metrics of every checkpoint and evaluator, by how they are called; checkpoints that are controls at will."""
+        checkpoints = self.checkpoints if with_controls else self.proper
+        return {self.of(one.name, name): metrics for one in checkpoints for name, metrics in one.metrics.items()}
 
     def series(self) -> dict[str, Scores]:
         """Label scores of every checkpoint and evaluator, by how they are called."""
@@ -148,18 +159,18 @@ class Page:
 
     def of_evaluator(self, evaluator: str) -> list[ModelScores]:
         """Scores of an evaluator's models that are no controls."""
-        models = self.scores[evaluator].models
-        return [self._called(evaluator, model) for model in models if model.name not in self.controls]
+        return [
+            replace(model, name=self.of(model.name, evaluator))
+            for model in self.scores[evaluator].models
+            if model.name not in self.controls
+        ]
 
     def controls_of(self, evaluator: str) -> list[ModelScores]:
         """Scores of controls among an evaluator's models."""
         return [model for model in self.scores[evaluator].models if model.name in self.controls]
 
-    def _called(self, evaluator: str, model: ModelScores) -> ModelScores:
-        return replace(model, name=self.of(model.name, evaluator))
 
-
-def of_scores(report: ScoreReport, scores: Mapping[str, Scores] | None = None, title: str = "Scores") -> Page:
+def of_scores(report: ScoreReport, scores: Mapping[str, Scores] | None = None) -> Page:
     """A page for predictions of any origin; curves are drawn of `scores`, by model."""
     models = [Checkpoint(name=name, scores={"": part}) for name, part in (scores or {}).items()]
-    return Page(title=title, facts=report.facts, notes=report.notes, scores={"": report}, checkpoints=models)
+    return Page(title="Scores", facts=report.facts, notes=report.notes, scores={"": report}, checkpoints=models)

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,9 @@ import numpy as np
 import pandas as pd
 
 from cxrcl.evaluation.report import score_markdown, tables
-from cxrcl.evaluation.report.content import Checkpoint, Page
-from cxrcl.evaluation.report.page.render import USE, render
+from cxrcl.evaluation.report.content import USE, Checkpoint, Page
+from cxrcl.evaluation.report.page.render import render
+from cxrcl.evaluation.report.score_tables import TITLES, score_table
 from cxrcl.evaluation.scores.score_report import ScoreReport, plain
 
 if TYPE_CHECKING:
@@ -75,14 +76,10 @@ def results(page: Page) -> dict[str, Any]:
         if [one] == page.proper:
             content |= tables.nested(one.metrics) | _trained_on(one)
         else:
-            content[one.name] = {**tables.nested(one.metrics), "facts": _model_facts(one), **_trained_on(one)}
+            content[one.name] = {**tables.nested(one.metrics), "facts": one.shown_facts, **_trained_on(one)}
     content |= {"title": page.title, "facts": plain(page.shown_facts()), "notes": list(page.notes)}
     content |= {"controls": list(page.controls)} if page.controls else {}
     return content | ({"scores": plain(page.scores)} if page.scores else {})
-
-
-def _model_facts(one: Checkpoint) -> dict[str, str]:
-    return {} if one.facts is None else one.facts.shown()
 
 
 def _trained_on(one: Checkpoint) -> dict[str, Any]:
@@ -93,31 +90,23 @@ def _trained_on(one: Checkpoint) -> dict[str, Any]:
 
 def markdown(page: Page) -> str:
     """The report as Markdown: facts and tables."""
-    parts = [f"# {page.title}", _lines(page.shown_facts())]
-    parts += ["\n".join(f"- note: {note}" for note in page.notes)] if page.notes else []
+    parts = [f"# {page.title}", *score_markdown.facts_and_notes(page.shown_facts(), page.notes)]
     for one in page.checkpoints:
-        parts += [] if [one] == page.proper else [f"## {one.name}", _lines(_model_facts(one))]
+        parts += [] if [one] == page.proper else [f"## {one.name}", *score_markdown.facts_and_notes(one.shown_facts)]
         parts.append(tables.tables(one.metrics))
-    # A report within a report: its headings go one level down, and its last line is ours.
     for evaluator, scores in page.scores.items():
         if evaluator in page.controls:
             continue
         parts += [f"## {evaluator}"] if evaluator else []
-        text = score_markdown.markdown(_without(scores, page.controls))
-        text = text.removeprefix("# Scores").removesuffix(f"{USE}\n").strip()
-        parts.append(re.sub(r"^#", "##", text, flags=re.MULTILINE))
+        parts += score_markdown.parts(_without(scores, page.controls), level="###")
         if any(model.name in page.controls for model in scores.models):
-            parts += ["### Beside controls", score_markdown.main_table(scores, "auroc")]
+            parts += ["### Beside controls", score_table(TITLES["auroc"], scores.models, ("auroc",)).text()]
     return "\n\n".join(part for part in (*parts, USE) if part) + "\n"
 
 
 def _without(scores: ScoreReport, controls: Sequence[str]) -> ScoreReport:
     models = [model for model in scores.models if model.name not in controls]
     return replace(scores, models=models, comparisons=[c for c in scores.comparisons if c.model not in controls])
-
-
-def _lines(facts: Mapping[str, Any]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def predictions(page: Page) -> pd.DataFrame | None:

@@ -1,109 +1,122 @@
-"""Tables of metrics, for the terminal and for Markdown reports."""
+"""Tables of metrics by their names, and all tables of an evaluation as text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cxrcl.evaluation.report.table import Cell, Row, Table, number, number_cell
 
 Metrics = Mapping[str, float]
+WAYS = {"image_to_text": "image -> text", "text_to_image": "text -> image"}
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many digits, or a dash where it does not exist."""
-    return "-" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand below each other; the first row is the header."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
-def label_table(results: Mapping[str, Metrics], metric: str) -> str:
+def label_table(results: Mapping[str, Metrics], metric: str) -> Table:
     """One row a label, one column for each evaluator that has `metric/<label>`; intervals where there are any."""
     scorers = {name: metrics for name, metrics in results.items() if f"mean_{metric}" in metrics}
-    if not scorers:
-        return ""
     start = f"{metric}/"
     labels = [key.removeprefix(start) for metrics in scorers.values() for key in metrics if key.startswith(start)]
-    first = next(iter(scorers.values()))
-    rows = [[metric.upper(), "positives", "negatives", *scorers]]
+    rows: list[Row] = []
     for label in dict.fromkeys(labels):
-        counts = [number(first.get(f"{kind}/{label}"), 0) for kind in ("positives", "negatives")]
-        rows.append([label, *counts, *(_with_interval(f, metric, f"/{label}") for f in scorers.values())])
-    rows.append(["mean", "", "", *(_with_interval(f, metric, None) for f in scorers.values())])
-    return aligned(rows)
+        first = next(iter(scorers.values()))
+        counts = [number_cell(first.get(f"{kind}/{label}"), 0) for kind in ("positives", "negatives")]
+        rows.append([label, *counts, *(_with_interval(f, metric, after=f"/{label}") for f in scorers.values())])
+    if scorers:
+        rows.append(["mean", "", "", *(_with_interval(f, metric, before="mean_") for f in scorers.values())])
+    title = metric.upper()
+    return Table(title, [title, "positives", "negatives", *scorers], rows, totals=1)
 
 
-def _with_interval(metrics: Metrics, metric: str, suffix: str | None) -> str:
+def _with_interval(metrics: Metrics, metric: str, before: str = "", after: str = "") -> Cell:
     """A metric with its interval, which `cxrcl.evaluation.scorer.label_metrics` names."""
     of = "" if metric == "auroc" else f"{metric}_"
-    low, high = (f"mean_{of}{end}" if suffix is None else f"{of}{end}{suffix}" for end in ("low", "high"))
-    text = number(metrics.get(f"mean_{metric}" if suffix is None else f"{metric}{suffix}"))
-    return f"{text} [{number(metrics[low])}, {number(metrics[high])}]" if low in metrics else text
+    low, high = (f"{before}{of}{end}{after}" for end in ("low", "high"))
+    interval = f"[{number(metrics[low])}, {number(metrics[high])}]" if low in metrics else ""
+    return number_cell(metrics.get(f"{before}{metric}{after}"), aside=interval)
 
 
-def retrieval_table(results: Mapping[str, Metrics]) -> str:
-    """Recall with the chance level beside it, one row a direction."""
-    rows: list[list[str]] = []
-    for name, metrics in results.items():
-        for way in dict.fromkeys(key.split("/")[0] for key in metrics if "/r" in key):
-            at = sorted(int(key.split("/r")[1]) for key in metrics if key.startswith(f"{way}/r"))
-            if not rows:
-                rows.append(["retrieval", *(f"R@{k} (chance)" for k in at), "median rank", "of"])
-            recalls = [f"{number(metrics[f'{way}/r{k}'])} ({number(metrics[f'{way}/chance_r{k}'])})" for k in at]
-            label = way.replace("_", " ").replace(" to ", " -> ")
-            label = label if name == "retrieval" else f"{name}: {label}"
-            rows.append(
-                [label, *recalls, number(metrics[f"{way}/median_rank"], 1), number(metrics[f"{way}/gallery"], 0)]
-            )
-    return aligned(rows) if rows else ""
+def retrieval_table(results: Mapping[str, Metrics], brief: bool = False) -> Table:
+    """Recall with the chance level beside it, ranks and precision; one row a direction.
+
+    Args:
+        brief: without mean ranks and precision, as wide as a terminal.
+    """
+    found = {name: metrics for name, metrics in results.items() if ranked_at(metrics, "r")}
+    recalls = sorted({k for metrics in found.values() for k in ranked_at(metrics, "r")})
+    precisions = [] if brief else sorted({k for metrics in found.values() for k in ranked_at(metrics, "p")})
+    ranks = ("median_rank",) if brief else ("median_rank", "mean_rank")
+    rows: list[Row] = []
+    for name, metrics in found.items():
+        for way, title in WAYS.items():
+            part = {key.removeprefix(f"{way}/"): value for key, value in metrics.items() if key.startswith(f"{way}/")}
+            if not part:
+                continue
+            row: list[Cell | str] = [title if name == "retrieval" else f"{name}: {title}"]
+            row += [number_cell(part.get(f"r{k}"), aside=f"({number(part.get(f'chance_r{k}'))})") for k in recalls]
+            row += [*(number_cell(part.get(rank), 1) for rank in ranks), number_cell(part.get("gallery"), 0)]
+            row += [number_cell(part.get(f"p{k}")) for k in precisions]
+            rows.append([*row, number_cell(part.get("chance_p"))] if precisions else row)
+    head = ["retrieval", *(f"R@{k} (chance)" for k in recalls), *(rank.replace("_", " ") for rank in ranks), "of"]
+    head += [*(f"P@{k}" for k in precisions), "chance of P"] if precisions else []
+    return Table("Retrieval; in brackets the expectation of a random order", head, rows)
 
 
-def other_metrics(results: Mapping[str, Metrics]) -> str:
-    """Metrics that no other table shows."""
-    shown = {name for name, f in results.items() if "mean_auroc" in f or any("/r" in key for key in f)}
-    rows = [
-        [f"{name}/{key}", number(value, 4)]
-        for name, f in results.items()
-        if name not in shown
-        for key, value in f.items()
+def ranked_at(metrics: Metrics, letter: str) -> list[int]:
+    """The k of the recall (r) or precision (p) at k of a retrieval, empty for other metrics."""
+    matches = (re.fullmatch(rf"(?:{'|'.join(WAYS)})/{letter}(\d+)", key) for key in metrics)
+    return sorted({int(match[1]) for match in matches if match})
+
+
+def metric_table(results: Mapping[str, Metrics]) -> Table:
+    """Every metric in a row of its own, for those that fit no other table."""
+    rows: list[Row] = [
+        [f"{name}/{key}", number_cell(value, 4)] for name, f in results.items() for key, value in f.items()
     ]
-    return aligned([["metric", "value"], *rows]) if rows else ""
+    return Table("Metrics that no other section shows", ["metric", "value"], rows)
 
 
 def tables(results: Mapping[str, Metrics]) -> str:
     """All tables of one model."""
-    by_label = [label_table(results, metric) for metric in ("auroc", "auprc")]
-    return "\n\n".join(part for part in (*by_label, retrieval_table(results), other_metrics(results)) if part)
+    return _joined(label_table(results, "auroc"), label_table(results, "auprc"), *_not_of_labels(results))
 
 
 def tables_of_several(models: Mapping[str, Mapping[str, Metrics]]) -> str:
     """Results by model: a row each with the means of evaluators that score labels, then the metrics of all others."""
     scorers = dict.fromkeys(name for results in models.values() for name, f in results.items() if "mean_auroc" in f)
-    rows = [["mean AUROC", *scorers]]
-    for model, results in models.items():
-        rows.append([model, *(_with_interval(results.get(name, {}), "auroc", None) for name in scorers)])
+    means: list[Row] = [
+        [model, *(_with_interval(results.get(name, {}), "auroc", before="mean_") for name in scorers)]
+        for model, results in models.items()
+        if scorers
+    ]
     named = {f"{model} / {name}": f for model, results in models.items() for name, f in results.items()}
-    means = aligned(rows) if scorers else ""
-    return "\n\n".join(part for part in (means, retrieval_table(named), other_metrics(named)) if part)
+    return _joined(Table("mean AUROC", ["mean AUROC", *scorers], means), *_not_of_labels(named))
 
 
-def nested(results: Mapping[str, Metrics]) -> dict[str, object]:
+def _not_of_labels(results: Mapping[str, Metrics]) -> tuple[Table, Table]:
+    others = {name: f for name, f in results.items() if "mean_auroc" not in f and not ranked_at(f, "r")}
+    return retrieval_table(results, brief=True), metric_table(others)
+
+
+def _joined(*parts: Table) -> str:
+    return "\n\n".join(part.text() for part in parts if part.rows)
+
+
+def nested(results: Mapping[str, Metrics]) -> dict[str, Any]:
     """{evaluator: {metric: {label: value}}}: names split at '/', nan as None, for JSON.
 
     A metric that stands beside those of its labels, as `images` and `images/Edema`, is their `all`.
     """
-    tree: dict[str, dict[str, object]] = {}
+    tree: dict[str, Any] = {}
     for evaluator, metrics in results.items():
-        branch = tree[evaluator] = {}
+        branch: dict[str, Any] = {}
         with_labels = {key.split("/", 1)[0] for key in metrics if "/" in key}
         for key, value in metrics.items():
             metric, _, label = key.partition("/")
             value_or_none = value if value == value else None
             if metric in with_labels:
-                branch.setdefault(metric, {})[label or "all"] = value_or_none  # type: ignore[index]
+                branch.setdefault(metric, {})[label or "all"] = value_or_none
             else:
                 branch[metric] = value_or_none
-    return dict(tree)
+        tree[evaluator] = branch
+    return tree

@@ -15,13 +15,18 @@ import pytest
 from PIL import Image
 
 from cxrcl.evaluation.evaluator import EvaluatorResult
-from cxrcl.evaluation.report.content import Page, from_results, of_scores
+from cxrcl.evaluation.report.content import USE, Page, from_results, of_scores
+from cxrcl.evaluation.report.page import render
 from cxrcl.evaluation.report.page.plot_training import panels, read
-from cxrcl.evaluation.report.page.render import SECTIONS, USE, render
 from cxrcl.evaluation.scores.score_report import Score
 from cxrcl.evaluation.zero_shot_classes import ClassConfusion
 
 VOID = ("meta", "img")
+OF_SCORES = ("scores", "controls", "comparisons", "curves", "decisions", "groups")
+SECTIONS = [
+    *("scored", "scores", "prompts", "controls", "comparisons", "classes", "curves", "decisions", "groups"),
+    *("retrieval", "similarity", "space", "other", "training", "settings"),
+]
 
 
 class Parsed(HTMLParser):
@@ -110,6 +115,39 @@ def test_texts_of_data_are_no_markup(html: str, parsed: Parsed) -> None:
     assert sum(found is not None for found in written) >= 4
 
 
+def test_no_text_can_leave_the_attribute_or_the_element_that_it_stands_in(page: Page) -> None:
+    hostile = """"><script>alert('{{ 7 * 7 }}')</script>&amp;{% raw %}"""
+
+    def elements(text: str) -> tuple[Parsed, list[tuple[str, list[str]]]]:
+        one, report = page.checkpoints[0], page.scores["zero_shot"]
+        label = replace(report.models[0].labels[1], label=text)
+        model = replace(report.models[0], name=text, threshold=text, calibration=text, labels=[label])
+        model = replace(model, averages=[], groups=[], gaps=[])
+        missing = replace(label, scores={name: Score(None, reason=text) for name in label.scores})
+        control = replace(model, name="shuffled images", labels=[missing])
+        scores = replace(report, models=[model, control], rules={text: text}, comparisons=[])
+        example = replace(one.examples["retrieval"][0], image=text, text=text, retrieved=[(text, 0.5), ("", 0.5)])
+        confusion = ClassConfusion((text, "b"), np.eye(2, dtype=int))
+        checkpoint = replace(
+            one,
+            name=text,
+            metrics={text: {text: 0.5}, "five": page_data.METRICS["five"]},
+            confusions={"five": confusion},
+            spaces={},
+            examples={text: [example]},
+        )
+        data = replace(page.data, manifest=text) if page.data else None
+        shown = Page(text, data, {text: {text: text}}, [text], [checkpoint], {text: scores}, page.controls, text, text)
+        found = Parsed(render(shown))
+        return found, [(name, sorted(given)) for name, given in found.elements]
+
+    found, there = elements(hostile)
+    assert there == elements("text")[1]
+    assert found.text.count(hostile) > 25
+    for kind, key in (("td", "title"), ("div", "aria-label"), ("img", "alt")):
+        assert any(hostile in str(given.get(key)) for name, given in found.elements if name == kind), (kind, key)
+
+
 def test_the_score_table_holds_the_metrics_of_the_report(page: Page, parsed: Parsed) -> None:
     rows = parsed.table("Scores by label")
     model = page.scores["zero_shot"].models[0]
@@ -137,20 +175,22 @@ def test_other_tables_hold_their_metrics(page: Page, parsed: Parsed) -> None:
         cell(part.labels[1].scores["auroc"]) for part in (model, control)
     ]
     row = parsed.table("Decisions of zero_shot")[2]
-    assert label.confusion is not None and row[:6] == ["Edema", "0.500", *map(str, label.confusion.values())]
+    assert label.confusion is not None and row[:6] == ["Edema", "0.5000", *map(str, label.confusion.values())]
     assert row[6] == cell(label.scores["f1"])
     assert parsed.table("Errors of the scores")[2][1:3] == ["–", cell(label.scores["brier"])]
     group = model.groups[0]
     assert parsed.table("Averages over 2 labels by sex")[1][:3] == ["F", str(group.images), str(group.patients)]
-    assert parsed.table("AUROC of each label by sex")[2][1] == cell(group.labels[1].scores["auroc"])
+    in_group = group.labels[1]
+    shown = f"{cell(in_group.scores['auroc'])} ({in_group.positives})"
+    assert parsed.table("AUROC of each label by sex")[2][1] == shown
     one = page.scores["zero_shot"].comparisons[1]
-    shown = ["shuffled images − run", one.label, "AUROC", cell(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"]
-    assert shown in parsed.table("Controls of zero_shot")
+    row = ["shuffled images − run", one.label, "AUROC", cell(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"]
+    assert row in parsed.table("Controls of zero_shot")
     assert parsed.table("Mean AUROC of zero_shot")[1] == ["zero_shot", "0.800", "0.700", "0.450"]
     assert parsed.table("One class")[1] == ["five", "8", "0.625", "0.500", "0.610", "0.600"]
     assert parsed.table("Images of five")[1:] == [["Edema", "3", "1", "0.750"], [page_data.MARKUP, "2", "2", "0.500"]]
     retrieved = ["0.110 (0.020)", "0.330 (0.100)", "7.5", "9.0", "50", "0.400", "0.200"]
-    assert parsed.table("Retrieval")[1] == ["retrieval, image → text", *retrieved]
+    assert parsed.table("Retrieval")[1] == ["image -> text", *retrieved]
     assert parsed.table("Metrics that no other")[1:] == [["loss/total", "3.2500"]]
 
 
@@ -178,27 +218,23 @@ def test_pictures_and_tables_can_be_read_aloud(parsed: Parsed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "without"),
+    ("without", "gone"),
     [
-        ("prompts", {"metrics": {}}),
-        ("classes", {"metrics": {}}),
-        ("retrieval", {"metrics": {}, "examples": {}}),
-        ("similarity", {"spaces": {}}),
-        ("space", {"spaces": {}}),
-        ("training", {"training": ()}),
-        ("other", {"metrics": {}}),
+        ({"metrics": {}, "examples": {}}, ("prompts", "classes", "retrieval", "other")),
+        ({"spaces": {}}, ("similarity", "space")),
+        ({"training": ()}, ("training",)),
     ],
 )
-def test_sections_come_and_go_with_the_data(page: Page, parsed: Parsed, section: str, without: dict[str, Any]) -> None:
-    assert parsed.sections() == [key for key, _, _ in SECTIONS]
-    make = next(make for key, _, make in SECTIONS if key == section)
-    assert make(page) and not make(replace(page, checkpoints=[replace(page.checkpoints[0], **without)]))
+def test_sections_come_and_go_with_the_data(page: Page, without: dict[str, Any], gone: tuple[str, ...]) -> None:
+    found = Parsed(render(replace(page, checkpoints=[replace(page.checkpoints[0], **without)])))
+    assert found.sections() == [key for key in SECTIONS if key not in gone]
 
 
-@pytest.mark.parametrize("section", ["scores", "controls", "comparisons", "curves", "decisions", "groups"])
-def test_sections_of_scores_need_scores(page: Page, section: str) -> None:
-    make = next(make for key, _, make in SECTIONS if key == section)
-    assert make(page) and not make(replace(page, scores={}))
+def test_sections_of_scores_need_scores(page: Page, parsed: Parsed) -> None:
+    assert parsed.sections() == SECTIONS
+    assert [given["href"] for name, given in parsed.elements if name == "a"] == [f"#{key}" for key in SECTIONS]
+    found = Parsed(render(replace(page, scores={}, command="", config="")))
+    assert found.sections() == [key for key in SECTIONS if key not in (*OF_SCORES, "settings")]
 
 
 def test_predictions_of_any_origin_have_a_page() -> None:
@@ -217,7 +253,7 @@ def test_several_checkpoints_are_named(page: Page) -> None:
     assert shown.table("Scores by label")[0] == ["", "run / zero_shot", "other / zero_shot"]
     assert shown.table("Checkpoints")[:2] == [["", "run", "other"], ["checkpoint", "run/best.pt", "other/best.pt"]]
     assert [row[0] for row in shown.table("Retrieval")[1:]] == [
-        f"{name} / retrieval, {way}" for name in ("run", "other") for way in ("image → text", "text → image")
+        f"{name} / retrieval: {way}" for name in ("run", "other") for way in ("image -> text", "text -> image")
     ]
 
 

@@ -9,9 +9,10 @@ import pytest
 from score_data import LABELS, awkward
 
 from cxrcl.evaluation.report import score_markdown
+from cxrcl.evaluation.report.table import Table, score_cell
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.models import score_models
-from cxrcl.evaluation.scores.score_report import ScoreReport, plain
+from cxrcl.evaluation.scores.score_report import Score, ScoreReport, plain
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, predicted_from_scores
 
 
@@ -27,6 +28,11 @@ def report() -> ScoreReport:
     return score_models(given, labels, Patients(ids, 40), LABELS[1:], groups, facts, ["a note"])
 
 
+def shown(score: Score) -> str:
+    """A cell as it stands in a table without other footnotes."""
+    return Table("", ["score"], [[score_cell(score)]]).text().splitlines()[2].strip("| ")
+
+
 def cells(text: str, start: str) -> list[list[str]]:
     """Rows of the table whose header begins so, without the line of dashes."""
     block = next(part for part in text.split("\n\n") if part.startswith(f"| {start}"))
@@ -35,14 +41,14 @@ def cells(text: str, start: str) -> list[list[str]]:
 
 def test_the_main_table_holds_the_metrics_of_the_report(report: ScoreReport) -> None:
     rows = cells(score_markdown.markdown(report), "AUROC ")
-    assert rows[0] == ["AUROC", "images", "positives", "one", "two"]
+    assert rows[0] == ["AUROC", "positives", "negatives", "one", "two"]
     label = report.models[1].labels[1]
     score = label.scores["auroc"]
-    assert rows[2][:3] == ["Edema", str(label.images), str(label.positives)]
+    assert rows[2][:3] == ["Edema", str(label.positives), str(label.negatives)]
     assert rows[2][4] == f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
-    assert rows[4] == ["Only ones", "150", "150", "-", "-"]
+    assert rows[4] == ["Only ones", "150", "0", "- (a)", "- (a)"]
     assert rows[6][0] == "macro over 2 labels" and rows[7][0] == "micro over 2 labels"
-    assert rows[6][3] == score_markdown.cell(report.models[0].averages[0].scores["auroc"])
+    assert rows[6][3] == shown(report.models[0].averages[0].scores["auroc"])
 
 
 def test_thresholds_confusion_groups_and_reasons_are_shown(report: ScoreReport) -> None:
@@ -50,23 +56,30 @@ def test_thresholds_confusion_groups_and_reasons_are_shown(report: ScoreReport) 
     model = report.models[0]
     assert "- threshold: 0.5 (given)" in text and "- note: a note" in text and "a|b.csv (12ab)" in text
     counts = model.labels[1].confusion
-    assert counts is not None and cells(text, "label         | true pos")[2][1:] == [str(n) for n in counts.values()]
+    row = cells(text, "label         | threshold")[2]
+    assert counts is not None and row[1:6] == ["0.5000", *(str(n) for n in counts.values())]
+    assert row[6] == shown(model.labels[1].scores["f1"])
     group = model.groups[0]
-    row = cells(text, "group")[1]
+    row = cells(text, "sex")[1]
     assert row[:3] == ["F", str(group.images), str(group.patients)]
-    assert row[-1] == score_markdown.cell(group.underdiagnosis)
+    assert row[-1] == shown(group.underdiagnosis)
     (gap,) = [g for g in model.gaps if (g.column, g.label, g.metric) == ("sex", "Edema", "auroc")]
-    assert cells(text, "AUROC (positives)")[2][-2:] == [score_markdown.cell(gap.gap), gap.worst]
-    assert cells(text, "label         | metrics")[1] == ["Only ones", "all", "150 positives, 0 negatives"]
-    assert "### By view" in text and all(f"- {name}: " in text for name in report.rules)
+    block = text.split("### AUROC of each label by sex")[1]
+    row = cells(block, "label")[2]
+    in_group = group.labels[1]
+    assert row[1] == f"{shown(in_group.scores['auroc'])} ({in_group.positives})"
+    assert row[-2:] == [shown(gap.gap), gap.worst]
+    assert "\n\n(a) 150 positives, 0 negatives. (b) 0 positives, 0 negatives.\n\n" in text
+    assert "(c) fewer than two groups have this metric." in text
+    assert "### AUROC of each label by view" in text and all(f"- {name}: " in text for name in report.rules)
 
 
 def test_differences_stand_with_both_p_values(report: ScoreReport) -> None:
-    rows = cells(score_markdown.markdown(report), "model")
+    rows = cells(score_markdown.markdown(report), "models")
     one = next(c for c in report.comparisons if (c.kind, c.label, c.metric) == ("label", "Edema", "auroc"))
-    assert ["two", "Edema", "AUROC", score_markdown.cell(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"] in rows
-    assert ["two", "Only ones", "AUROC", "-", "-", "-"] in rows
-    assert any(row[1] == "(macro)" for row in rows)
+    assert ["two − one", "Edema", "AUROC", shown(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"] in rows
+    assert ["two − one", "Only ones", "AUROC", "- (a)", "-", "-"] in rows
+    assert rows[1][1:3] == ["macro", "AUROC"]
 
 
 def test_the_terminal_shows_both_rankings_and_the_notes(report: ScoreReport) -> None:

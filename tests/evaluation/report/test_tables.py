@@ -1,4 +1,4 @@
-"""Tables and nested figures."""
+"""Tables of metrics by their names, and nested figures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_one_row_a_label_with_intervals_and_one_column_an_evaluator() -> None:
-    rows = cells(tables.label_table(RESULTS, "auroc"))
+    rows = cells(tables.label_table(RESULTS, "auroc").text())
     assert rows[0] == ["AUROC", "positives", "negatives", "zero_shot", "pixel_ridge"]
     assert rows[2] == ["Edema", "12", "30", "0.812 [0.700, 0.900]", "0.600"]
     assert rows[3] == ["Pleural Effusion", "0", "42", "- [-, -]", "-"]
@@ -50,24 +50,29 @@ def test_one_row_a_label_with_intervals_and_one_column_an_evaluator() -> None:
 def test_average_precision_has_a_table_and_intervals_of_its_own() -> None:
     probe = {"auprc/Edema": 0.4, "mean_auprc": 0.4, "auprc_low/Edema": 0.35, "auprc_high/Edema": 0.45}
     probe |= {"mean_auprc_low": 0.36, "mean_auprc_high": 0.44}
-    rows = cells(tables.label_table({**RESULTS, "probe": probe}, "auprc"))
+    rows = cells(tables.label_table({**RESULTS, "probe": probe}, "auprc").text())
     assert rows[0] == ["AUPRC", "positives", "negatives", "pixel_ridge", "probe"]
     assert rows[2][3:] == ["0.300", "0.400 [0.350, 0.450]"] and rows[3][3:] == ["0.300", "0.400 [0.360, 0.440]"]
     assert "AUPRC" in tables.tables(RESULTS)
 
 
 def test_recall_stands_beside_its_chance_level_in_numerical_order() -> None:
-    rows = cells(tables.retrieval_table(RESULTS))
+    rows = cells(tables.retrieval_table(RESULTS, brief=True).text())
     assert rows[0] == ["retrieval", "R@1 (chance)", "R@5 (chance)", "R@10 (chance)", "median rank", "of"]
     assert rows[2] == ["image -> text", "0.250 (0.050)", "0.500 (0.250)", "1.000 (0.500)", "5.0", "20"]
+    rows = cells(tables.retrieval_table({"a": {**RESULTS["retrieval"], "image_to_text/p5": 0.3}}).text())
+    assert rows[0][4:] == ["median rank", "mean rank", "of", "P@5", "chance of P"]
+    assert rows[2][0] == "a: image -> text" and rows[2][4:] == ["5.0", "6.5", "20", "0.300", "-"] and len(rows) == 3
+
+
+def test_a_label_that_begins_with_r_is_no_retrieval() -> None:
+    text = tables.tables({"zero_shot": {"auroc/rib fracture": 0.7, "mean_auroc": 0.7}, "five": {"recall/rib": 0.5}})
+    assert cells(text)[2] == ["rib fracture", "-", "-", "0.700"] and "R@" not in text
+    assert "| five/recall/rib | 0.5000 |" in text
 
 
 def test_what_fits_no_table_is_listed() -> None:
-    assert cells(tables.other_metrics(RESULTS))[2:] == [["loss/total", "2.3457"]]
-
-
-def test_a_bar_in_a_name_is_no_column() -> None:
-    assert tables.aligned([["label"], ["a|b"]]).splitlines()[-1] == "| a\\|b  |"
+    assert cells(tables.tables(RESULTS).split("\n\n")[-1])[2:] == [["loss/total", "2.3457"]]
 
 
 def test_lines_of_a_table_have_equal_length() -> None:

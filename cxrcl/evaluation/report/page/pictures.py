@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
-
-from cxrcl.evaluation.report.page.html import Html, tag, void
 
 PX_PER_INCH = 96  # what a browser takes an inch for
 INK, SOFT, LINE = "#1c2227", "#59636c", "#c8ced3"
+DASHED: Any = {"color": SOFT, "linewidth": 0.8, "linestyle": (0, (4, 3))}  # chance, and perfect calibration
 # Okabe and Ito's palette, told apart by colour-blind readers; yellow left out, which is faint on white.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 # More classes than that palette has colours, such as 14: ten dark and ten light ones.
@@ -46,12 +46,28 @@ _STYLE: Any = {
 }
 
 
-def picture(width: float, height: float, alt: str, draw: Callable[[Any], None], dots: bool = False) -> Html:
-    """What `draw(figure)` draws, in a box that scrolls where the screen is narrower.
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside a page.
+
+    Attributes:
+        source: its content as a data URI.
+        alt: read aloud in place of the picture.
+        width, height: px.
+    """
+
+    source: str
+    alt: str
+    width: int
+    height: int
+
+
+def picture(width: float, height: float, alt: str, draw: Callable[[Any], None], dots: bool = False) -> Picture:
+    """What `draw(figure)` draws.
 
     Args:
         width, height: inches; a page is 12 wide.
-        alt: read aloud in place of the picture.
+        alt: read aloud in its place.
         dots: PNG instead of SVG, for thousands of points.
     """
     import matplotlib
@@ -67,14 +83,8 @@ def picture(width: float, height: float, alt: str, draw: Callable[[Any], None], 
             figure.savefig(file, format="png", dpi=2 * PX_PER_INCH, metadata={"Software": None})
         else:
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    kind = "png" if dots else "svg+xml"
-    size = (str(round(side * PX_PER_INCH)) for side in (width, height))
-    return image(f"image/{kind}", file.getvalue(), alt, *size)
-
-
-def image(kind: str, content: bytes, alt: str, width: str, height: str) -> Html:
-    shown = void("img", src=data_uri(kind, content), alt=alt, width=width, height=height)
-    return tag("div", shown, class_="picture", tabindex="0", role="region", aria_label=alt)
+    source = data_uri("image/png" if dots else "image/svg+xml", file.getvalue())
+    return Picture(source, alt, round(width * PX_PER_INCH), round(height * PX_PER_INCH))
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 
 from cxrcl.evaluation.metrics import off_diagonal_mean
 from cxrcl.evaluation.report.content import ClassSimilarity
-from cxrcl.evaluation.report.page.html import Html
-from cxrcl.evaluation.report.page.pictures import CLASSES, INK, SERIES, SOFT, picture
+from cxrcl.evaluation.report.page.pictures import CLASSES, INK, SERIES, SOFT, Picture, picture
 
 if TYPE_CHECKING:
     from cxrcl.evaluation.projections import Projection
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
 DOTS = 2000  # points above which a picture is made of pixels
 
 
-def similarities(parts: Sequence[tuple[str, ClassSimilarity]]) -> Html:
-    """Heat maps side by side on one scale, the mean off the diagonal in each title."""
+def similarities(space: Space, at_start: ClassSimilarity | None) -> Picture:
+    """Heat maps of the classes, now and as training began: on one scale, the mean off the diagonal in each title."""
+    parts = [("trained", ClassSimilarity(space.classes, space.similarity))]
+    parts += [] if at_start is None else [("initial", at_start)]
     alls = np.concatenate([part.cosines.ravel() for _, part in parts])
     low = min(0.0, float(alls.min()))
     count = max(len(part.classes) for _, part in parts)
@@ -48,8 +49,15 @@ def similarities(parts: Sequence[tuple[str, ClassSimilarity]]) -> Html:
     return picture(longest + (side + 0.35) * len(parts) + 1.3, side + longest + 0.65, alt, draw)
 
 
-def projections(space: Space, parts: Sequence[Projection]) -> Html:
-    """Pictures side by side: images are dots, texts triangles, a colour for each label."""
+def projections(space: Space) -> list[Picture]:
+    """One picture a method, its dimensions side by side: images are dots, texts triangles, a colour for each label."""
+    by_method: dict[str, list[Projection]] = {}
+    for part in space.projections():
+        by_method.setdefault(part.method, []).append(part)
+    return [_projected(space, parts) for parts in by_method.values()]
+
+
+def _projected(space: Space, parts: Sequence[Projection]) -> Picture:
     names = list(dict.fromkeys(space.point_labels))
     labels, modalities = np.array(space.point_labels), np.array(space.modalities)
     rows = -(-len(parts) // 2)
@@ -92,7 +100,7 @@ def _legend(names: Sequence[str]) -> list[Any]:
     return [Line2D([], [], linestyle="", marker=m, color=colour, label=name, ms=5) for m, name, colour in marks]
 
 
-def gap(space: Space) -> Html:
+def gap(space: Space) -> Picture:
     """How images and texts lie along the line through their means; the distance of the means is the modality gap."""
     means = {kind: float(places.mean()) for kind, places in space.along.items()}
     distance = means["image"] - means["text"]

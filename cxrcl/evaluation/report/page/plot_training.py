@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrcl.evaluation.report.page.html import Html
-from cxrcl.evaluation.report.page.pictures import LINE, SERIES, SOFT, picture
+from cxrcl.evaluation.report.page.pictures import LINE, SERIES, SOFT, Picture, picture
 
 Line = Mapping[str, float | None]
 # Panel -> the metrics in it, as patterns of their names.
@@ -34,32 +33,29 @@ def read(file: Path) -> list[dict[str, float | None]]:
     return lines
 
 
-def series(lines: Sequence[Line]) -> dict[str, dict[float, float]]:
-    """Metric -> step -> value. A run that went on from an earlier step wrote some twice: the last counts."""
-    by_name: dict[str, dict[float, float]] = {}
+def panels(lines: Sequence[Line]) -> dict[str, dict[str, dict[float, float]]]:
+    """Panel -> metric -> step -> value; panels without a metric are left out.
+
+    A run that went on from an earlier step wrote some steps twice: the last counts.
+    """
+    values: dict[str, dict[float, float]] = {}
     for line in lines:
         step = line.get("step")
         for name, value in line.items():
             if step is not None and name != "step" and isinstance(value, int | float):
-                by_name.setdefault(name, {})[step] = value
-    return {name: dict(sorted(values.items())) for name, values in by_name.items()}
-
-
-def panels(lines: Sequence[Line]) -> dict[str, dict[str, dict[float, float]]]:
-    """Panel -> metric -> step -> value; panels without a metric are left out."""
-    values = series(lines)
+                values.setdefault(name, {})[step] = value
     chosen = {
-        title: {name: values[name] for name in values if re.fullmatch(pattern, name)}
+        title: {name: dict(sorted(found.items())) for name, found in values.items() if re.fullmatch(pattern, name)}
         for title, pattern in PANELS.items()
     }
     return {title: part for title, part in chosen.items() if part}
 
 
-def training(lines: Sequence[Line], name: str) -> Html:
-    """Pictures of the curves; nothing where there are no lines."""
+def training(lines: Sequence[Line], name: str) -> Picture | None:
+    """The curves, a panel for each kind of metric; None where there are no lines."""
     shown = panels(lines)
     if not shown:
-        return Html("")
+        return None
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
 
