@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from cxrcl.errors import ConfigError
 from cxrcl.evaluation.evaluator import EvaluatorResult, Evaluators
 from cxrcl.evaluation.report.content import ClassSimilarity, ScoredImages, from_results
 from cxrcl.evaluation.report.facts import DataFacts, ModelFacts, TrainedOn
+from cxrcl.evaluation.report.page import plot_training
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.objectives.base import Objective
 from cxrcl.training.trainer import Precision
@@ -194,7 +194,4 @@ def _similarity_at_start(
 
 def _training_log(file: Path) -> list[dict[str, float | None]]:
     """The log of the run that a checkpoint lies in; nothing where it was moved away from there, or exported."""
-    log = file.absolute().parent.parent / "metrics.jsonl"
-    if file.is_dir() or not log.is_file():
-        return []
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [] if file.is_dir() else plot_training.read(file.absolute().parent.parent / "metrics.jsonl")

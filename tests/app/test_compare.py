@@ -263,6 +263,14 @@ def test_prompts_of_before_the_training_are_kept(trained: Path) -> None:
     assert torch.allclose(initial["directions"].norm(dim=1), torch.ones(3))
 
 
+def test_a_training_log_that_was_cut_off_ends_no_evaluation(evaluate: Evaluate, other: Path) -> None:
+    # The run was killed while it wrote a line, and went on in the same file.
+    lines = ['{"step": 2, "train/loss": 3.0}', '{"step": 4, "tr{"step": 4, "train/loss": 2.5}', '{"step": 6, "tra']
+    (other.parent.parent / "metrics.jsonl").write_text("\n".join(lines))
+    page = evaluate(f"checkpoint='{other}'", "random_weights=false")
+    assert page.checkpoints[0].training == [{"step": 2, "train/loss": 3.0}]
+
+
 def test_the_files_of_a_report(evaluate: Evaluate, trained: Path, tmp_path: Path) -> None:
     page = evaluate()
     written = write_report(tmp_path / "out", page)

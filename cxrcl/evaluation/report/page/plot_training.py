@@ -23,7 +23,7 @@ PANELS = {
 
 
 def read(file: Path) -> list[dict[str, float | None]]:
-    """Lines of metrics.jsonl, none where there is no such file. A line that was cut off at the end is left out."""
+    """Lines of metrics.jsonl, none where there is no such file. A line that was cut off is left out."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
