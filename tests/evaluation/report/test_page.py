@@ -18,6 +18,7 @@ from cxrcl.evaluation.evaluator import EvaluatorResult
 from cxrcl.evaluation.report.content import USE, Page, from_results, of_scores
 from cxrcl.evaluation.report.page import render
 from cxrcl.evaluation.report.page.plot_training import panels, read
+from cxrcl.evaluation.report.page.views import prompt_tables
 from cxrcl.evaluation.scores.score_report import Score
 from cxrcl.evaluation.zero_shot_classes import ClassConfusion
 
@@ -194,10 +195,29 @@ def test_other_tables_hold_their_metrics(page: Page, parsed: Parsed) -> None:
     assert parsed.table("Metrics that no other")[1:] == [["loss/total", "3.2500"]]
 
 
+def test_totals_words_and_shades_are_told_apart(html: str, parsed: Parsed) -> None:
+    def of_class(name: str, kind: str) -> list[dict[str, str | None]]:
+        return [given for element, given in parsed.elements if element == name and given.get("class") == kind]
+
+    assert len(of_class("th", "first")) == 4, "one line a table: scores, prompts, controls, labels by group"
+    rows = len(parsed.table("Controls of zero_shot")) - 1
+    assert len(of_class("th", "left")) == 2 and len(of_class("td", "left")) == 2 * rows
+    assert all(f'<th scope="col" class="left">{head}</th>' in html for head in ("over", "metric"))
+    missing = of_class("td", "none")
+    assert missing and all(given["title"] for given in missing)
+    shades = [(given["title"], given["style"]) for given in of_class("td", "shade")]
+    assert shades[:2] == [
+        ("75% of the images of Edema", "background:rgb(0 92 148/0.75);color:#fff"),
+        ("25% of the images of Edema", "background:rgb(0 92 148/0.25);color:#000"),
+    ]
+    assert len(shades) == 4
+
+
 def test_the_image_of_an_example_is_shown(html: str, parsed: Parsed) -> None:
     (data,) = [g["src"] for name, g in parsed.elements if name == "img" and g["alt"] == "Image p1/a.png"]
     picture = Image.open(io.BytesIO(base64.b64decode(str(data).split(",")[1])))
     assert np.array_equal(np.asarray(picture), np.round(page_data.FILM.numpy() / 63 * 255))
+    assert ("span", {"class": "wrong"}) in parsed.elements
     assert "rank 3" in parsed.text and "its own text" in parsed.text and "0.500 clear" in parsed.text
 
 
@@ -212,7 +232,11 @@ def test_pictures_and_tables_can_be_read_aloud(parsed: Parsed) -> None:
     pictures = [given for name, given in parsed.elements if name == "img"]
     assert len(pictures) >= 8 and all(given["alt"] for given in pictures)
     assert "trained (mean 0.310) and initial (mean 0.900)" in " ".join(str(given["alt"]) for given in pictures)
+    sampled = " ".join(parsed.text.split())
+    assert "8 images with exactly one of the labels, and the 4 texts of these." in sampled
     assert any("PCA, 2D, PCA, 3D" in str(given["alt"]) for given in pictures)
+    boxes = [given["aria-label"] for name, given in parsed.elements if given.get("class") == "wide"]
+    assert boxes == list(parsed.tables)
     scopes = {given.get("scope") for name, given in parsed.elements if name == "th"}
     assert scopes == {"col", "row", "colgroup"} and ("html", {"lang": "en"}) in parsed.elements
 
@@ -252,9 +276,16 @@ def test_several_checkpoints_are_named(page: Page) -> None:
     shown = Parsed(render(replace(page, checkpoints=both, scores={"zero_shot": page_data.report("run", "other")})))
     assert shown.table("Scores by label")[0] == ["", "run / zero_shot", "other / zero_shot"]
     assert shown.table("Checkpoints")[:2] == [["", "run", "other"], ["checkpoint", "run/best.pt", "other/best.pt"]]
+    assert [given for name, given in shown.elements if name == "details" and "open" in given] == [{"open": None}] * 3
+    assert shown.text.count("Threshold: 0.5 (given). Calibration: none: scores as given.") == 2
     assert [row[0] for row in shown.table("Retrieval")[1:]] == [
         f"{name} / retrieval: {way}" for name in ("run", "other") for way in ("image -> text", "text -> image")
     ]
+
+
+def test_controls_have_no_prompt_families(page: Page) -> None:
+    both = replace(page, checkpoints=[page_data.checkpoint("run"), page_data.checkpoint("other")], controls=["other"])
+    assert [table.caption for table in prompt_tables(both)] == ["Mean AUROC of zero_shot by prompt family and reading"]
 
 
 def test_a_note_of_all_evaluators_stands_there_once(page: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from score_data import LABELS, awkward
@@ -80,6 +81,14 @@ def test_differences_stand_with_both_p_values(report: ScoreReport) -> None:
     assert ["two − one", "Edema", "AUROC", shown(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"] in rows
     assert ["two − one", "Only ones", "AUROC", "- (a)", "-", "-"] in rows
     assert rows[1][1:3] == ["macro", "AUROC"]
+    assert [row[2] for row in rows[1:]] == ["AUROC"] * 9 + ["AUPRC"] * 9
+
+
+def test_scores_without_a_threshold_have_no_decisions(report: ScoreReport) -> None:
+    model = report.models[0]
+    labels = [replace(label, threshold=None, confusion=None) for label in model.labels]
+    text = score_markdown.markdown(replace(report, models=[replace(model, labels=labels)]))
+    assert "### Decisions of" not in text and "### Errors of the scores of one" in text
 
 
 def test_the_terminal_shows_both_rankings_and_the_notes(report: ScoreReport) -> None:
