@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # a page of scores alone needs no torch
     from cxrcl.evaluation.zero_shot_classes import ClassConfusion
 
 EXAMPLES = 6  # of retrieval
-USE = "Research use only; not for diagnosis."
 
 
 class ClassSimilarity(NamedTuple):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cxrcl.errors import RESEARCH_ONLY
 from cxrcl.evaluation.report import score_markdown, tables
-from cxrcl.evaluation.report.content import USE, Checkpoint, Page
+from cxrcl.evaluation.report.content import Checkpoint, Page
 from cxrcl.evaluation.report.page.render import render
 from cxrcl.evaluation.report.score_tables import TITLES, score_table
 from cxrcl.evaluation.scores.score_report import ScoreReport, plain
+from cxrcl.files import replaced
 
 if TYPE_CHECKING:
     from cxrcl.evaluation.representation import Dump
@@ -60,12 +61,8 @@ def write(folder: Path, page: Page) -> list[Path]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as file:
+        file.write(content)
     return path
 
 
@@ -101,7 +98,7 @@ def markdown(page: Page) -> str:
         parts += score_markdown.parts(_without(scores, page.controls), level="###")
         if any(model.name in page.controls for model in scores.models):
             parts += ["### Beside controls", score_table(TITLES["auroc"], scores.models, ("auroc",)).text()]
-    return "\n\n".join(part for part in (*parts, USE) if part) + "\n"
+    return "\n\n".join(part for part in (*parts, RESEARCH_ONLY) if part) + "\n"
 
 
 def _without(scores: ScoreReport, controls: Sequence[str]) -> ScoreReport:

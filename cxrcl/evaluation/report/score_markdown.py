@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxrcl.evaluation.report.content import USE
+from cxrcl.errors import RESEARCH_ONLY
 from cxrcl.evaluation.report.score_tables import (
     COMPARED,
     TITLES,
@@ -25,7 +25,7 @@ def summary(report: ScoreReport) -> str:
 
 def markdown(report: ScoreReport) -> str:
     """The whole report as Markdown."""
-    return "\n\n".join(["# Scores", *parts(report), USE]) + "\n"
+    return "\n\n".join(["# Scores", *parts(report), RESEARCH_ONLY]) + "\n"
 
 
 def parts(report: ScoreReport, level: str = "##") -> list[str]:

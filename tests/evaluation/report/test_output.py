@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,10 @@ def test_files_are_whole_or_as_they_were(page: Page, tmp_path: Path, monkeypatch
     first = output.write(tmp_path, page)[0]
     before = first.read_bytes()
 
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:10])
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         output.write(tmp_path, replace(page, title="Another"))
     assert first.read_bytes() == before and not list(tmp_path.glob(".*"))

@@ -14,8 +14,9 @@ import page_data
 import pytest
 from PIL import Image
 
+from cxrcl.errors import RESEARCH_ONLY
 from cxrcl.evaluation.evaluator import EvaluatorResult
-from cxrcl.evaluation.report.content import USE, Page, from_results, of_scores
+from cxrcl.evaluation.report.content import Page, from_results, of_scores
 from cxrcl.evaluation.report.page import render
 from cxrcl.evaluation.report.page.plot_training import panels, read
 from cxrcl.evaluation.report.page.views import prompt_tables
@@ -266,7 +267,7 @@ def test_predictions_of_any_origin_have_a_page() -> None:
     shown = Parsed(render(of_scores(report)))
     assert shown.sections() == ["scored", "scores", "comparisons", "curves", "decisions", "groups"]
     assert shown.table("Scores by label")[0] == ["", "one", "two"]
-    assert "p.csv: 12ab" in shown.text and "a note" in shown.text and USE in shown.text
+    assert "p.csv: 12ab" in shown.text and "a note" in shown.text and RESEARCH_ONLY in shown.text
     averages = [row for row in shown.table("Averages") if row[0] == "two − one"]
     assert averages and averages[0][1:3] == ["macro", "AUROC"]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cxrcl.errors import RESEARCH_ONLY
 from cxrcl.evaluation.report import score_tables
-from cxrcl.evaluation.report.content import USE, Page
+from cxrcl.evaluation.report.content import Page
 from cxrcl.evaluation.report.page import pictures, plot_scores, plot_space, plot_training, views
 from cxrcl.evaluation.report.tables import retrieval_table
 
@@ -24,7 +25,7 @@ def render(page: Page) -> str:
     )
     return environment.get_template("page.html").render(
         page=page,
-        use=USE,
+        use=RESEARCH_ONLY,
         views=views,
         tables=score_tables,
         retrieval_table=retrieval_table,
