@@ -1,7 +1,8 @@
 """Turn a download into a folder with manifest.csv: `cxrcl prepare chexpert --source DIR --out DIR`.
 
 Each module of cxrcl.data.sources that defines `read(source, *, option=default, ...) -> Prepared` is a sub-command: the
-first line of its docstring is the help, the section `Args:` that of its options. `back-translate` works on such a
+first line of its docstring is the help, the section `Args:` that of its options. A keyword whose default is a dataclass
+gives an option for each of its fields, but those that are None in this default. `back-translate` works on such a
 folder: it adds reports in other words.
 """
 
@@ -18,6 +19,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
         )
         command.add_argument("--drop-missing", action="store_true", help="leave out rows whose image is not there")
         if read is not None:
-            _add_options(command, read)
+            _add_options(command.add_argument_group("options of this set"), read)
     return parser
 
 
@@ -86,20 +88,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _add_options(command: argparse.ArgumentParser, read: Callable[..., Any]) -> None:
+def _add_options(group: argparse._ActionsContainer, read: Callable[..., Any], defaults: object = None) -> None:
     """An option for each keyword of `read`, by its annotation: str, int, float, bool or Literal, | None or not."""
-    documented = option_help(read)
-    kinds = typing.get_type_hints(read)
-    group = command.add_argument_group("options of this set")
-    for parameter in inspect.signature(read).parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
+    texts, kinds = option_help(read), typing.get_type_hints(read)
+    for name, default in _keywords(read).items():
+        if is_dataclass(default):
+            _add_options(group, type(default), default)
             continue
-        name, default = parameter.name, parameter.default
-        settings: dict[str, Any] = {"required": default is parameter.empty, "help": documented.get(name, "")}
-        if default not in (parameter.empty, None, ""):
+        default = getattr(defaults, name, default)
+        if default is None and defaults is not None:
+            continue
+        settings: dict[str, Any] = {"required": default is inspect.Parameter.empty, "help": texts.get(name, "")}
+        if default not in (inspect.Parameter.empty, None, ""):
             settings |= {"default": default, "help": f"{settings['help']} (default: %(default)s)"}
         else:
-            settings["default"] = None if default is parameter.empty else default
+            settings["default"] = None if settings["required"] else default
         kind = kinds[name]
         if typing.get_origin(kind) in (typing.Union, types.UnionType):
             (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
@@ -114,9 +117,24 @@ def _add_options(command: argparse.ArgumentParser, read: Callable[..., Any]) -> 
         group.add_argument("--" + name.replace("_", "-"), **settings)
 
 
+def call(read: Callable[..., Any], *folders: Path, **options: Any) -> Any:
+    """What a reader answers to these options, some of which are fields of its keywords."""
+    for name, default in _keywords(read).items():
+        if is_dataclass(default) and not isinstance(default, type):
+            fields = {field: options.pop(field) for field in _keywords(type(default)) if field in options}
+            options[name] = replace(default, **fields)
+    return read(*folders, **options)
+
+
+def _keywords(read: Callable[..., Any]) -> dict[str, Any]:
+    """Name and default of each keyword argument."""
+    parameters = inspect.signature(read).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
 def option_help(read: Callable[..., Any]) -> dict[str, str]:
-    """option -> its text in the section `Args:` of the docstring; several may share a line: `a, b: text`."""
-    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", inspect.getdoc(read) or "", re.MULTILINE)
+    """option -> its text in `Args:` or `Attributes:` of the docstring; several may share a line: `a, b: text`."""
+    section = re.search(r"^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)*)", inspect.getdoc(read) or "", re.MULTILINE)
     texts: dict[str, str] = {}
     for entry in re.split(r"^[ ]{4}(?=\S)", section[1], flags=re.MULTILINE)[1:] if section else []:
         names, _, text = entry.partition(":")
@@ -136,9 +154,9 @@ def run() -> None:
     writing.check_folders(source, out, arguments["force"])
     options = {name: value for name, value in arguments.items() if name not in COMMON}
     if dataset == BACK_TRANSLATE:
-        prepared = rewriter()(source, out, **options)
+        prepared = call(rewriter(), source, out, **options)
     else:
-        prepared = reader(dataset)(source, **options)
+        prepared = call(reader(dataset), source, **options)
     written = writing.write(
         prepared,
         out,

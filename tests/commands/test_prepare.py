@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from cxrcl.commands import prepare
 from cxrcl.commands.entry import guarded
 from cxrcl.commands.hydra import compose
 from cxrcl.data import manifest
-from cxrcl.data.sources.base import Prepared
 from cxrcl.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,12 +37,17 @@ def test_every_module_with_a_reader_is_a_set_and_no_other() -> None:
 @pytest.mark.parametrize("dataset", prepare.datasets())
 def test_every_option_of_every_set_is_documented(dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
     read = prepare.reader(dataset)
-    options = list(inspect.signature(read).parameters)[1:]
-    assert set(prepare.option_help(read)) - {"source"} == set(options)
+    keywords = {p.name: p.default for p in list(inspect.signature(read).parameters.values())[1:]}
+    groups = {name: default for name, default in keywords.items() if is_dataclass(default)}
+    assert set(prepare.option_help(read)) - {"source"} == keywords.keys() - groups.keys()
+    assert all(set(prepare.option_help(type(group))) == vars(group).keys() for group in groups.values())
     with pytest.raises(SystemExit):
         prepare.make_parser([dataset]).parse_args([dataset, "--help"])
     shown = capsys.readouterr().out
-    assert all("--" + name.replace("_", "-") in shown for name in options) and "Args:" not in shown
+    fields = {name: default for group in groups.values() for name, default in vars(group).items()}
+    for name in keywords.keys() - groups.keys() | fields.keys():
+        assert (f"--{name.replace('_', '-')} " in shown) == (name in keywords or fields[name] is not None)
+    assert "Args:" not in shown
 
 
 def test_the_list_of_sets_imports_none_of_them() -> None:
@@ -54,6 +59,21 @@ def test_the_list_of_sets_imports_none_of_them() -> None:
     assert found.stdout.strip() == "[]", found.stderr
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels, too.
+        depth: in pixels, if at all.
+    """
+
+    width: int = 1
+    height: int = 2
+    depth: int | None = 3
+
+
 def a_reader(
     source: Path,
     *,
@@ -63,7 +83,8 @@ def a_reader(
     frontal: bool = True,
     rule: Literal["any", "all"] = "any",
     limit: int | None = None,
-) -> Prepared:
+    sizes: Sizes = Sizes(height=20, depth=None),
+) -> Any:
     """A set.
 
     It has options.
@@ -76,7 +97,7 @@ def a_reader(
         rule: a choice.
         limit: none by default.
     """
-    raise NotImplementedError
+    return source, name, limit, sizes
 
 
 @pytest.fixture
@@ -95,11 +116,20 @@ def test_options_are_made_of_the_signature(parse: Callable[..., dict[str, Any]])
     given = parse("--name", "x")
     common = {"source": Path("s"), "out": Path("o"), "force": False, "check_images": None, "drop_missing": False}
     defaults = {"name": "x", "share": 0.5, "number": 3, "frontal": True, "rule": "any", "limit": None}
+    defaults |= {"width": 1, "height": 20}
     assert given == {"dataset": "a_set", **common, **defaults}
-    line = "--name=x --share=0.1 --number 4 --no-frontal --rule all --limit 2 --check-images 5 --force"
+    line = "--name=x --share=0.1 --number 4 --no-frontal --rule all --limit 2 --width 7 --check-images 5 --force"
     given = parse(*shlex.split(line))
-    assert [given[k] for k in defaults] == ["x", 0.1, 4, False, "all", 2] and given["check_images"] == 5
+    assert [given[k] for k in defaults] == ["x", 0.1, 4, False, "all", 2, 7, 20] and given["check_images"] == 5
     assert given["force"]
+
+
+def test_fields_of_a_keyword_are_options_unless_they_are_none(parse: Callable[..., dict[str, Any]]) -> None:
+    options = {name: value for name, value in parse("--name", "x", "--width=7").items() if name in ("name", "width")}
+    answer = prepare.call(a_reader, Path("s"), **options)
+    assert answer == (Path("s"), "x", None, Sizes(width=7, height=20, depth=None))
+    with pytest.raises(ConfigError, match="unrecognized arguments: --depth=1"):
+        parse("--name", "x", "--depth=1")
 
 
 def test_help_is_made_of_the_docstring(
@@ -111,6 +141,7 @@ def test_help_is_made_of_the_docstring(
     assert "A set. It has options." in shown and "--name STR 100% needed, on two lines." in shown
     assert "--share FLOAT two at once. (default: 0.5)" in shown and "--number INT two at once. (default: 3)" in shown
     assert "--rule {any,all} a choice. (default: any)" in shown
+    assert "--height INT in pixels, too. (default: 20)" in shown and "depth" not in shown
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The base of sources: a source has, or can make, a folder with a manifest.
 
 A module of this package that defines `read(source, ...) -> Prepared` is a data set that `scripts/prepare.py <name>`
-turns into a folder with a manifest; its further keyword arguments are options of that command.
+turns into a folder with a manifest; its further keyword arguments are options of that command. Options that several
+sets share are fields of a frozen dataclass, which is the default of one keyword (see `draw.Draw`).
 """
 
 from __future__ import annotations

@@ -15,8 +15,10 @@ import pandas as pd
 
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.manifest import FILE_NAME
-from cxrcl.data.sources.base import Prepared, read_table, split_patients
+from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import as_labels
+from cxrcl.data.sources.download import drop
+from cxrcl.data.sources.draw import Draw
 from cxrcl.errors import DataError
 
 FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small")
@@ -31,73 +33,50 @@ def read(
     source: Path,
     *,
     official_valid_as: Literal["valid", "test"] = "valid",
-    valid_fraction: float = 0.0,
-    seed: int = 0,
     exclude_manifest: str = "",
+    draw: Draw = Draw(valid_fraction=0.0, test_fraction=None),
 ) -> Prepared:
     """CheXpert-v1.0 or -small: labels of 14 findings, no reports.
 
     Args:
         source: the folder with train.csv, valid.csv, train/ and valid/, or the folder above it.
         official_valid_as: the split of the 234 images of valid.csv. As `test`, take valid images from train by
-            valid_fraction.
-        valid_fraction: share of the patients of train.csv that become valid.
-        seed: of the choice of these patients.
+            --valid-fraction.
         exclude_manifest: manifest of another set, such as the 5x200 test set: its patients' images are left out.
     """
-    if valid_fraction and official_valid_as == "valid":
+    if draw.valid_fraction and official_valid_as == "valid":
         raise DataError(
-            f"--valid-fraction {valid_fraction} with --official-valid-as valid would mix labels by radiologists and by "
-            "the labeler in one split: use --official-valid-as test, or --valid-fraction 0"
+            f"--valid-fraction {draw.valid_fraction} with --official-valid-as valid would mix labels by radiologists "
+            "and by the labeler in one split: use --official-valid-as test, or --valid-fraction 0"
         )
-    if not 0 <= valid_fraction < 1:
-        raise DataError(f"--valid-fraction {valid_fraction}: expected a share of the patients from 0 to below 1")
     images = image_folder(source)
     train = official(source, images, "train").assign(split="train", source="chexpert")
     valid = official(source, images, "valid").assign(split=official_valid_as, source="chexpert_valid")
     test, without_view = _official_test(source, images)
     table = pd.concat([train, valid, *([] if test is None else [test])], ignore_index=True)
-    dropped = {"official test studies without a view1 image": without_view}
+    dropped = {"official test studies without a view1 image": without_view} if without_view else {}
 
-    repeated = table.duplicated()
-    dropped["rows that stand twice"] = int(repeated.sum())
-    table = table[~repeated]
+    table = drop(table, table.duplicated(), "rows that stand twice", dropped)
     if exclude_manifest:
         excluded = table["patient"].isin(_patients(Path(exclude_manifest).expanduser())) & (table["split"] != "test")
-        dropped[f"images of patients in {Path(exclude_manifest).name} (exclude_manifest)"] = int(excluded.sum())
         if not excluded.any():
             raise DataError(
                 f"--exclude-manifest {exclude_manifest}: none of its patients is in train.csv or valid.csv: expected "
                 "the manifest of a set that was taken from CheXpert, with patients such as patient00001"
             )
-        table = table[~excluded]
-    if valid_fraction:
-        training = table["split"] == "train"
-        shares = {"train": 1 - valid_fraction, "valid": valid_fraction}
-        table.loc[training, "split"] = split_patients(table.loc[training, "patient"], shares, seed)
-    return Prepared(
-        table=table.reset_index(drop=True),
-        labels=CHEXPERT,
-        images=images,
-        dropped={reason: count for reason, count in dropped.items() if count},
-        notes=_notes(official_valid_as, valid_fraction, seed, test is not None),
-    )
-
-
-def _notes(official_valid_as: str, valid_fraction: float, seed: int, has_test: bool) -> list[str]:
-    return [
+        reason = f"images of patients in {Path(exclude_manifest).name} (exclude_manifest)"
+        table = drop(table, excluded, reason, dropped)
+    table["split"], _ = draw.splits(table["patient"], table["split"])
+    carved = f"{draw.valid_fraction:g} of the patients of train.csv are valid (seed {draw.seed})"
+    notes = [
         "published: 223,414 images of 64,540 patients in train.csv, 234 in valid.csv, 500 studies in the test set",
-        f"split: valid.csv is {official_valid_as}; "
-        + (
-            f"{valid_fraction:g} of the patients of train.csv are valid (seed {seed})"
-            if valid_fraction
-            else "no carving"
-        )
-        + ("; the official test set is test" if has_test else "; no official test set was found"),
+        f"split: valid.csv is {official_valid_as}; {carved if draw.valid_fraction else 'no carving'}; "
+        + ("no official test set was found" if test is None else "the official test set is test"),
         "column source tells the files apart: chexpert (labeler), chexpert_valid and chexpert_test (radiologists)",
         "labels as in the files: blank is not mentioned, -1 uncertain; age 0 is blank; frontal images that are marked "
         "as neither AP nor PA have the view Frontal",
     ]
+    return Prepared(table.reset_index(drop=True), CHEXPERT, images, dropped, notes)
 
 
 def image_folder(source: Path) -> Path:

@@ -12,8 +12,8 @@ import pandas as pd
 
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared
-from cxrcl.data.sources.cells import draw_splits
 from cxrcl.data.sources.download import NO_IMAGE, drop, locate
+from cxrcl.data.sources.draw import Draw
 from cxrcl.errors import DataError
 
 COVID = "COVID-19"
@@ -30,15 +30,13 @@ _TWO_CLASSES = {"positive", "negative"}
 _LINE = r"^(?P<patient>\S+)\s+(?P<name>.+?\.(?i:png|jpe?g))\s+(?P<class>\S+)(?:\s+(?P<collection>\S+))?$"
 
 
-def read(source: Path, *, version: str = "", images: str = "", valid_fraction: float = 0.1, seed: int = 0) -> Prepared:
+def read(source: Path, *, version: str = "", images: str = "", draw: Draw = Draw(test_fraction=None)) -> Prepared:
     """COVIDx: COVID-19, other pneumonia, neither; no reports.
 
     Args:
         source: the folder with train.txt, test.txt (and val.txt where the release has one), train/ and test/.
         version: what follows `train` and `test` in the names of the lists, such as _COVIDx9A for train_COVIDx9A.txt.
         images: folder that holds train/ and test/, inside the source folder; the source folder itself when not given.
-        valid_fraction: share of the patients of train that become valid, where the release has no val.txt.
-        seed: of the choice of these patients.
     """
     dropped: dict[str, int] = {}
     parts = [_listed(source, version, source / images, split) for split in ("train", "valid", "test")]
@@ -57,7 +55,7 @@ def read(source: Path, *, version: str = "", images: str = "", valid_fraction: f
         table = drop(table, shared, f"images of {split} whose patient is in {' or '.join(later)} too", dropped)
     table = drop(table, table["image"] == "", NO_IMAGE, dropped)
     table = table.reset_index(drop=True)
-    table["split"], note = draw_splits(table["patient"], table["split"], valid_fraction, 0, seed)
+    table["split"], note = draw.splits(table["patient"], table["split"])
     for label in labels:
         table[label] = table["class"].map({name: values.get(label, "") for name, values in _CLASSES.items()})
     notes = [

@@ -19,7 +19,8 @@ import pandas as pd
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.manifest import SPLITS
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import as_labels, filled, label_names, looks_like_labels
+from cxrcl.data.sources.cells import as_labels, filled, label_names, looks_like_labels, relative_paths
+from cxrcl.data.sources.download import drop
 from cxrcl.data.sources.mimic_cxr import normal_views
 from cxrcl.errors import DataError
 
@@ -65,12 +66,16 @@ def read(
 
     folder = Path(images).expanduser() if images else source
     rows = studies.join(values).explode(["image", "view"], ignore_index=True).fillna("")
-    empty = rows["image"] == ""
-    rows = rows[~empty].reset_index(drop=True)
-    rows["image"] = _relative(rows["image"], folder)
-    rows["view"] = normal_views(rows["view"])
-    repeated = rows.duplicated(["image", "split"])
-    rows = rows[~repeated].reset_index(drop=True)
+    dropped: dict[str, int] = {}
+    rows = drop(rows, rows["image"] == "", "images without a path", dropped)
+    rows = rows.assign(image=relative_paths(rows["image"].astype(str), folder), view=normal_views(rows["view"]))
+    outside = rows["image"].str.match(r"/|~|[A-Za-z]:")
+    if outside.any():
+        raise DataError(
+            f"{int(outside.sum())} paths of images are absolute and not below {folder}: set --images to the folder "
+            "that they begin with"
+        )
+    rows = drop(rows, rows.duplicated(["image", "split"]), "images that stand twice in a file", dropped)
     shared = rows["image"].duplicated()
     if shared.any():
         raise DataError(
@@ -78,23 +83,17 @@ def read(
         )
     patient = _patients(rows["image"], patient_pattern)
     unknown = int(patient.isna().sum())
-    rows["patient"] = patient.fillna(rows["study"])
-    dropped = {"images without a path": int(empty.sum()), "images that stand twice in a file": int(repeated.sum())}
     unused = sorted({name for part in parts for name in part.unused})
-    return Prepared(
-        table=rows[["image", "patient", "study", "view", "split", "source", *_TEXTS, *labels]].astype(str),
-        labels=labels,
-        images=folder,
-        dropped={reason: count for reason, count in dropped.items() if count},
-        notes=[
-            "split: " + ", ".join(f"{split} is {file.name}" for split, file in files.items()),
-            "study: one row of a CSV",
-            f"patient: read from the path of the image; {unknown} of {len(rows)} images have none there: each row of "
-            "the CSV then counts as a patient, and whether splits share patients cannot be checked",
-            f"labels that a list of positives does not name are {not_named}",
-            *([f"columns that were not used: {', '.join(unused)}"] if unused else []),
-        ],
-    )
+    notes = [
+        "split: " + ", ".join(f"{split} is {file.name}" for split, file in files.items()),
+        "study: one row of a CSV",
+        f"patient: read from the path of the image; {unknown} of {len(rows)} images have none there: each row of "
+        "the CSV then counts as a patient, and whether splits share patients cannot be checked",
+        f"labels that a list of positives does not name are {not_named}",
+        *([f"columns that were not used: {', '.join(unused)}"] if unused else []),
+    ]
+    table = rows.assign(patient=patient.fillna(rows["study"])).reset_index(drop=True)
+    return Prepared(table.astype(str), labels, folder, dropped, notes)
 
 
 class _Part(NamedTuple):
@@ -250,20 +249,6 @@ def _one_name(values: pd.DataFrame, source: Path) -> pd.DataFrame:
     """The same columns under the names that the prompts of the package have."""
     values = values.rename(columns={old: new for old, new in _RENAMED.items() if new not in values})
     return values.rename(columns=label_names(values.columns.tolist(), str(source)))
-
-
-def _relative(images: pd.Series, folder: Path) -> pd.Series:
-    """Paths below `folder`."""
-    paths = images.astype(str).str.replace("\\", "/", regex=False)
-    for prefix in {f"{folder.as_posix()}/", f"{folder.resolve().as_posix()}/", "./"}:
-        paths = paths.str.removeprefix(prefix)
-    outside = paths.str.match(r"/|~|[A-Za-z]:")
-    if outside.any():
-        raise DataError(
-            f"{int(outside.sum())} paths of images are absolute and not below {folder}: set --images to the folder "
-            "that they begin with"
-        )
-    return paths
 
 
 def _patients(images: pd.Series, pattern: str) -> pd.Series:

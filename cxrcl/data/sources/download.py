@@ -1,11 +1,11 @@
-"""Shared by the readers of published downloads: finding files, parsing labels, dropping and counting rows."""
+"""Shared by the readers: finding files and images, parsing labels, dropping and counting rows."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,10 @@ from cxrcl.data.images.image_io import SUFFIXES
 from cxrcl.data.sources.image_files import list_images, walk
 from cxrcl.errors import DataError
 
-_SUFFIX = re.compile("|".join(re.escape(suffix) + "$" for suffix in SUFFIXES), re.IGNORECASE)
+IMAGE_SUFFIX = re.compile("|".join(re.escape(suffix) + "$" for suffix in SUFFIXES), re.IGNORECASE)
 NO_IMAGE = "no image of that name in the download"
 OLDEST_YEARS = 120
+Table = TypeVar("Table", pd.DataFrame, pd.Series)
 
 
 def find_file(source: Path, *patterns: str) -> Path:
@@ -30,14 +31,6 @@ def find_file(source: Path, *patterns: str) -> Path:
         if files:
             return files[-1]
     raise DataError(f"{source}: no {' or '.join(patterns)} in it: --source is the folder of the download")
-
-
-def read_list(file: Path) -> pd.Series:
-    """The first word of each line of a text file (blank lines left out): some lists have labels after the name."""
-    if not file.is_file():
-        raise DataError(f"{file}: not found: name the folder of the lists with --lists")
-    lines = pd.Series(file.read_text(encoding="utf-8-sig").splitlines(), dtype=str).str.split().str[0]
-    return lines.dropna().reset_index(drop=True)
 
 
 def locate(names: pd.Series, folder: Path, by: Literal["name", "stem"] = "stem") -> pd.Series:
@@ -85,11 +78,24 @@ def locate(names: pd.Series, folder: Path, by: Literal["name", "stem"] = "stem")
 def _key(path: str, by: str) -> str:
     name = path.rsplit("/", 1)[-1]
     if by == "stem":  # ids of DICOM have dots, and no suffix
-        name = _SUFFIX.sub("", name)
+        name = IMAGE_SUFFIX.sub("", name)
     return name
 
 
-def drop(table: pd.DataFrame, bad: pd.Series, reason: str, dropped: MutableMapping[str, int]) -> pd.DataFrame:
+def place(
+    table: pd.DataFrame, folder: Path, dropped: MutableMapping[str, int], by: Literal["name", "stem"] = "stem"
+) -> pd.DataFrame:
+    """The rows whose `image`, a name, is found below a folder, with its path there (see `locate`)."""
+    places = locate(table["image"], folder, by)
+    return drop(table.assign(image=places), places == "", NO_IMAGE, dropped)
+
+
+def alone(names: pd.Series, **columns: object) -> pd.DataFrame:
+    """A table of images of whose persons nothing is known: each is a study and a patient of its own."""
+    return pd.DataFrame({"image": names, "patient": names, "study": names, "view": "unknown", **columns})
+
+
+def drop(table: Table, bad: pd.Series, reason: str, dropped: MutableMapping[str, int]) -> Table:
     """The rows that are not `bad`; the others are counted in `dropped`."""
     if bad.any():
         dropped[reason] = dropped.get(reason, 0) + int(bad.sum())

@@ -11,6 +11,8 @@ import pandas as pd
 
 from cxrcl.data.sources import cells
 from cxrcl.data.sources.base import Prepared
+from cxrcl.data.sources.download import drop
+from cxrcl.data.sources.draw import Draw
 from cxrcl.data.sources.image_files import find_images
 from cxrcl.errors import DataError
 
@@ -24,9 +26,7 @@ def read(
     *,
     splits: Literal["given", "drawn"] = "given",
     patient_pattern: str = "known",
-    valid_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    seed: int = 0,
+    draw: Draw = Draw(),
 ) -> Prepared:
     """A folder for each class, inside train/val/test folders or not: the class is the label.
 
@@ -38,28 +38,24 @@ def read(
             are drawn by patient, balanced over the classes.
         patient_pattern: regular expression that finds the patient in the name of an image (its first group, else all of
             it); known: that of Kermany's set or of NIH ChestX-ray14; none: each image is a patient.
-        valid_fraction: share of the patients for valid, where there is no such folder.
-        test_fraction: share of the patients for test, where splits are drawn.
-        seed: of the draw.
     """
     images = find_images(source)
     # Those of the COVID-19 Radiography set lie beside the images, under the same names.
     masks = images.str.contains(r"(?:^|/)masks?/", case=False, regex=True)
-    dropped = {"segmentation mask": int(masks.sum())}
-    images = images[~masks]
+    dropped: dict[str, int] = {}
+    images = drop(images, masks, "segmentation mask", dropped)
     inside = _without_common_folders(images)
     first = inside.str.partition("/")[0]
     in_split = cells.is_split(first) & inside.str.contains("/", regex=False)
     own_splits = None
     if in_split.any():
         # Archives hold stray copies beside train, val and test: those folders are the set.
-        dropped["image outside of the folders train, valid and test"] = int((~in_split).sum())
-        images, inside, first = images[in_split], inside[in_split].str.partition("/")[2], first[in_split]
+        images = drop(images, ~in_split, "image outside of the folders train, valid and test", dropped)
+        inside, first = inside[in_split].str.partition("/")[2], first[in_split]
         own_splits = cells.as_splits(first, str(source)) if splits == "given" else None
     classes, _, rest = (inside.str.partition("/")[k] for k in range(3))
     loose = rest == ""
-    dropped["image in no class folder"] = int(loose.sum())
-    images, classes = images[~loose], classes[~loose]
+    images, classes = drop(images, loose, "image in no class folder", dropped), classes[~loose]
     own_splits = None if own_splits is None else own_splits[~loose]
     names = sorted(classes.unique())
     if len(names) < 2:
@@ -69,15 +65,13 @@ def read(
         )
     patients, note = _patients(images, patient_pattern)
     result = pd.DataFrame({"image": images, "patient": patients, "study": images, "view": "unknown"})
-    result["split"], drawn = cells.draw_splits(
-        patients, own_splits, valid_fraction, test_fraction, seed, classes.rename("class")
-    )
+    result["split"], drawn = draw.splits(patients, own_splits, classes.rename("class"))
     labels = cells.label_names(names, str(source))
     for name, label in labels.items():
         result[label] = (classes == name).map({True: "1", False: "0"})
     renamed = [f"{name} is {label}" for name, label in labels.items() if name != label]
     notes = (f"Classes: {', '.join(names)}.", *([f"Labels: {', '.join(renamed)}."] if renamed else []), note, drawn)
-    return Prepared(result, tuple(labels.values()), source, {k: n for k, n in dropped.items() if n}, notes)
+    return Prepared(result, tuple(labels.values()), source, dropped, notes)
 
 
 def _without_common_folders(images: pd.Series) -> pd.Series:

@@ -18,6 +18,7 @@ import pandas as pd
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.sources.cells import as_labels
+from cxrcl.data.sources.download import drop
 from cxrcl.data.text.sections import Sections, split_report
 from cxrcl.errors import DataError
 
@@ -56,15 +57,15 @@ def read(
         findings=[text.findings for text in sections], impression=[text.impression for text in sections]
     )
 
-    dropped = {}
+    dropped: dict[str, int] = {}
     if views:
         kept_views = [view.strip() for view in views.split(",")]
         absent = sorted(set(kept_views) - set(table["view"]))
         if absent:
-            raise DataError(f"--views {views}: no image has the view {absent[0]}: it has {_counts(table['view'])}")
-        other = ~table["view"].isin(kept_views)
-        dropped[f"view is not {' or '.join(kept_views)}"] = int(other.sum())
-        table = table[~other]
+            counts = ", ".join(f"{view} ({count})" for view, count in table["view"].value_counts().items())
+            raise DataError(f"--views {views}: no image has the view {absent[0]}: it has {counts}")
+        reason = f"view is not {' or '.join(kept_views)}"
+        table = drop(table, ~table["view"].isin(kept_views), reason, dropped)
     silent = (table["findings"] == "") & (table["impression"] == "")
     notes = [
         "published: 377,110 images, 227,835 studies, 65,379 patients; train 368,960, validate 2,991, test 5,159 images",
@@ -78,25 +79,15 @@ def read(
             raise DataError(
                 f"--without-text drop leaves nothing: no study has findings or impression (reports: {where})"
             )
-        dropped["study without findings and impression"] = int(silent.sum())
-        table = table[~silent]
-    return Prepared(
-        table=table.drop(columns=["subject", "number"]).reset_index(drop=True),
-        labels=CHEXPERT,
-        images=images,
-        dropped={reason: count for reason, count in dropped.items() if count},
-        notes=notes,
-    )
+        table = drop(table, silent, "study without findings and impression", dropped)
+    table = table.drop(columns=["subject", "number"]).reset_index(drop=True)
+    return Prepared(table, CHEXPERT, images, dropped, notes)
 
 
 def normal_views(views: pd.Series) -> pd.Series:
     """PA, AP, Lateral or unknown; other words of the source stay as they are."""
     stripped = views.str.strip()
     return stripped.str.upper().map(_VIEWS).fillna(stripped)
-
-
-def _counts(values: pd.Series) -> str:
-    return ", ".join(f"{value} ({count})" for value, count in values.value_counts().items())
 
 
 def _file(source: Path, kind: str) -> Path:

@@ -13,33 +13,25 @@ import pandas as pd
 
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import draw_splits
 from cxrcl.data.sources.download import (
-    NO_IMAGE,
     as_cells,
     check_ages,
     compare_counts,
     count_splits,
     drop,
     find_file,
-    locate,
     multi_hot,
-    read_list,
+    place,
 )
+from cxrcl.data.sources.draw import Draw, listed_splits
 from cxrcl.errors import DataError
 
-# The source's names -> ours.
-FINDINGS = {
-    **{name: name for name in ("Atelectasis", "Cardiomegaly")},
-    "Effusion": "Pleural Effusion",
-    **{
-        name: name for name in ("Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax", "Consolidation", "Edema")
-    },
-    **{name: name for name in ("Emphysema", "Fibrosis")},
-    "Pleural_Thickening": "Pleural Thickening",
-    "Hernia": "Hernia",
-    NO_FINDING: NO_FINDING,
-}
+_RENAMED = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
+_NAMES = (
+    *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
+    *("Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia", NO_FINDING),
+)
+FINDINGS = {name: _RENAMED.get(name, name) for name in _NAMES}  # the source's names -> ours
 LABELS = (NO_FINDING, *(name for name in FINDINGS.values() if name != NO_FINDING))
 _LISTS = {
     "official": {"train_val_list.txt": "train", "test_list.txt": "test"},
@@ -57,8 +49,7 @@ def read(
     split: Literal["official", "benchx"] = "official",
     lists: str = "",
     images: str = "",
-    valid_fraction: float = 0.1,
-    seed: int = 0,
+    draw: Draw = Draw(test_fraction=None),
 ) -> Prepared:
     """NIH ChestX-ray14: labels of 14 findings, no reports.
 
@@ -68,8 +59,6 @@ def read(
             benchx: train.txt, val.txt and test.txt (test: 22,433 images) of the BenchX repository.
         lists: folder of these lists (inside the source folder, or a full path); the source folder when not given.
         images: folder of the images inside the source folder; the source folder itself when not given.
-        valid_fraction: share of the patients of train_val_list.txt that become valid (split=official).
-        seed: of the choice of these patients.
     """
     file = find_file(source, "Data_Entry_2017*.csv*")
     entries = read_table(file, ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position"))
@@ -83,7 +72,7 @@ def read(
             "patient": entries["Patient ID"].str.strip(),
             "study": names.str.rsplit(".", n=1).str[0],
             "view": entries["View Position"].str.strip().replace("", "unknown"),
-            "split": names.map(_splits(source / Path(lists).expanduser(), split)),
+            "split": names.map(listed_splits(source / Path(lists).expanduser(), _LISTS[split], _listed, "images")),
             "sex": entries[sex].str.strip(),
             "age": _years(entries["Patient Age"]),
             "source": "nih",
@@ -98,10 +87,9 @@ def read(
     table = drop(table, table["split"].isna(), "images in none of the lists", dropped)
     notes = ["Splits: the lists as given."]
     if split == "official":
-        table["split"], note = draw_splits(table["patient"], table["split"], valid_fraction, 0, seed)
+        table["split"], note = draw.splits(table["patient"], table["split"])
         notes = [note]
-    places = locate(table["image"], source / images)
-    table = drop(table.assign(image=places), places == "", NO_IMAGE, dropped)
+    table = place(table, source / images, dropped)
 
     notes += [
         f"Split {split}. {compare_counts(_PUBLISHED[split], count_splits(table))}",
@@ -115,17 +103,12 @@ def read(
     return Prepared(table.reset_index(drop=True), LABELS, source / images, dropped, notes)
 
 
-def _splits(folder: Path, split: str) -> dict[str, str]:
-    """File name of an image -> its split, by the lists."""
-    parts = {name: read_list(folder / file) for file, name in _LISTS[split].items()}
-    split_of = pd.concat([pd.Series(name, index=names.str.rsplit("/", n=1).str[-1]) for name, names in parts.items()])
-    several = split_of.groupby(level=0).nunique()
-    if (several > 1).any():
-        raise DataError(
-            f"{folder}: {int((several > 1).sum())} images stand in two of {', '.join(_LISTS[split])} "
-            f"(the first: {several.index[several > 1][0]}): expected lists without an image in common"
-        )
-    return dict(split_of.items())  # type: ignore[arg-type]
+def _listed(file: Path) -> pd.Series:
+    """The images of a list: the first word of each line, which may have labels after it and folders before."""
+    if not file.is_file():
+        raise DataError(f"{file}: not found: name the folder of the lists with --lists")
+    lines = pd.Series(file.read_text(encoding="utf-8-sig").splitlines(), dtype=str)
+    return lines.str.split().str[0].dropna().str.rsplit("/", n=1).str[-1]
 
 
 def _findings(cell: str, file: Path) -> list[str]:

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_IMAGE, as_cells, compare_counts, drop, locate, multi_hot
+from cxrcl.data.sources.download import as_cells, compare_counts, drop, multi_hot, place
+from cxrcl.data.sources.draw import Draw
 from cxrcl.data.sources.openi_xml import ReportError, parse_report
 from cxrcl.errors import DataError
 
@@ -57,20 +57,17 @@ def read(
     *,
     layout: Literal["auto", "xml", "kaggle"] = "auto",
     images: str = "",
-    valid_fraction: float = 0.1,
-    test_fraction: float = 0.2,
-    seed: int = 0,
+    draw: Draw = Draw(test_fraction=0.2),
 ) -> Prepared:
     """Open-i (Indiana): findings and impression of each report, labels by its MeSH tags.
+
+    Splits are drawn by report; --test-fraction 1 makes all of it a test set.
 
     Args:
         source: the folder with ecgen-radiology/*.xml (at most two folders down) and NLMCXR_png/, or with Kaggle's
             indiana_reports.csv, indiana_projections.csv and images.
         layout: auto: XML reports if there are any, else Kaggle's tables.
         images: folder of the images inside the source folder; the source folder itself when not given.
-        valid_fraction: share of the reports for valid.
-        test_fraction: share of the reports for test; 1 makes all of it a test set.
-        seed: of the draw.
     """
     dropped: dict[str, int] = {}
     files = [] if layout == "kaggle" else _xml_files(source)
@@ -83,14 +80,14 @@ def read(
         rows = _from_kaggle(source, dropped)
     rows = drop(rows, rows["image"].duplicated(), "images that stand in two reports", dropped)
     rows = rows.reset_index(drop=True)
-    if test_fraction == 1:
+    if draw.test_fraction == 1:
         splits, note = pd.Series("test", index=rows.index), "Splits: all test."
     else:
-        splits, note = draw_splits(rows["uid"], None, valid_fraction, test_fraction, seed)
+        splits, note = draw.splits(rows["uid"])
     ids = "CXR" + rows["uid"]
     table = pd.DataFrame(
         {
-            "image": locate(rows["image"], source / images, by="name" if not files else "stem"),
+            "image": rows["image"],
             "patient": ids,
             "study": ids,
             "view": rows["view"],
@@ -101,7 +98,7 @@ def read(
         }
     )
     table = pd.concat([table, tag_labels(rows["tags"])], axis=1)
-    table = drop(table, table["image"] == "", NO_IMAGE, dropped)
+    table = place(table, source / images, dropped, by="name" if not files else "stem")
     silent = (table["findings"] == "") & (table["impression"] == "")
     counts = {"reports with images": table["study"].nunique(), "images": len(table)}
     notes = [

@@ -14,17 +14,9 @@ import pandas as pd
 
 from cxrcl.data.labels import CHEXPERT, NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import draw_splits, filled
-from cxrcl.data.sources.download import (
-    NO_IMAGE,
-    as_cells,
-    check_ages,
-    compare_counts,
-    drop,
-    find_file,
-    locate,
-    multi_hot,
-)
+from cxrcl.data.sources.cells import filled
+from cxrcl.data.sources.download import as_cells, check_ages, compare_counts, drop, find_file, multi_hot, place
+from cxrcl.data.sources.draw import Draw
 from cxrcl.errors import DataError
 
 # CheXpert's name -> the term of the same meaning, then its kinds (children in the source's tree): a label of 0 beside
@@ -81,9 +73,7 @@ def read(
     physician_only: bool = False,
     top_labels: int = 20,
     images: str = "",
-    valid_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    seed: int = 0,
+    draw: Draw = Draw(),
 ) -> Prepared:
     """PadChest: Spanish reports (as findings), labels of CheXpert's findings and of the most frequent others.
 
@@ -93,9 +83,6 @@ def read(
         physician_only: only images whose report was labelled by a physician, and not by the network.
         top_labels: how many further findings become labels: the most frequent ones.
         images: folder of the images inside the source folder (a resized copy); the source folder itself when not given.
-        valid_fraction: share of the patients for valid.
-        test_fraction: share of the patients for test.
-        seed: of the draw.
     """
     if top_labels < 0:
         raise DataError(f"--top-labels {top_labels}: expected 0 or more")
@@ -106,7 +93,7 @@ def read(
     rows = drop(rows, (rows["PatientID"] == "") | (rows["StudyID"] == ""), "images without patient or study", dropped)
     rows = drop(rows, rows["ImageID"].duplicated(), "images that stand twice in the table", dropped)
     rows = rows.reset_index(drop=True)
-    rows["split"], note = draw_splits(rows["PatientID"], None, valid_fraction, test_fraction, seed)
+    rows["split"], note = draw.splits(rows["PatientID"])
     rows = drop(rows, rows["ImageID"].isin(BAD_IMAGES), "images known to be damaged in the archive", dropped)
     rows = drop(rows, rows["Projection"] == "EXCLUDE", "images that are no chest images (Projection EXCLUDE)", dropped)
     if physician_only:
@@ -114,8 +101,7 @@ def read(
     findings = multi_hot(rows["Labels"], lambda cell: _names(cell, file))
     excluded = findings.get(EXCLUDE, pd.Series(False, index=rows.index))
     rows = drop(rows, excluded, "reports labelled exclude", dropped)
-    places = locate(rows["ImageID"], source / images)
-    rows = drop(rows.assign(image=places), places == "", NO_IMAGE, dropped)
+    rows = place(rows.rename(columns={"ImageID": "image"}), source / images, dropped)
     findings = findings.loc[rows.index]
 
     labels = _choose(findings, top_labels)

@@ -14,8 +14,8 @@ import pandas as pd
 
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_IMAGE, compare_counts, count_splits, drop, find_file, locate
+from cxrcl.data.sources.download import alone, compare_counts, count_splits, drop, find_file, place
+from cxrcl.data.sources.draw import Draw, listed_splits
 from cxrcl.errors import DataError
 
 LABELS = (NO_FINDING, "Lung Opacity", "Pneumonia")
@@ -30,9 +30,7 @@ def read(
     split: Literal["gloria", "drawn"] = "gloria",
     lists: str = "",
     images: str = "",
-    valid_fraction: float = 0.15,
-    test_fraction: float = 0.15,
-    seed: int = 0,
+    draw: Draw = Draw(valid_fraction=0.15, test_fraction=0.15),
 ) -> Prepared:
     """RSNA Pneumonia: pneumonia and the three classes of images, no reports.
 
@@ -42,9 +40,6 @@ def read(
             patient.
         lists: folder of GLoRIA's train.csv, val.csv and test.csv (inside the source folder, or a full path).
         images: folder of the images inside the source folder; the source folder itself when not given.
-        valid_fraction: share of the patients for valid (split=drawn).
-        test_fraction: share of the patients for test (split=drawn).
-        seed: of the draw (split=drawn).
     """
     boxes_file = find_file(source, "stage_2_train_labels.csv*", "*train_labels.csv*")
     boxes = read_table(boxes_file, ("patientId", "Target"))
@@ -58,27 +53,17 @@ def read(
 
     dropped: dict[str, int] = {}
     if split == "drawn":
-        splits, note = draw_splits(patients, None, valid_fraction, test_fraction, seed)
+        splits, note = draw.splits(patients)
     elif lists:
-        splits, note = _listed(patients, source / Path(lists).expanduser()), f"Splits: GLoRIA's files in {lists}."
+        listed = listed_splits(source / Path(lists).expanduser(), _LISTS, _names, "patients")
+        splits, note = patients.map(listed), f"Splits: GLoRIA's files in {lists}."
     else:
         splits, note = gloria_split(patients), "Splits: worked out by GLoRIA's rule (70/15/15 by patient, seed 0)."
-    table = pd.DataFrame(
-        {
-            "image": patients,
-            "patient": patients,
-            "study": patients,
-            "view": "unknown",
-            "split": splits,
-            "source": "rsna",
-            NO_FINDING: np.where(classes == "Normal", "1", "0"),
-            "Lung Opacity": np.where(classes == "Lung Opacity", "1", "0"),
-            "Pneumonia": np.where(target, "1", "0"),
-        }
-    )
+    present = {NO_FINDING: classes == "Normal", "Lung Opacity": classes == "Lung Opacity", "Pneumonia": target}
+    labels = {name: np.where(is_present, "1", "0") for name, is_present in present.items()}
+    table = alone(patients, split=splits, source="rsna").assign(**labels)
     table = drop(table, table["split"].isna(), "images in none of the lists", dropped)
-    places = locate(table["image"], source / images)
-    table = drop(table.assign(image=places), places == "", NO_IMAGE, dropped)
+    table = place(table, source / images, dropped)
     counts = count_splits(table) | {name: int((table[name] == "1").sum()) for name in LABELS}
     notes = [
         f"{note} {compare_counts(_PUBLISHED, counts)}",
@@ -126,12 +111,7 @@ def _classes(source: Path, target: pd.Series) -> np.ndarray:
     return classes.to_numpy()
 
 
-def _listed(patients: pd.Series, folder: Path) -> pd.Series:
-    """The split of each patient by GLoRIA's files; nan where no file names it."""
+def _names(file: Path) -> pd.Series:
+    """The patients of one of GLoRIA's files."""
     hint = "name the folder of GLoRIA's train.csv, val.csv and test.csv with --lists"
-    parts = {name: read_table(folder / file, ("patientId",), hint)["patientId"] for file, name in _LISTS.items()}
-    rows = pd.concat([pd.Series(name, index=ids.str.strip()) for name, ids in parts.items()])
-    rows = rows[~pd.DataFrame({"id": rows.index, "split": rows.to_numpy()}).duplicated().to_numpy()]
-    if rows.index.duplicated().any():
-        raise DataError(f"{folder}: {int(rows.index.duplicated().sum())} patients stand in two of {', '.join(_LISTS)}")
-    return patients.map(rows)
+    return read_table(file, ("patientId",), hint)["patientId"].str.strip()

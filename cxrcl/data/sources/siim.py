@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_IMAGE, drop, find_file, locate
+from cxrcl.data.sources.download import alone, drop, find_file, place
+from cxrcl.data.sources.draw import Draw
 from cxrcl.errors import DataError
 
 LABELS = ("Pneumothorax",)
@@ -29,9 +29,7 @@ def read(
     split: Literal["drawn", "gloria"] = "drawn",
     lists: str = "",
     images: str = "",
-    valid_fraction: float = 0.15,
-    test_fraction: float = 0.15,
-    seed: int = 0,
+    draw: Draw = Draw(valid_fraction=0.15, test_fraction=0.15),
 ) -> Prepared:
     """SIIM-ACR Pneumothorax: one label, no reports.
 
@@ -42,37 +40,24 @@ def read(
         lists: folder of GLoRIA's train.csv, valid.csv and test.csv (inside the source folder, or a full path).
         images: folder of the images inside the source folder (needed where masks lie beside images); the source folder
             itself when not given.
-        valid_fraction: share of the images for valid (split=drawn).
-        test_fraction: share of the images for test (split=drawn).
-        seed: of the draw (split=drawn).
     """
     file = find_file(source, "train-rle.csv*", "*train-rle*.csv*", "stage_2_train.csv*")
     masks = read_table(file, ("ImageId", "EncodedPixels"))  # the header has a space before EncodedPixels
     cells, ids = masks["EncodedPixels"].str.strip(), masks["ImageId"].str.strip()
-    rows = pd.DataFrame({"mask": (cells != "") & (cells != HEALTHY), "answered": cells != ""})
-    by_image = rows.groupby(ids.to_numpy()).any().sort_index()
-    both = int((by_image["mask"] & (cells == HEALTHY).groupby(ids.to_numpy()).any().sort_index()).sum())
+    rows = pd.DataFrame({"mask": ~cells.isin(("", HEALTHY)), "healthy": cells == HEALTHY})
+    by_image = rows.groupby(ids.to_numpy()).any()
+    both = int(by_image.all(axis=1).sum())
     names = pd.Series(by_image.index, dtype=str)
 
     dropped: dict[str, int] = {}
     if split == "drawn":
-        splits, note = draw_splits(names, None, valid_fraction, test_fraction, seed)
+        splits, note = draw.splits(names)
     else:
         splits, note = _listed(names, source / Path(lists).expanduser())
-    table = pd.DataFrame(
-        {
-            "image": names,
-            "patient": names,
-            "study": names,
-            "view": "unknown",
-            "split": splits,
-            "source": "siim",
-            "Pneumothorax": np.where(by_image["mask"], "1", np.where(by_image["answered"], "0", "")),
-        }
-    )
+    values = np.select([by_image["mask"], by_image["healthy"]], ["1", "0"], "")
+    table = alone(names, split=splits, source="siim", Pneumothorax=values)
     table = drop(table, table["split"].isna(), "images in none of the lists", dropped)
-    places = locate(table["image"], source / images)
-    table = drop(table.assign(image=places), places == "", NO_IMAGE, dropped)
+    table = place(table, source / images, dropped)
     notes = [
         note,
         f"{len(masks):,} rows of {len(names):,} images: an image has a row for each mask, and counts once here. The "

@@ -12,30 +12,23 @@ import pandas as pd
 from tqdm import tqdm
 
 from cxrcl.data.images.image_io import SUFFIXES
-from cxrcl.data.sources import cells
 from cxrcl.data.sources.base import Prepared, read_table
+from cxrcl.data.sources.cells import filled, looks_like_labels, relative_paths
+from cxrcl.data.sources.download import drop
+from cxrcl.data.sources.draw import Draw
+from cxrcl.data.sources.own_table import NO_PATIENTS, SAME_ROW, Columns, column
 from cxrcl.errors import DataError
 
 
 def read(
     source: Path,
     *,
-    table: str = "",
-    image: str = "0",
+    columns: Columns = Columns(),
     text: str = "1",
-    patient: str = "",
-    study: str = "",
-    view: str = "",
-    split: str = "",
-    labels: str = "",
     images: str = "",
     header: Literal["auto", "yes", "no"] = "auto",
-    separator: str = "",
     text_in: Literal["auto", "cells", "files"] = "auto",
-    valid_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    balanced: str = "",
-    seed: int = 0,
+    draw: Draw = Draw(),
 ) -> Prepared:
     """A plain table with a column of images and one of texts; columns by name or by number from 0.
 
@@ -43,58 +36,46 @@ def read(
     studies or of text files each image is a study, and without a column of patients each study is a patient.
 
     Args:
-        table: file in the folder; the only CSV or TSV in it when not given.
-        image: column of image paths, relative to --images.
         text: column of texts; '' when there is none.
-        patient: column of patients' ids: a patient is in one split only.
-        study: column of studies' ids.
-        view: column of views.
-        split: column of splits (train, valid or val, test); they are drawn when not given.
-        labels: label columns, with commas between: values 1, 0, -1 or blank.
-        images: folder of the images inside the source folder; the source folder itself when not given.
+        images: folder that the paths of images are relative to, inside the source folder; the source folder itself when
+            not given.
         header: whether the first line names the columns; auto: it does, unless its image cell ends like an image file.
-        separator: of columns: a character, or tab; a comma when not given, a tab for .tsv.
         text_in: whether texts stand in the cells or in files named there; auto: files, if all cells end in .txt.
-        valid_fraction: share of the patients for valid, where the data has no valid split.
-        test_fraction: share of the patients for test, where the data has no splits.
-        balanced: column whose values should be as frequent in each drawn split.
-        seed: of the draw.
     """
-    file = cells.the_table(source, table)
-    separator = cells.the_separator(separator, file)
-    has_header = header == "yes" or (header == "auto" and not _starts_with_an_image(file, image, separator))
+    file, separator = columns.file(source)
+    has_header = header == "yes" or (header == "auto" and not _starts_with_an_image(file, columns.image, separator))
     rows = read_table(file, (), separator=separator, header=has_header)
     folder = source / images
-    result = pd.DataFrame({"image": _image_paths(rows[cells.column(rows, image, "image")], file, folder)})
+    named = rows[column(rows, columns.image, "image")]
+    paths = relative_paths(named, folder)
+    wrong = ~paths.str.lower().str.endswith(SUFFIXES)
+    if wrong.any():
+        raise DataError(
+            f"{file}: {named[wrong].iloc[0]!r} in column {named.name} is no image file, in {int(wrong.sum())} of "
+            f"{len(named)} rows: choose the column with --image"
+        )
     notes = [f"Table: {file.name}, {'with' if has_header else 'without'} a header, {len(rows)} rows."]
 
-    own_study = result["image"]
+    texts, studies = pd.DataFrame(index=rows.index), paths
     if text:
-        written = cells.filled(rows[cells.column(rows, text, "text")])
-        if cells.looks_like_labels(written):
+        written = filled(rows[column(rows, text, "text")])
+        if looks_like_labels(written):
             raise DataError(
                 f"{file}: column {written.name} holds labels, no texts: choose another --text, or --text ''"
             )
         in_files = text_in == "files" or (text_in == "auto" and _all_text_files(written))
         if in_files:
-            own_study = written.mask(written == "", result["image"])
+            studies = written.mask(written == "", paths)
             notes.append("Texts are read whole from the files that the table names; images of one text are one study.")
-        result["text"] = _texts(written, source, file) if in_files else written
-    result["study"] = cells.filled(rows[cells.column(rows, study, "study")]) if study else own_study
-    result["patient"] = cells.filled(rows[cells.column(rows, patient, "patient")]) if patient else result["study"]
-    if not patient:
-        notes.append("No column of patients was given: each study counts as a patient, so splits may share persons.")
-    result["view"] = cells.filled(rows[cells.column(rows, view, "view")]).replace("", "unknown") if view else "unknown"
-
-    own_splits = cells.as_splits(rows[cells.column(rows, split, "split")], str(file)) if split else None
-    even = rows[cells.column(rows, balanced, "balanced")] if balanced else None
-    result["split"], note = cells.draw_splits(result["patient"], own_splits, valid_fraction, test_fraction, seed, even)
-    chosen = cells.columns(rows, labels, "labels")
-    for name, label in (names := cells.label_names(chosen, str(file))).items():
-        result[label] = cells.as_labels(rows[name], str(file))
-    again = result.duplicated()
-    dropped = {"the same row again": int(again.sum())} if again.any() else {}
-    return Prepared(result[~again], tuple(names.values()), folder, dropped, (*notes, note))
+        texts["text"] = _texts(written, source, file) if in_files else written
+    if not columns.patient:
+        notes.append(NO_PATIENTS)
+    result, note = columns.manifest(rows, paths, studies, draw, file)
+    labels = columns.label_cells(rows, file)
+    result = result.join([texts, labels])
+    dropped: dict[str, int] = {}
+    result = drop(result, result.duplicated(), SAME_ROW, dropped)
+    return Prepared(result, tuple(map(str, labels)), folder, dropped, (*notes, note))
 
 
 def _starts_with_an_image(file: Path, image: str, separator: str) -> bool:
@@ -108,20 +89,6 @@ def _starts_with_an_image(file: Path, image: str, separator: str) -> bool:
     except (UnicodeDecodeError, csv.Error, OSError, EOFError):
         return False  # read_table will say what is wrong with the file
     return int(image) < len(first) and first[int(image)].strip().lower().endswith(SUFFIXES)
-
-
-def _image_paths(written: pd.Series, file: Path, folder: Path) -> pd.Series:
-    """Paths relative to `folder`: with / between the parts, without a leading ./ or the path of the folder."""
-    paths = written.str.strip().str.replace("\\", "/", regex=False).str.removeprefix("./")
-    for prefix in (folder, folder.resolve()):
-        paths = paths.str.removeprefix(f"{prefix.as_posix()}/")
-    wrong = ~paths.str.lower().str.endswith(SUFFIXES)
-    if wrong.any():
-        raise DataError(
-            f"{file}: {written[wrong].iloc[0]!r} in column {written.name} is no image file, in {int(wrong.sum())} of "
-            f"{len(written)} rows: choose the column with --image"
-        )
-    return paths
 
 
 def _all_text_files(written: pd.Series) -> bool:

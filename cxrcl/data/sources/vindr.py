@@ -13,8 +13,8 @@ import pandas as pd
 
 from cxrcl.data.labels import NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import draw_splits
-from cxrcl.data.sources.download import NO_IMAGE, compare_counts, count_splits, drop, find_file, locate
+from cxrcl.data.sources.download import alone, compare_counts, count_splits, drop, find_file, place
+from cxrcl.data.sources.draw import Draw
 from cxrcl.errors import DataError
 
 # The table of test spells one column without its s; the others get CheXpert's spelling.
@@ -32,18 +32,16 @@ def read(
     *,
     vote: Literal["any", "majority", "all"] = "majority",
     images: str = "",
-    valid_fraction: float = 0.2,
-    seed: int = 0,
+    draw: Draw = Draw(valid_fraction=0.2, test_fraction=None),
 ) -> Prepared:
     """VinDr-CXR: labels of 28 findings and diagnoses, no reports.
+
+    The default --valid-fraction takes 3,000 of the 15,000 images of train, as CXR-CLIP and BenchX do, but not the same.
 
     Args:
         source: the folder with annotations/, train/ and test/.
         vote: how many of an image's radiologists have to see a finding: any one (CXR-CLIP), more than half, or all.
         images: folder of the images inside the source folder; the source folder itself when not given.
-        valid_fraction: share of the images of train that become valid (0.2: 12,000 and 3,000 as in CXR-CLIP and BenchX,
-            but not the same images).
-        seed: of the choice of these images.
     """
     dropped: dict[str, int] = {}
     parts = [_labels(source, name, vote, dropped) for name in ("train", "test")]
@@ -53,19 +51,9 @@ def read(
     rows = pd.concat(parts, ignore_index=True)
     if rows["image"].duplicated().any():
         raise DataError(f"{source}: {int(rows['image'].duplicated().sum())} images stand in train and in test")
-    rows["split"], note = draw_splits(rows["image"], rows["split"], valid_fraction, 0, seed)
-    table = pd.DataFrame(
-        {
-            "image": locate(rows["image"], source / images),
-            "patient": rows["image"],
-            "study": rows["image"],
-            "view": "PA",
-            "split": rows["split"],
-            "source": "vindr",
-            **{name: rows[name] for name in labels},
-        }
-    )
-    table = drop(table, table["image"] == "", NO_IMAGE, dropped)
+    rows["split"], note = draw.splits(rows["image"], rows["split"])
+    table = alone(rows["image"], split=rows["split"], source="vindr", view="PA").join(rows[list(labels)])
+    table = place(table, source / images, dropped)
     notes = [
         f"{note} {compare_counts(_PUBLISHED, count_splits(table))}",
         "The tables have no patients: each image counts as a patient, so a person may have images in train and valid.",

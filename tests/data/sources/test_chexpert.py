@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 from downloads import fill_images, write_images
 from folders_of import column, load, write_csv
 
+from cxrcl.commands import prepare
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.sources import chexpert
 from cxrcl.data.sources.base import Prepared
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, chexpert.read)
 
 NAME = "CheXpert-v1.0-small"
 
@@ -57,7 +61,7 @@ def add_test_images(download: Path, *names: str) -> None:
 
 
 def test_columns_splits_and_labels(download: Path, tmp_path: Path) -> None:
-    data = load(chexpert.read(download), tmp_path / "out")
+    data = load(read(download), tmp_path / "out")
     rows = data.rows
     assert rows["patient"].tolist() == ["patient00001"] * 3 + ["patient00002", "patient64541"]
     assert rows["study"].tolist()[1:4] == ["patient00001_study1", "patient00001_study2", "patient00002_study1"]
@@ -74,29 +78,29 @@ def test_columns_splits_and_labels(download: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "CheXpert-v1.0/", "/mnt/data/CheXpert-v1.0-small/", "C:\\CheXpert-v1.0\\"])
 def test_any_prefix_and_either_folder(download: Path, prefix: str) -> None:
-    expected = chexpert.read(download).table
+    expected = read(download).table
     for name, rows in (("train.csv", TRAIN), ("valid.csv", VALID)):
         changed = [{**row, "Path": prefix + row["Path"].removeprefix(f"{NAME}/")} for row in rows]
         if "\\" in prefix:
             changed = [{**row, "Path": row["Path"].replace("/", "\\")} for row in changed]
         write_csv(download / NAME / name, changed)
     for source in (download, download / NAME):
-        found = chexpert.read(source)
+        found = read(source)
         assert found.images == download / NAME
         pd.testing.assert_frame_equal(found.table, expected)
 
 
 def test_tables_may_lie_above_the_images(download: Path) -> None:
-    expected = chexpert.read(download).table
+    expected = read(download).table
     for name in ("train.csv", "valid.csv"):
         (download / NAME / name).rename(download / name)
-    pd.testing.assert_frame_equal(chexpert.read(download).table, expected)
+    pd.testing.assert_frame_equal(read(download).table, expected)
 
 
 def test_labels_are_read_by_name(download: Path) -> None:
-    expected = chexpert.read(download).table
+    expected = read(download).table
     write_csv(download / NAME / "train.csv", [dict(reversed(list(row.items()))) for row in TRAIN])
-    pd.testing.assert_frame_equal(chexpert.read(download).table, expected)
+    pd.testing.assert_frame_equal(read(download).table, expected)
 
 
 # ------------------------------------------------------------------------------------------------- splits
@@ -111,44 +115,44 @@ def many(download: Path, count: int = 40) -> list[dict[str, str]]:
 
 def test_the_official_valid_set_as_test_and_valid_patients_from_train(download: Path, tmp_path: Path) -> None:
     many(download)
-    found = chexpert.read(download, official_valid_as="test", valid_fraction=0.25)
+    found = read(download, official_valid_as="test", valid_fraction=0.25)
     patients = load(found, tmp_path / "out").rows.groupby("split")["patient"].nunique()
     assert patients.to_dict() == {"train": 30, "valid": 10, "test": 1}
     assert column(found, "split", "source")["chexpert_valid"] == "test"
-    again = chexpert.read(download, official_valid_as="test", valid_fraction=0.25, seed=1)
+    again = read(download, official_valid_as="test", valid_fraction=0.25, seed=1)
     assert again.table["split"].tolist() != found.table["split"].tolist()
 
 
 def test_labels_by_radiologists_and_by_the_labeler_are_not_mixed(download: Path) -> None:
     with pytest.raises(DataError, match="--official-valid-as test"):
-        chexpert.read(download, valid_fraction=0.1)
-    with pytest.raises(DataError, match="below 1"):
-        chexpert.read(download, official_valid_as="test", valid_fraction=1.0)
+        read(download, valid_fraction=0.1)
+    with pytest.raises(DataError, match="together less than 1"):
+        read(download, official_valid_as="test", valid_fraction=1.0)
 
 
 def test_patients_of_another_manifest_are_left_out(download: Path, tmp_path: Path) -> None:
     rows = [{"image": "images/x.jpg", "patient": "patient00001", "study": "s", "view": "AP", "split": "test"}]
     file = write_csv(tmp_path / "5x200" / "manifest.csv", rows)
     for given in (file, file.parent):
-        found = chexpert.read(download, exclude_manifest=str(given))
+        found = read(download, exclude_manifest=str(given))
         assert found.table["patient"].tolist() == ["patient00002", "patient64541"]
         assert list(found.dropped.values()) == [3]
     write_csv(file, [{**rows[0], "patient": "1"}])
     with pytest.raises(DataError, match="none of its patients"):
-        chexpert.read(download, exclude_manifest=str(file))
+        read(download, exclude_manifest=str(file))
 
 
 def test_excluded_patients_do_not_become_valid(download: Path, tmp_path: Path) -> None:
     many(download)
     gone = [{"patient": f"patient{k:05d}"} for k in range(20)]
     file = write_csv(tmp_path / "manifest.csv", gone)
-    found = chexpert.read(download, official_valid_as="test", valid_fraction=0.5, exclude_manifest=str(file)).table
+    found = read(download, official_valid_as="test", valid_fraction=0.5, exclude_manifest=str(file)).table
     assert found.groupby("split")["patient"].nunique().to_dict() == {"train": 10, "valid": 10, "test": 1}
 
 
 def test_rows_that_stand_twice_are_counted(download: Path) -> None:
     write_csv(download / NAME / "train.csv", [*TRAIN, TRAIN[0]])
-    found = chexpert.read(download)
+    found = read(download)
     assert len(found.table) == 5 and found.dropped == {"rows that stand twice": 1}
 
 
@@ -168,7 +172,7 @@ def test_groundtruth_is_joined_by_study_and_not_by_order(download: Path, tmp_pat
     write_csv(download / NAME / "groundtruth.csv", truth)
     add_test_images(download, "patient64741/study1/view1_frontal.jpg", "patient64741/study1/view2_lateral.jpg")
     add_test_images(download, "patient64743/study1/view1_frontal.jpg")
-    found = chexpert.read(download)
+    found = read(download)
     data = load(found, tmp_path / "out").split("test")
     ones = {row["patient"]: data.labels[int(np.argmax(v))] for (_, row), v in zip(data.rows.iterrows(), data.values)}
     assert ones == {"patient64741": "Edema", "patient64743": "Fracture"}
@@ -180,7 +184,7 @@ def test_test_csv_names_every_view(download: Path, tmp_path: Path) -> None:
     zeros = dict.fromkeys(LABELS_OF_TEST, "0")
     paths = [f"CheXpert-v1.0/test/patient64741/study1/view{k}.jpg" for k in ("1_frontal", "2_lateral")]
     write_csv(download / "test_labels.csv", [{"Path": path, **zeros, "Edema": "1"} for path in paths])
-    data = load(chexpert.read(download, official_valid_as="test"), tmp_path / "out").split("test")
+    data = load(read(download, official_valid_as="test"), tmp_path / "out").split("test")
     assert data.rows["view"].tolist() == ["PA", "Frontal", "Lateral"]
     assert data.rows["source"].tolist() == ["chexpert_valid", "chexpert_test", "chexpert_test"]
 
@@ -188,7 +192,7 @@ def test_test_csv_names_every_view(download: Path, tmp_path: Path) -> None:
 def test_labels_of_the_test_set_without_its_images(download: Path) -> None:
     write_csv(download / NAME / "groundtruth.csv", groundtruth("patient64741/study1"))
     with pytest.raises(DataError, match=r"no images for groundtruth.csv"):
-        chexpert.read(download)
+        read(download)
 
 
 # ------------------------------------------------------------------------------------------------- faults
@@ -196,13 +200,13 @@ def test_labels_of_the_test_set_without_its_images(download: Path) -> None:
 
 def test_missing_parts(download: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="neither train/ nor valid/"):
-        chexpert.read(tmp_path)
+        read(tmp_path)
     (download / "CheXpert-v1.0" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match="give one of them"):
-        chexpert.read(download)
+        read(download)
     (download / NAME / "valid.csv").unlink()
     with pytest.raises(DataError, match=r"valid.csv: not found"):
-        chexpert.read(download / NAME)
+        read(download / NAME)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_faults_of_a_table(download: Path, change: dict[str, Any], said: str) ->
     row = {k: v for k, v in {**TRAIN[0], **change}.items() if v is not None}
     write_csv(download / NAME / "train.csv", [row])
     with pytest.raises(DataError, match=said):
-        chexpert.read(download)
+        read(download)
 
 
 # ------------------------------------------------------------------------------------------------- full size
@@ -237,7 +241,7 @@ def full_size(folder: Path, count: int = 223_414, patients: int = 64_540) -> Non
 def test_full_size_takes_seconds_and_little_memory(download: Path) -> None:
     full_size(download / NAME)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    found: Prepared = chexpert.read(download, official_valid_as="test", valid_fraction=0.05)
+    found: Prepared = read(download, official_valid_as="test", valid_fraction=0.05)
     seconds, kilobytes = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert len(found.table) == 223_415 and seconds < 10 and kilobytes < 1e6
 

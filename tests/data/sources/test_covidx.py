@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from downloads import column, fill_images, load, positives, row, write, write_images
 
+from cxrcl.commands import prepare
 from cxrcl.data.sources import covidx
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, covidx.read)
 
 TRAIN = [
     "3 SARS-fig8a day0.jpeg pneumonia cohen",  # a space in the name
@@ -39,7 +43,7 @@ def download(tmp_path: Path) -> Path:
 
 
 def test_three_classes(download: Path, tmp_path: Path) -> None:
-    prepared = covidx.read(download, valid_fraction=0)
+    prepared = read(download, valid_fraction=0)
     assert prepared.labels == ("No Finding", "Non-COVID Pneumonia", "COVID-19")
     first = row(prepared, "SARS-fig8a day0.jpeg")
     assert first["image"] == "train/SARS-fig8a day0.jpeg" and first["patient"] == "cohen-3"
@@ -53,13 +57,13 @@ def test_three_classes(download: Path, tmp_path: Path) -> None:
 
 
 def test_a_suffix_tells_images_apart(download: Path) -> None:
-    patients = column(covidx.read(download), "patient")
+    patients = column(read(download), "patient")
     assert (patients["000004.jpg"], patients["000004.png"]) == ("cohen-396", "cohen-409")
 
 
 def test_what_is_left_out(download: Path) -> None:
     (download / "train" / "third.png").unlink()
-    prepared = covidx.read(download)
+    prepared = read(download)
     assert prepared.dropped == {
         "lines that stand twice": 1,
         "images with two patients or classes": 2,
@@ -78,7 +82,7 @@ def test_two_classes_and_a_list_for_valid(tmp_path: Path) -> None:
         val=["3 c.png positive rsna"],
         test=["4 d.png negative bimcv"],
     )
-    prepared = covidx.read(source, valid_fraction=0.9)
+    prepared = read(source, valid_fraction=0.9)
     assert prepared.labels == ("COVID-19",)
     assert column(prepared, "COVID-19") == {"a.png": "1", "b.png": "0", "c.png": "1", "d.png": "0"}
     assert column(prepared, "split") == {"a.png": "train", "b.png": "train", "c.png": "valid", "d.png": "test"}
@@ -88,10 +92,10 @@ def test_two_classes_and_a_list_for_valid(tmp_path: Path) -> None:
 def test_valid_is_drawn_by_patient(tmp_path: Path) -> None:
     train = [f"{k % 10} f{k}.png positive bimcv" for k in range(40)]
     source = make(tmp_path, train=train, test=["99 t.png negative rsna"])
-    table = covidx.read(source, valid_fraction=0.2).table
+    table = read(source, valid_fraction=0.2).table
     assert table["split"].value_counts().to_dict() == {"train": 32, "valid": 8, "test": 1}
     assert table.groupby("patient")["split"].nunique().max() == 1
-    assert table["split"].tolist() != covidx.read(source, valid_fraction=0.2, seed=1).table["split"].tolist()
+    assert table["split"].tolist() != read(source, valid_fraction=0.2, seed=1).table["split"].tolist()
 
 
 def test_other_releases(tmp_path: Path) -> None:
@@ -100,8 +104,8 @@ def test_other_releases(tmp_path: Path) -> None:
     for name, text in lines.items():
         write(tmp_path / f"{name}_COVIDx2.txt", "\n".join(text))
     with pytest.raises(DataError, match=r"train\.txt: not found; lists there: train_COVIDx2\.txt: .* --version"):
-        covidx.read(tmp_path)
-    prepared = covidx.read(tmp_path, version="_COVIDx2", images="images")
+        read(tmp_path)
+    prepared = read(tmp_path, version="_COVIDx2", images="images")
     assert column(prepared, "patient") == {"a.png": "1", "b.png": "2"}
     assert prepared.images == tmp_path / "images"
 
@@ -119,7 +123,7 @@ def test_faults_of_the_lists(download: Path, line: str, said: str) -> None:
     write_images(download / "train", ["a.png", "third.png"])
     write(download / "train.txt", f"3 third.png normal rsna\n{line}\n")
     with pytest.raises(DataError, match=said):
-        covidx.read(download)
+        read(download)
 
 
 def small_download(folder: Path) -> list[str]:

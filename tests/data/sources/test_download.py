@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from downloads import write, write_images, write_zip
 
-from cxrcl.data.sources.download import check_ages, compare_counts, find_file, locate, multi_hot, read_list
+from cxrcl.data.sources.download import check_ages, compare_counts, find_file, locate, multi_hot
 from cxrcl.errors import DataError
 
 
@@ -68,13 +68,6 @@ def test_find_file_takes_the_first_pattern_and_the_last_name(tmp_path: Path) -> 
     assert find_file(tmp_path, "Data*.csv", "other.csv").name == "Data_2017_v2020.csv"
     with pytest.raises(DataError, match=r"no x\.csv or y\.csv in it"):
         find_file(tmp_path, "x.csv", "y.csv")
-
-
-def test_a_list_gives_the_first_word_of_each_line(tmp_path: Path) -> None:
-    file = write(tmp_path / "list.txt", "a.png 0 1\n\n b.png\r\n")
-    assert read_list(file).tolist() == ["a.png", "b.png"]
-    with pytest.raises(DataError, match=r"none\.txt: not found: name the folder of the lists with --lists"):
-        read_list(tmp_path / "none.txt")
 
 
 def test_cells_are_parsed_once_each() -> None:

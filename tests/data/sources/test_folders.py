@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from downloads import fill_images
 
+from cxrcl.commands import prepare
 from cxrcl.data import manifest
+from cxrcl.data.sources import folders
 from cxrcl.data.sources.base import Prepared
-from cxrcl.data.sources.folders import read
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, folders.read)
 
 # The layout and the traps of Kermany's set: val is tiny, the numbers of persons start again for each kind of pneumonia
 # and for NORMAL2-IM, the archive holds a second copy and resource files of macOS.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from downloads import fill_images
 
+from cxrcl.commands import prepare
 from cxrcl.data import manifest
+from cxrcl.data.sources import labels_csv
 from cxrcl.data.sources.base import Prepared
-from cxrcl.data.sources.labels_csv import read
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, labels_csv.read)
 
 TABLE = """image,EDEMA,Fracture,age,person,exam,pos,fold
 a/1.png,1.0,0,33,001,e1,PA,train
@@ -102,11 +106,11 @@ def test_splits_are_drawn_by_patient_and_balanced(tmp_path: Path) -> None:
     lines = [f"{k}.png,{int(k % 20 < 2)},p{k // 2}" for k in range(200)]
     source = put(tmp_path / "set", "\n".join(["image,Edema,person", *lines]), *(f"x/{k}.png" for k in range(200)))
     options = {"patient": "person", "valid_fraction": 0.2, "test_fraction": 0.3}
-    table = read(source, balanced="Edema", **options).table  # type: ignore[arg-type]
+    table = read(source, balanced="Edema", **options).table
     assert (table.groupby("patient")["split"].nunique() == 1).all()
     ill = table[table["Edema"] == "1"].groupby("split")["patient"].nunique().to_dict()
     assert ill == {"train": 5, "valid": 2, "test": 3}
-    assert not read(source, seed=1, **options).table["split"].equals(read(source, **options).table["split"])  # type: ignore[arg-type]
+    assert not read(source, seed=1, **options).table["split"].equals(read(source, **options).table["split"])
 
 
 def test_zip_files_and_windows_paths(tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_repeated_rows_are_counted(tmp_path: Path) -> None:
 )
 def test_faults_are_one_line(tmp_path: Path, table: str, options: dict[str, str], said: str) -> None:
     with pytest.raises(DataError) as caught:
-        read(put(tmp_path / "set", table, "0.png"), **options)  # type: ignore[arg-type]
+        read(put(tmp_path / "set", table, "0.png"), **options)
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert len(read(put(tmp_path / "other", "image;Edema\n0.png;1\n", "0.png"), separator=";").table) == 1
 

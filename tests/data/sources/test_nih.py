@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from downloads import column, fill_images, load, positives, row, write, write_images, write_zip
 
+from cxrcl.commands import prepare
 from cxrcl.data.sources import nih
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, nih.read)
 
 # The header's last two names hold commas, so they are four columns; a comma ends every line.
 HEADER = (
@@ -38,7 +42,7 @@ def build(source: Path) -> Path:
     names = [image[0] for image in IMAGES]
     write(source / "train_val_list.txt", "\n".join(reversed(names[:4])) + "\n")
     write(source / "test_list.txt", names[4] + "\n")
-    write(source / "benchx" / "train.txt", f"{names[2]} 0 1\n{names[5]} 0 0\n")
+    write(source / "benchx" / "train.txt", f"{names[2]} 0 1\n\n {names[5]} 0 0\r\n")
     write(source / "benchx" / "val.txt", f"{names[3]}\n")
     write(source / "benchx" / "test.txt", f"images/{names[0]}\nimages/{names[1]}\n")
     write_images(source / "images_001" / "images", [names[0], names[1], names[4]])
@@ -52,7 +56,7 @@ def download(tmp_path: Path) -> Path:
 
 
 def test_an_image(download: Path) -> None:
-    prepared = nih.read(download, valid_fraction=0)
+    prepared = read(download, valid_fraction=0)
     first = row(prepared, "00000001_000.png")
     assert first["image"] == "images_001/images/00000001_000.png"
     assert (first["patient"], first["study"], first["view"]) == ("1", "00000001_000", "PA")
@@ -64,31 +68,31 @@ def test_an_image(download: Path) -> None:
 
 
 def test_images_may_stay_in_their_zip_files(download: Path) -> None:
-    places = nih.read(download).table["image"]
+    places = read(download).table["image"]
     assert "images_002.zip!/images/00000002_000.png" in places.tolist()
 
 
 def test_ages_in_years_months_and_days(download: Path) -> None:
-    ages = column(nih.read(download), "age")
+    ages = column(read(download), "age")
     assert [ages[f"0000000{k}_000.png"] for k in (1, 2, 3, 4)] == ["58", "", "0", "70"]
-    assert any("1 ages above 120" in note for note in nih.read(download).notes)
+    assert any("1 ages above 120" in note for note in read(download).notes)
 
 
 def test_the_official_split_and_what_is_in_no_list(download: Path, tmp_path: Path) -> None:
-    prepared = nih.read(download, valid_fraction=0.34)
+    prepared = read(download, valid_fraction=0.34)
     splits = column(prepared, "split")
     assert splits.pop("00000004_000.png") == "test"
     assert sorted(splits.values()).count("valid") >= 1 and "00000005_000.png" not in splits
     assert splits["00000001_000.png"] == splits["00000001_001.png"]
     assert prepared.dropped == {"images in none of the lists": 1}
     assert len(load(prepared, tmp_path / "out")) == 5
-    assert set(column(nih.read(download, valid_fraction=0), "split").values()) == {"train", "test"}
-    drawn = {tuple(nih.read(download, valid_fraction=0.34, seed=seed).table["split"]) for seed in range(6)}
+    assert set(column(read(download, valid_fraction=0), "split").values()) == {"train", "test"}
+    drawn = {tuple(read(download, valid_fraction=0.34, seed=seed).table["split"]) for seed in range(6)}
     assert len(drawn) > 1
 
 
 def test_the_split_of_benchx(download: Path, tmp_path: Path) -> None:
-    prepared = nih.read(download, split="benchx", lists="benchx")
+    prepared = read(download, split="benchx", lists="benchx")
     assert column(prepared, "split") == {
         "00000001_000.png": "test",
         "00000001_001.png": "test",
@@ -97,38 +101,38 @@ def test_the_split_of_benchx(download: Path, tmp_path: Path) -> None:
         "00000005_000.png": "train",
     }
     assert any("train 78,468, valid 11,219, test 22,433" in note for note in prepared.notes)
-    assert prepared.table.equals(nih.read(download, split="benchx", lists=str(download / "benchx")).table)
+    assert prepared.table.equals(read(download, split="benchx", lists=str(download / "benchx")).table)
     load(prepared, tmp_path / "out")
     with pytest.raises(DataError, match=r"train\.txt: not found: name the folder of the lists with --lists"):
-        nih.read(download, split="benchx")
+        read(download, split="benchx")
 
 
 def test_an_image_in_two_lists(download: Path) -> None:
     write(download / "benchx" / "val.txt", "00000002_000.png\n")
     with pytest.raises(DataError, match=r"1 images stand in two of train\.txt, val\.txt, test\.txt"):
-        nih.read(download, split="benchx", lists="benchx")
+        read(download, split="benchx", lists="benchx")
 
 
 def test_a_part_of_the_images(download: Path) -> None:
     (download / "images_002.zip").unlink()
-    whole = column(nih.read(download, split="benchx", lists="benchx"), "split")
+    whole = column(read(download, split="benchx", lists="benchx"), "split")
     assert set(whole) == {"00000001_000.png", "00000001_001.png"}
-    prepared = nih.read(download)
+    prepared = read(download)
     assert prepared.dropped == {"images in none of the lists": 1, "no image of that name in the download": 2}
 
 
 def test_a_resized_copy_is_chosen_by_its_folder(download: Path) -> None:
     write_images(download / "small", [image[0].replace(".png", ".jpg") for image in IMAGES])
     with pytest.raises(DataError, match="two images of the same name"):
-        nih.read(download)
-    prepared = nih.read(download, images="small")
+        read(download)
+    prepared = read(download, images="small")
     assert prepared.images == download / "small" and prepared.table["image"].iloc[0] == "00000001_000.jpg"
 
 
 def test_later_releases_of_the_table(download: Path) -> None:
     header = HEADER.replace("Patient Gender", "Patient Sex")
     write(download / "Data_Entry_2017_v2020.csv", entries(IMAGES[:3] + IMAGES[:1], header))
-    prepared = nih.read(download)
+    prepared = read(download)
     assert prepared.dropped["images that stand twice in the table"] == 1
     assert sorted(column(prepared, "sex").values()) == ["F", "M", "M"]
     assert any("Data_Entry_2017_v2020.csv" in note for note in prepared.notes)
@@ -150,7 +154,7 @@ def test_later_releases_of_the_table(download: Path) -> None:
 def test_faults_of_the_table(download: Path, text: str, said: str) -> None:
     write(download / "Data_Entry_2017.csv", text)
     with pytest.raises(DataError, match=said):
-        nih.read(download)
+        read(download)
 
 
 def small_download(folder: Path) -> list[str]:

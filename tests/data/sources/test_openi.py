@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from downloads import column, fill_images, load, positives, row, write, write_images
 
+from cxrcl.commands import prepare
 from cxrcl.data.sources import openi
 from cxrcl.data.sources.openi_xml import ReportError, parse_report
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, openi.read)
 
 
 def xml(uid: int, images: list[str], tags: list[str], **sections: str) -> str:
@@ -80,7 +84,7 @@ def kaggle(tmp_path: Path) -> Path:
 
 
 def test_a_report_and_its_images(download: Path, tmp_path: Path) -> None:
-    prepared = openi.read(download)
+    prepared = read(download)
     first = row(prepared, "CXR1_1_IM-0001-3001.png")
     assert first["image"] == "NLMCXR_png/CXR1_1_IM-0001-3001.png"
     assert (first["patient"], first["study"], first["view"], first["source"]) == ("CXR1", "CXR1", "unknown", "openi")
@@ -91,13 +95,13 @@ def test_a_report_and_its_images(download: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_section_is_blank_and_the_sections_stay_apart(download: Path) -> None:
-    prepared = openi.read(download)
+    prepared = read(download)
     assert [row(prepared, "CXR2_IM-0652-1001.png")[name] for name in ("findings", "impression")] == ["", "Zebra."]
     assert row(prepared, "CXR3_IM-1384-1001.png")["findings"] == ""
 
 
 def test_what_is_left_out(download: Path) -> None:
-    assert openi.read(download).dropped == {
+    assert read(download).dropped == {
         "report files that are no XML": 2,
         "reports without images": 1,
         "no image of that name in the download": 1,
@@ -105,7 +109,7 @@ def test_what_is_left_out(download: Path) -> None:
 
 
 def test_labels_of_the_reports(download: Path) -> None:
-    prepared = openi.read(download)
+    prepared = read(download)
     assert positives(prepared, "CXR1_1_IM-0001-4001.png") == ["No Finding"]
     assert positives(prepared, "CXR2_IM-0652-1001.png") == ["Lung Opacity"]
     assert positives(prepared, "CXR2_IM-0652-1001.png", "-1") == ["Cardiomegaly"]
@@ -142,7 +146,7 @@ def test_reports_without_tags_are_blank() -> None:
 
 def test_views_of_kaggles_table_beside_the_xml_reports(download: Path) -> None:
     write(download / "indiana_projections.csv", PROJECTIONS)
-    assert column(openi.read(download), "view") == {
+    assert column(read(download), "view") == {
         "CXR1_1_IM-0001-3001.png": "Lateral",
         "CXR1_1_IM-0001-4001.png": "Frontal",
         "CXR2_IM-0652-1001.png": "Frontal",
@@ -151,7 +155,7 @@ def test_views_of_kaggles_table_beside_the_xml_reports(download: Path) -> None:
 
 
 def test_kaggles_tables(kaggle: Path, tmp_path: Path) -> None:
-    prepared = openi.read(kaggle)
+    prepared = read(kaggle)
     first = row(prepared, "1_IM-0001-3001.dcm.png")
     assert first["image"] == "images/images_normalized/1_IM-0001-3001.dcm.png" and first["view"] == "Lateral"
     assert (first["patient"], first["findings"], first["impression"]) == (
@@ -165,14 +169,14 @@ def test_kaggles_tables(kaggle: Path, tmp_path: Path) -> None:
 
 def test_which_layout(download: Path, kaggle: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no XML reports"):
-        openi.read(kaggle, layout="xml")
+        read(kaggle, layout="xml")
     with pytest.raises(DataError, match=r"indiana_reports\.csv: not found: expected ecgen-radiology"):
-        openi.read(download, layout="kaggle")
+        read(download, layout="kaggle")
     for name in ("indiana_reports.csv", "indiana_projections.csv"):
         (kaggle / name).rename(download / name)
     (kaggle / "images").rename(download / "images")
-    assert len(openi.read(download, images="NLMCXR_png").table) == 4
-    assert len(openi.read(download, layout="kaggle", images="images").table) == 3
+    assert len(read(download, images="NLMCXR_png").table) == 4
+    assert len(read(download, layout="kaggle", images="images").table) == 3
 
 
 def test_splits_are_drawn_by_report(download: Path, tmp_path: Path) -> None:
@@ -180,19 +184,19 @@ def test_splits_are_drawn_by_report(download: Path, tmp_path: Path) -> None:
     for uid in range(10, 30):
         write(folder / f"{uid}.xml", xml(uid, [f"CXR{uid}_IM-1", f"CXR{uid}_IM-2"], ["normal"]))
         write_images(download / "NLMCXR_png", [f"CXR{uid}_IM-1.png", f"CXR{uid}_IM-2.png"])
-    prepared = openi.read(download, valid_fraction=0.25, test_fraction=0.5)
+    prepared = read(download, valid_fraction=0.25, test_fraction=0.5)
     reports = prepared.table.groupby("patient")["split"].agg(["first", "nunique"])
     assert reports["nunique"].max() == 1
     assert reports["first"].value_counts().to_dict() == {"test": 12, "valid": 6, "train": 5}
-    other = openi.read(download, valid_fraction=0.25, test_fraction=0.5, seed=1)
+    other = read(download, valid_fraction=0.25, test_fraction=0.5, seed=1)
     assert other.table["split"].tolist() != prepared.table["split"].tolist()
-    assert set(openi.read(download, test_fraction=1).table["split"]) == {"test"}
+    assert set(read(download, test_fraction=1).table["split"]) == {"test"}
 
 
 def test_an_image_of_two_reports(download: Path) -> None:
     folder = download / "NLMCXR_reports" / "ecgen-radiology"
     write(folder / "8.xml", xml(8, ["CXR2_IM-0652-1001"], ["normal"]))
-    prepared = openi.read(download)
+    prepared = read(download)
     assert prepared.dropped["images that stand in two reports"] == 1
     assert row(prepared, "CXR2_IM-0652-1001.png")["patient"] == "CXR2"
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
 from downloads import column, fill_images, load, positives, row, write_images, write_zip
 
+from cxrcl.commands import prepare
 from cxrcl.data.sources import padchest
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, padchest.read)
 
 NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 BAD = padchest.BAD_IMAGES[0]
@@ -74,7 +78,7 @@ def download(tmp_path: Path) -> Path:
 
 
 def test_an_image(download: Path, tmp_path: Path) -> None:
-    prepared = padchest.read(download)
+    prepared = read(download)
     first = row(prepared, "a.png")
     assert (first["image"], first["patient"], first["study"], first["view"]) == ("0/a.png", "p1", "sp1", "PA")
     assert (first["sex"], first["age"], first["source"]) == ("M", "84", "padchest")
@@ -84,12 +88,12 @@ def test_an_image(download: Path, tmp_path: Path) -> None:
 
 
 def test_images_may_stay_in_their_zip_files(download: Path) -> None:
-    places = set(padchest.read(download).table["image"])
+    places = set(read(download).table["image"])
     assert {"1.zip!/d.png", "54.zip!/54/l.png"} <= places
 
 
 def test_what_is_left_out(download: Path) -> None:
-    assert padchest.read(download).dropped == {
+    assert read(download).dropped == {
         "images without patient or study": 1,
         "images that stand twice in the table": 1,
         "images known to be damaged in the archive": 1,
@@ -100,7 +104,7 @@ def test_what_is_left_out(download: Path) -> None:
 
 
 def test_views_ages_and_missing_reports(download: Path) -> None:
-    prepared = padchest.read(download)
+    prepared = read(download)
     views = column(prepared, "view")
     assert [views[f"{k}.png"] for k in "abcef"] == ["PA", "Lateral", "AP_horizontal", "unknown", "COSTAL"]
     ages = column(prepared, "age")
@@ -109,7 +113,7 @@ def test_views_ages_and_missing_reports(download: Path) -> None:
 
 
 def test_labels(download: Path) -> None:
-    prepared = padchest.read(download)
+    prepared = read(download)
     assert positives(prepared, "c.png") == ["No Finding"]
     assert positives(prepared, "d.png") == ["Atelectasis", "Scoliosis", "COPD Signs", "Laminar Atelectasis"]
     assert positives(prepared, "l.png")[:4] == ["Pneumonia", "Pneumothorax", "Pleural Effusion", "Fracture"]
@@ -119,30 +123,28 @@ def test_labels(download: Path) -> None:
 
 
 def test_the_most_frequent_others(download: Path) -> None:
-    chexpert = padchest.read(download, top_labels=0).labels
+    chexpert = read(download, top_labels=0).labels
     assert chexpert == tuple(name for name in padchest.CHEXPERT if name in padchest.TERMS)
-    assert padchest.read(download, top_labels=3).labels == (
-        *(*chexpert, "Scoliosis", "Atypical Pneumonia", "COPD Signs"),
-    )
+    assert read(download, top_labels=3).labels == (*(*chexpert, "Scoliosis", "Atypical Pneumonia", "COPD Signs"),)
     with pytest.raises(DataError, match="--top-labels -1: expected 0 or more"):
-        padchest.read(download, top_labels=-1)
+        read(download, top_labels=-1)
 
 
 def test_physicians_only(download: Path) -> None:
-    prepared = padchest.read(download, physician_only=True)
+    prepared = read(download, physician_only=True)
     assert prepared.dropped["reports that no physician labelled"] == 1
     assert "c.png" not in column(prepared, "view") and len(prepared.table) == 7
-    whole = column(padchest.read(download), "split")
+    whole = column(read(download), "split")
     assert all(whole[name] == split for name, split in column(prepared, "split").items())
 
 
 def test_a_packed_table_and_a_resized_copy(download: Path) -> None:
-    plain = padchest.read(download).table
+    plain = read(download).table
     (download / NAME).unlink()
     save(download, ROWS, packed=True)
-    assert padchest.read(download).table.equals(plain)
+    assert read(download).table.equals(plain)
     write_images(download / "images-224", ["a.png", "b.png", "m.png"])
-    prepared = padchest.read(download, images="images-224")
+    prepared = read(download, images="images-224")
     assert sorted(prepared.table["image"]) == ["a.png", "b.png", "m.png"]
 
 
@@ -150,12 +152,11 @@ def test_splits_are_drawn_by_patient(tmp_path: Path) -> None:
     rows = [image(f"{k}.png", f"p{k % 20}", "['normal']") for k in range(60)]
     save(tmp_path, rows)
     write_images(tmp_path / "0", [row["ImageID"] for row in rows])
-    table = padchest.read(tmp_path, valid_fraction=0.2, test_fraction=0.3).table
+    table = read(tmp_path, valid_fraction=0.2, test_fraction=0.3).table
     assert table["split"].value_counts().to_dict() == {"train": 30, "test": 18, "valid": 12}
     assert table.groupby("patient")["split"].nunique().max() == 1
     assert (
-        table["split"].tolist()
-        != padchest.read(tmp_path, valid_fraction=0.2, test_fraction=0.3, seed=1).table["split"].tolist()
+        table["split"].tolist() != read(tmp_path, valid_fraction=0.2, test_fraction=0.3, seed=1).table["split"].tolist()
     )
 
 
@@ -164,7 +165,7 @@ def test_a_cell_that_is_no_list_of_words(tmp_path: Path, cell: str) -> None:
     save(tmp_path, [image("a.png", "p1", "['normal']"), image("b.png", "p2", cell)])
     write_images(tmp_path, ["a.png", "b.png"])
     with pytest.raises(DataError, match=r"Labels .*: expected a list such as"):
-        padchest.read(tmp_path)
+        read(tmp_path)
 
 
 def small_download(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from downloads import column, fill_images, load, positives, row, write, write_images
 from sklearn.model_selection import train_test_split
 
+from cxrcl.commands import prepare
 from cxrcl.data.sources import rsna
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, rsna.read)
 
 LABELS = "patientId,x,y,width,height,Target\n"
 CLASSES = "patientId,class\n"
@@ -43,7 +47,7 @@ def download(tmp_path: Path) -> Path:
 
 
 def test_a_patient_counts_once(download: Path, tmp_path: Path) -> None:
-    prepared = rsna.read(download)
+    prepared = read(download)
     assert len(prepared.table) == 20
     first = row(prepared, "p03.dcm")
     assert (first["image"], first["patient"], first["study"]) == ("stage_2_train_images/p03.dcm", "p03", "p03")
@@ -69,10 +73,10 @@ def test_the_rule_of_gloria_is_that_of_scikit_learn(count: int) -> None:
 
 
 def test_the_split_by_rule_is_of_all_patients_whatever_is_downloaded(download: Path) -> None:
-    whole = column(rsna.read(download), "split")
+    whole = column(read(download), "split")
     assert list(whole.values()) == rsna.gloria_split(pd.Series(IDS)).tolist()
     (download / "stage_2_train_images" / "p00.dcm").unlink()
-    part = rsna.read(download)
+    part = read(download)
     assert part.dropped == {"no image of that name in the download": 1}
     assert column(part, "split") == {name: split for name, split in whole.items() if name != "p00.dcm"}
 
@@ -81,27 +85,27 @@ def test_the_files_of_gloria(download: Path) -> None:
     for name, ids in {"train": IDS[:10], "val": IDS[10:14], "test": IDS[14:19]}.items():
         rows = "".join(f"{k},{p},[],0,/x/{p}.dcm\n" for k, p in enumerate(ids))
         write(download / "gloria" / f"{name}.csv", ",patientId,bbox,Target,Path\n" + rows)
-    prepared = rsna.read(download, lists="gloria")
+    prepared = read(download, lists="gloria")
     splits = column(prepared, "split")
     assert (splits["p09.dcm"], splits["p10.dcm"], splits["p14.dcm"]) == ("train", "valid", "test")
     assert prepared.dropped == {"images in none of the lists": 1}
     write(download / "gloria" / "val.csv", "patientId\np00\n")
     with pytest.raises(DataError, match=r"1 patients stand in two of test\.csv, val\.csv, train\.csv"):
-        rsna.read(download, lists="gloria")
+        read(download, lists="gloria")
     with pytest.raises(DataError, match="with --lists"):
-        rsna.read(download, lists="absent")
+        read(download, lists="absent")
 
 
 def test_a_split_of_ones_own(download: Path) -> None:
-    prepared = rsna.read(download, split="drawn", valid_fraction=0.1, test_fraction=0.3)
+    prepared = read(download, split="drawn", valid_fraction=0.1, test_fraction=0.3)
     assert prepared.table["split"].value_counts().to_dict() == {"train": 12, "test": 6, "valid": 2}
-    other = rsna.read(download, split="drawn", valid_fraction=0.1, test_fraction=0.3, seed=1)
+    other = read(download, split="drawn", valid_fraction=0.1, test_fraction=0.3, seed=1)
     assert not np.array_equal(prepared.table["split"], other.table["split"])
 
 
 def test_png_images_in_a_folder_of_their_own(download: Path) -> None:
     write_images(download / "png", [f"{name}.png" for name in IDS])
-    assert rsna.read(download, images="png").table["image"].iloc[0] == "p00.png"
+    assert read(download, images="png").table["image"].iloc[0] == "p00.png"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,7 @@ def test_png_images_in_a_folder_of_their_own(download: Path) -> None:
 def test_faults_of_the_tables(download: Path, name: str, text: str, said: str) -> None:
     write(download / name, text)
     with pytest.raises(DataError, match=said):
-        rsna.read(download)
+        read(download)
 
 
 def small_download(folder: Path) -> list[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from downloads import column, fill_images, load, row, write, write_images
 
+from cxrcl.commands import prepare
 from cxrcl.data.sources import siim
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, siim.read)
 
 HEADER = "ImageId, EncodedPixels\n"
 NAMES = [f"1.2.{k}" for k in range(10)]
@@ -38,7 +42,7 @@ def gloria(folder: Path, **files: list[str]) -> None:
 
 
 def test_an_image_with_several_masks_counts_once(download: Path, tmp_path: Path) -> None:
-    prepared = siim.read(download)
+    prepared = read(download)
     assert len(prepared.table) == 10 and prepared.labels == ("Pneumothorax",)
     first = row(prepared, "1.2.0.dcm")
     assert first["image"] == "dicom-images-train/1.9.0/1.8.0/1.2.0.dcm"
@@ -49,21 +53,21 @@ def test_an_image_with_several_masks_counts_once(download: Path, tmp_path: Path)
 
 
 def test_a_split_by_image(download: Path) -> None:
-    prepared = siim.read(download, valid_fraction=0.2, test_fraction=0.3)
+    prepared = read(download, valid_fraction=0.2, test_fraction=0.3)
     assert prepared.table["split"].value_counts().to_dict() == {"train": 5, "test": 3, "valid": 2}
-    assert prepared.table["split"].tolist() != siim.read(download, seed=1).table["split"].tolist()
+    assert prepared.table["split"].tolist() != read(download, seed=1).table["split"].tolist()
 
 
 def test_an_image_in_several_files_of_gloria_is_left_in_test(download: Path, tmp_path: Path) -> None:
     gloria(download / "lists", train=[*NAMES[:6], "1.2.8"], valid=["1.2.0", "1.2.6", "1.2.8"], test=["1.2.0", "1.2.7"])
-    prepared = siim.read(download, split="gloria", lists="lists")
+    prepared = read(download, split="gloria", lists="lists")
     splits = column(prepared, "split")
     assert [splits[f"1.2.{k}.dcm"] for k in (0, 5, 6, 7, 8)] == ["test", "train", "valid", "test", "valid"]
     assert prepared.dropped == {"images in none of the lists": 1}
     assert any("2 images stand in several" in note for note in prepared.notes)
     load(prepared, tmp_path / "out")
     with pytest.raises(DataError, match=r"no test\.csv: name the folder of GLoRIA's files with --lists"):
-        siim.read(download, split="gloria")
+        read(download, split="gloria")
 
 
 def test_the_table_of_stage_2_and_masks_beside_the_images(download: Path) -> None:
@@ -72,8 +76,8 @@ def test_the_table_of_stage_2_and_masks_beside_the_images(download: Path) -> Non
     write_images(download / "png_images", ["1.2.0.png", "1.2.1.png"])
     write_images(download / "png_masks", ["1.2.0.png", "1.2.1.png"])
     with pytest.raises(DataError, match="two images of the same name"):
-        siim.read(download)
-    prepared = siim.read(download, images="png_images")
+        read(download)
+    prepared = read(download, images="png_images")
     assert column(prepared, "Pneumothorax") == {"1.2.0.png": "1", "1.2.1.png": "0"}
     assert any(note.startswith("1 images have both a mask") for note in prepared.notes)
 
@@ -81,10 +85,10 @@ def test_the_table_of_stage_2_and_masks_beside_the_images(download: Path) -> Non
 def test_missing_parts(download: Path) -> None:
     write(download / "train-rle.csv", "ImageId,Pixels\n1.2.0,1\n")
     with pytest.raises(DataError, match="no column EncodedPixels; found: ImageId, Pixels"):
-        siim.read(download)
+        read(download)
     (download / "train-rle.csv").unlink()
     with pytest.raises(DataError, match=r"no train-rle\.csv"):
-        siim.read(download)
+        read(download)
 
 
 def small_download(folder: Path) -> list[str]:

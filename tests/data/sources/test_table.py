@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 from pathlib import Path
 
 import pytest
 from downloads import fill_images, write_images
 
+from cxrcl.commands import prepare
 from cxrcl.data import manifest
+from cxrcl.data.sources import table
 from cxrcl.data.sources.base import Prepared
-from cxrcl.data.sources.table import read
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, table.read)
 
 TEXTS = ["Heart large, lungs clear.", "Normal chest.", "Effusion.", "Nothing new."]
 
@@ -156,7 +160,7 @@ def test_paths_of_other_systems(tmp_path: Path) -> None:
 )
 def test_faults_are_one_line(tmp_path: Path, content: str, options: dict[str, str], said: str) -> None:
     with pytest.raises(DataError) as caught:
-        read(put(tmp_path / "set", content), **options)  # type: ignore[arg-type]
+        read(put(tmp_path / "set", content), **options)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from downloads import column, fill_images, load, positives, row, write, write_images
 
+from cxrcl.commands import prepare
 from cxrcl.data.sources import vindr
 from cxrcl.errors import DataError
+
+read = partial(prepare.call, vindr.read)
 
 TRAIN = "image_id,rad_id,Cardiomegaly,Pleural effusion,Nodule/Mass,Other diseases,No finding\n"
 TEST = "image_id,Cardiomegaly,Pleural effusion,Nodule/Mass,Other disease,No finding\n"
@@ -40,7 +44,7 @@ def download(tmp_path: Path) -> Path:
 
 
 def test_an_image(download: Path, tmp_path: Path) -> None:
-    prepared = vindr.read(download, valid_fraction=0)
+    prepared = read(download, valid_fraction=0)
     assert prepared.labels == ("Cardiomegaly", "Pleural Effusion", "Nodule/Mass", "Other diseases", "No Finding")
     first = row(prepared, "aa.dicom")
     assert (first["image"], first["patient"], first["study"]) == ("train/aa.dicom", "aa", "aa")
@@ -58,7 +62,7 @@ def test_an_image(download: Path, tmp_path: Path) -> None:
     ],
 )
 def test_votes(download: Path, vote: Literal["any", "majority", "all"], aa: Any, bb: Any, cc: Any) -> None:
-    prepared = vindr.read(download, vote=vote)
+    prepared = read(download, vote=vote)
     assert [positives(prepared, f"{image}.dicom") for image in ("aa", "bb", "cc")] == [aa, bb, cc]
     assert positives(prepared, "dd.dicom") == ["Pleural Effusion", "Other diseases"]
     assert any(f"when {vote} of" in note for note in prepared.notes)
@@ -66,29 +70,29 @@ def test_votes(download: Path, vote: Literal["any", "majority", "all"], aa: Any,
 
 def test_half_of_the_radiologists_are_no_majority(download: Path) -> None:
     write(download / "annotations" / "image_labels_train.csv", TRAIN + "aa,R1,1,0,,0,0\naa,R2,0,0,,0,0\n")
-    prepared = vindr.read(download)
+    prepared = read(download)
     assert positives(prepared, "aa.dicom") == []
     assert row(prepared, "aa.dicom")["Nodule/Mass"] == "", "no radiologist filled the cell"
 
 
 def test_valid_is_drawn_from_train(download: Path) -> None:
-    splits = column(vindr.read(download, valid_fraction=0.34), "split")
+    splits = column(read(download, valid_fraction=0.34), "split")
     assert sorted(splits.values()) == ["test", "test", "train", "train", "valid"]
     assert splits["dd.dicom"] == splits["ee.dicom"] == "test"
-    assert len({tuple(vindr.read(download, valid_fraction=0.34, seed=seed).table["split"]) for seed in range(8)}) > 1
+    assert len({tuple(read(download, valid_fraction=0.34, seed=seed).table["split"]) for seed in range(8)}) > 1
 
 
 def test_doubled_readings_count_once(download: Path) -> None:
     twice = [*READINGS, READINGS[0], READINGS[0], READINGS[0]]
     write(download / "annotations" / "image_labels_train.csv", TRAIN + "\n".join(twice) + "\n")
-    prepared = vindr.read(download)
+    prepared = read(download)
     assert prepared.dropped == {"readings that stand twice (train)": 3}
     assert positives(prepared, "aa.dicom") == ["Cardiomegaly"]
 
 
 def test_images_as_png_elsewhere(download: Path) -> None:
     write_images(download / "png", [f"{name}.png" for name in ("aa", "bb", "dd")])
-    prepared = vindr.read(download, images="png")
+    prepared = read(download, images="png")
     assert sorted(prepared.table["image"]) == ["aa.png", "bb.png", "dd.png"]
     assert prepared.images == download / "png" and prepared.dropped == {"no image of that name in the download": 2}
 
@@ -105,7 +109,7 @@ def test_images_as_png_elsewhere(download: Path) -> None:
 def test_faults_of_the_tables(download: Path, name: str, text: str, said: str) -> None:
     write(download / "annotations" / f"image_labels_{name}.csv", text)
     with pytest.raises(DataError, match=said):
-        vindr.read(download)
+        read(download)
 
 
 def small_download(folder: Path) -> list[str]:

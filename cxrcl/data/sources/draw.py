@@ -1,0 +1,97 @@
+"""Where splits come from: a draw by patient, or the published lists of a set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cxrcl.data.sources.base import split_patients
+from cxrcl.data.sources.cells import filled
+from cxrcl.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Splits drawn by patient: all of them, or only valid, from the patients of train.
+
+    Attributes:
+        valid_fraction: share of the patients for valid (of those of train, where the data has a test split).
+        test_fraction: share of the patients for test, where all splits are drawn; None: the data has a test split.
+        seed: of the draw.
+    """
+
+    valid_fraction: float = 0.1
+    test_fraction: float | None = 0.1
+    seed: int = 0
+
+    def splits(
+        self, patients: pd.Series, own_splits: pd.Series | None = None, balanced: pd.Series | None = None
+    ) -> tuple[pd.Series, str]:
+        """A split for each row, all rows of a patient in one.
+
+        Args:
+            patients: ids, one a row.
+            own_splits: the splits of the data, or None. A missing valid split is drawn from the patients of train.
+            balanced: a column whose values should be as frequent in every split; a patient counts as the set of its
+                values.
+
+        Returns:
+            The splits, and a note on where they are from.
+
+        Raises:
+            DataError: the fractions leave nothing for train.
+        """
+        valid, test = self.valid_fraction, self.test_fraction or 0.0
+        if min(valid, test) < 0 or valid + test >= 1:
+            fractions = f"--valid-fraction {valid:g}" + (
+                f" --test-fraction {test:g}" if self.test_fraction is not None else ""
+            )
+            raise DataError(f"{fractions}: expected 0 or more, and together less than 1")
+        if own_splits is None:
+            splits, how = pd.Series("train", index=patients.index, dtype=object), "drawn by patient"
+            shares = {"train": 1 - valid - test, "valid": valid, "test": test}
+        else:
+            splits, how = own_splits.astype(object), "as the data has them, but valid is drawn from train"
+            shares = {"train": 1 - valid, "valid": valid}
+            if "valid" in splits.values or "train" not in splits.values or valid == 0:
+                return own_splits, "Splits: as the data has them."
+        rows = splits == "train"
+        groups = None if balanced is None else _sets(patients[rows], balanced[rows])
+        splits[rows] = split_patients(patients[rows], shares, self.seed, groups)
+        parts = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+        even = "" if balanced is None else f", balanced by {balanced.name}"
+        return splits, f"Splits: {how} ({parts} of the patients, seed {self.seed}{even})."
+
+
+def _sets(patients: pd.Series, values: pd.Series) -> pd.Series:
+    """For each row, the different values of its patient's rows, joined: the same for all rows of a patient."""
+    pairs = pd.DataFrame({"patient": patients, "value": filled(values)}).drop_duplicates().sort_values("value")
+    return patients.map(pairs.groupby("patient")["value"].agg("|".join))
+
+
+def listed_splits(folder: Path, lists: Mapping[str, str], read: Callable[[Path], pd.Series], what: str) -> pd.Series:
+    """The split of each image that published lists name.
+
+    Args:
+        folder: of the lists.
+        lists: file -> split.
+        read: file -> the names in it.
+        what: images or patients, whichever the names are of.
+
+    Returns:
+        Splits, their index the names.
+
+    Raises:
+        DataError: a name stands in the lists of two splits.
+    """
+    splits = pd.concat([pd.Series(split, index=read(folder / file).to_numpy()) for file, split in lists.items()])
+    several = splits.groupby(level=0).nunique()
+    if (several > 1).any():
+        raise DataError(
+            f"{folder}: {int((several > 1).sum())} {what} stand in two of {', '.join(lists)} "
+            f"(the first: {several.index[several > 1][0]}): expected lists without an image in common"
+        )
+    return splits[~splits.index.duplicated()]
