@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -67,6 +69,15 @@ def label_names(columns: Sequence[str], where: str) -> dict[str, str]:
         if same:
             raise DataError(f"{where}: {name!r} and {same[0]!r} are both the label {label!r}: keep one of them")
     return names
+
+
+def literal_list(cell: str) -> list[Any] | None:
+    """The list in a cell that pandas wrote one to, such as "['a', 'b']"; None where it is none."""
+    try:
+        value = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, list) else None
 
 
 def as_splits(cells: pd.Series, where: str) -> pd.Series:

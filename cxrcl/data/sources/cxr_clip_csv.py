@@ -8,7 +8,6 @@ what is present), or a column of 0 and 1 for each label.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import pandas as pd
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.manifest import SPLITS
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import as_labels, filled, label_names, looks_like_labels, relative_paths
+from cxrcl.data.sources.cells import as_labels, filled, label_names, literal_list, looks_like_labels, relative_paths
 from cxrcl.data.sources.download import drop
 from cxrcl.data.sources.mimic_cxr import normal_views
 from cxrcl.errors import DataError
@@ -61,7 +60,10 @@ def read(
     files = _files(source, {"train": train, "valid": valid, "test": test})
     parts = [_read_part(file, split) for split, file in files.items()]
     studies = pd.concat([part.studies for part in parts], ignore_index=True)
-    values = _one_name(_values(parts, {"blank": "", "zero": "0"}[not_named]), source)
+    values = _values(parts, {"blank": "", "zero": "0"}[not_named])
+    # The names that the prompts of the package have.
+    values = values.rename(columns={old: new for old, new in _RENAMED.items() if new not in values})
+    values = values.rename(columns=label_names(values.columns.tolist(), str(source)))
     labels = tuple(sorted(map(str, values), key=lambda n: (CHEXPERT.index(n) if n in CHEXPERT else len(CHEXPERT), n)))
 
     folder = Path(images).expanduser() if images else source
@@ -156,7 +158,9 @@ def _read_part(file: Path, split: str) -> _Part:
 
 
 def _lists(table: pd.DataFrame, column: str, file: Path) -> list[list[Any]]:
-    """The cells of a column as lists; a cell that is no list is a list of one, a blank one is empty."""
+    """The cells of a column as lists; a cell that is no list is a list of one, a blank or missing one is empty."""
+    if column not in table:
+        return [[] for _ in range(len(table))]
     return [_parsed(cell, column, file, row) for row, cell in enumerate(filled(table[column]), start=2)]
 
 
@@ -164,11 +168,7 @@ def _parsed(cell: str, column: str, file: Path, row: int) -> list[Any]:
     if not _LIST.match(cell):
         return [cell] if cell else []
     for text in (cell, _NAN.sub("''", cell)):  # pandas writes a missing part of a list as nan, which is no literal
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-        if isinstance(value, list):
+        if (value := literal_list(text)) is not None:
             return value
     raise DataError(f"{file}: {column} of row {row} is not a list of texts or lists such as ['a', 'b']")
 
@@ -183,18 +183,16 @@ def _views(table: pd.DataFrame, images: list[list[Any]], file: Path) -> list[lis
         return [named or [""] * len(paths) for named, paths in zip(views, images)]
     view_of: list[dict[str, str]] = [{} for _ in images]
     for view in _VIEW_LISTS:
-        if view in table:
-            for views_of_row, paths in zip(view_of, _lists(table, view, file)):
-                views_of_row.update(dict.fromkeys(paths, view))
+        for views_of_row, paths in zip(view_of, _lists(table, view, file)):
+            views_of_row.update(dict.fromkeys(paths, view))
     return [[views_of_row.get(path, "") for path in paths] for views_of_row, paths in zip(view_of, images)]
 
 
 def _texts(table: pd.DataFrame, file: Path) -> dict[str, list[str]]:
     """Two sections are findings and impression; one, or more than two, cannot be told apart and are the text."""
-    cells = _lists(table, "text", file) if "text" in table else [[] for _ in range(len(table))]
-    sections = [[str(part).strip() for part in parts] for parts in cells]
+    sections = [[str(part).strip() for part in parts] for parts in _lists(table, "text", file)]
     pairs = [parts if len(parts) == 2 else ["", ""] for parts in sections]
-    rewritten = _lists(table, "text_augment", file) if "text_augment" in table else [[] for _ in range(len(table))]
+    rewritten = _lists(table, "text_augment", file)
     return {
         "findings": [pair[0] for pair in pairs],
         "impression": [pair[1] for pair in pairs],
@@ -218,10 +216,9 @@ def _named(table: pd.DataFrame, file: Path) -> tuple[list[dict[str, str]], str]:
         if any(isinstance(part, list) for parts in cells for part in parts):
             return [_three(parts, file, row) for row, parts in enumerate(cells, start=2)], "three"
         return [{str(part): "1" for part in parts if part} for parts in cells], "positives"
-    if "class" in table:
-        cells = _lists(table, "class", file)
-        return [{str(part): "1" for part in parts if not _ABSENCE.match(str(part))} for parts in cells], "class"
-    return [{} for _ in range(len(table))], ""
+    cells = _lists(table, "class", file)
+    names = [{str(part): "1" for part in parts if not _ABSENCE.match(str(part))} for parts in cells]
+    return names, "class" if "class" in table else ""
 
 
 def _three(parts: list[Any], file: Path, row: int) -> dict[str, str]:
@@ -243,12 +240,6 @@ def _values(parts: Sequence[_Part], not_named: str) -> pd.DataFrame:
         lists = {name: [labels.get(name, absent[part.form]) for labels in part.named] for name in names}
         tables.append(part.columns.assign(**lists))
     return pd.concat(tables, ignore_index=True).fillna("")
-
-
-def _one_name(values: pd.DataFrame, source: Path) -> pd.DataFrame:
-    """The same columns under the names that the prompts of the package have."""
-    values = values.rename(columns={old: new for old, new in _RENAMED.items() if new not in values})
-    return values.rename(columns=label_names(values.columns.tolist(), str(source)))
 
 
 def _patients(images: pd.Series, pattern: str) -> pd.Series:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.errors import DataError
@@ -33,23 +31,13 @@ def read(source: Path) -> Prepared:
     twice = reports["path"].duplicated()
     if twice.any():
         raise DataError(f"{source / 'reports.csv'}: {int(twice.sum())} images stand in two reports")
-    table = labels.merge(reports[["path", "findings", "impression"]], on="path", how="left", validate="many_to_one")
-    manifest = pd.DataFrame(
-        {
-            "image": table["path"].str.removeprefix("images/"),
-            "patient": table["patient_id"],
-            "study": table["study_id"],
-            "view": table["view"],
-            "split": table["split"],
-            "findings": table["findings"].fillna(""),
-            "impression": table["impression"].fillna(""),
-            "source": table["source"],
-            **{name: table[name] for name in LABELS},
-        }
-    )
+    texts = reports[["path", "findings", "impression"]]
+    table = labels[list(columns)].merge(texts, on="path", how="left", validate="many_to_one").fillna("")
+    table = table.rename(columns={"path": "image", "patient_id": "patient", "study_id": "study"})
+    table["image"] = table["image"].str.removeprefix("images/")
     notes = (
         "Splits: as the data has them.",
         "A blank label means that the source does not say; it is not a negative.",
         "The column clinical_note is left out: it often names the diagnosis.",
     )
-    return Prepared(manifest, LABELS, source / "images", notes=notes)
+    return Prepared(table, LABELS, source / "images", notes=notes)

@@ -59,17 +59,9 @@ def list_images(folder: Path) -> tuple[list[str], dict[str, int]]:
     packed: dict[str, int] = {}
     for archive in (path for path in paths if path.lower().endswith(".zip")):
         members = sorted(_members(folder / archive).items())
-        packed |= {f"{archive}{IN_ZIP}{name}": size for name, size in members if _is_image(name)}
+        images = ((name, size) for name, size in members if name.lower().endswith(SUFFIXES) and not _is_hidden(name))
+        packed |= {f"{archive}{IN_ZIP}{name}": size for name, size in images}
     return loose, packed
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
-
-
-def walk(folder: Path) -> Iterator[str]:
-    """Files below a folder, relative to it, in no order."""
-    return _walk(folder, "", set())
 
 
 def _endings(path: str) -> list[str]:
@@ -82,7 +74,9 @@ def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
-def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+def walk(folder: Path, prefix: str = "", seen: set[tuple[int, int]] | None = None) -> Iterator[str]:
+    """Files below a folder, relative to it and behind `prefix`, in no order; `seen` are folders not to list again."""
+    seen = set() if seen is None else seen
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
         return
@@ -92,7 +86,7 @@ def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str
             if _is_hidden(entry.name):
                 continue
             if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
+                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
             elif entry.is_file():
                 yield prefix + entry.name
 

@@ -6,7 +6,6 @@ on these. The images are 16-bit PNG files in folders or zip files 0 to 54.
 
 from __future__ import annotations
 
-import ast
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pandas as pd
 
 from cxrcl.data.labels import CHEXPERT, NO_FINDING
 from cxrcl.data.sources.base import Prepared, read_table
-from cxrcl.data.sources.cells import filled
+from cxrcl.data.sources.cells import filled, literal_list
 from cxrcl.data.sources.download import as_cells, check_ages, compare_counts, drop, find_file, multi_hot, place
 from cxrcl.data.sources.draw import Draw
 from cxrcl.errors import DataError
@@ -136,13 +135,8 @@ def read(
 
 def _names(cell: str, file: Path) -> list[str]:
     """The labels in a cell such as "['pleural effusion', ' cardiomegaly']"; terms of NOT_FINDINGS stay as they are."""
-    if not cell:
-        return []
-    try:
-        terms = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        terms = None
-    if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+    terms = literal_list(cell) if cell else []
+    if terms is None or not all(isinstance(term, str) for term in terms):
         raise DataError(f"{file}: Labels {cell[:60]!r}: expected a list such as ['pleural effusion', 'cardiomegaly']")
     return [name for term in terms for name in _names_of_term(term)]
 

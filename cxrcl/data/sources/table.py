@@ -63,7 +63,8 @@ def read(
             raise DataError(
                 f"{file}: column {written.name} holds labels, no texts: choose another --text, or --text ''"
             )
-        in_files = text_in == "files" or (text_in == "auto" and _all_text_files(written))
+        given = written[written != ""].str.lower()
+        in_files = text_in == "files" or (text_in == "auto" and len(given) > 0 and given.str.endswith(".txt").all())
         if in_files:
             studies = written.mask(written == "", paths)
             notes.append("Texts are read whole from the files that the table names; images of one text are one study.")
@@ -89,11 +90,6 @@ def _starts_with_an_image(file: Path, image: str, separator: str) -> bool:
     except (UnicodeDecodeError, csv.Error, OSError, EOFError):
         return False  # read_table will say what is wrong with the file
     return int(image) < len(first) and first[int(image)].strip().lower().endswith(SUFFIXES)
-
-
-def _all_text_files(written: pd.Series) -> bool:
-    there = written[written != ""]
-    return bool(len(there)) and bool(there.str.lower().str.endswith(".txt").all())
 
 
 def _texts(written: pd.Series, source: Path, file: Path) -> pd.Series:
