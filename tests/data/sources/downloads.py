@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from encoded_images import dicom, encoded
 
@@ -37,14 +38,22 @@ def write_zip(path: Path, members: Iterable[str]) -> None:
             archive.writestr(member, b"")
 
 
+def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
+    """A CSV, compressed when the name ends in .gz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
 def load(prepared: Prepared, out: Path) -> Manifest:
-    """The manifest as it loads from a folder, all of its checks on."""
-    out.mkdir(parents=True, exist_ok=True)
+    """The manifest as training reads it: `prepared` written to a folder and read back, with all checks."""
+    out.mkdir()
     table = prepared.table.assign(image="images/" + prepared.table["image"])
     table.to_csv(out / manifest.FILE_NAME, index=False)
-    data = manifest.load(out)
-    assert data.labels == prepared.labels
-    return data
+    (out / "images").symlink_to(prepared.images.resolve(), target_is_directory=True)
+    other = set(prepared.table) - {*manifest.REQUIRED, *manifest.OPTIONAL, *prepared.labels}
+    assert not other, f"{other} would be read as labels"
+    return manifest.load(out, labels=prepared.labels)
 
 
 def column(prepared: Prepared, name: str, by: str = "image") -> dict[str, str]:

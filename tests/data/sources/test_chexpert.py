@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from downloads import fill_images, write_images
-from folders_of import column, load, write_csv
+from downloads import column, fill_images, load, write_csv, write_images
 
 from cxrcl.commands import prepare
 from cxrcl.data.labels import CHEXPERT

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from downloads import fill_images, write_images
-from folders_of import load, write_csv
+from downloads import fill_images, load, write_csv, write_images
 
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.sources import chexpert, chexpert5x200

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from downloads import fill_images, write_images
-from folders_of import column, load, write_csv
+from downloads import fill_images, load, write_csv, write_images
 
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.sources import cxr_clip_csv
@@ -67,8 +66,8 @@ def test_views_from_the_lists_of_each_view(tmp_path: Path) -> None:
     table = reports(tmp_path) / "mimic_train.csv"
     rows = read_table(table, ()).drop(columns="view").to_dict("records")
     write_csv(table, [*rows, {**rows[0], "image": "['x.jpg']"}])
-    found = column(cxr_clip_csv.read(tmp_path, train="mimic_train.csv"), "view")
-    assert found == {A: "PA", B: "Lateral", C: "Lateral", "x.jpg": "unknown"}
+    found = cxr_clip_csv.read(tmp_path, train="mimic_train.csv").table
+    assert dict(zip(found["image"], found["view"])) == {A: "PA", B: "Lateral", C: "Lateral", "x.jpg": "unknown"}
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from downloads import fill_images, write_images
+from downloads import fill_images, load, write_images
 
-from cxrcl.data import manifest
 from cxrcl.data.sources import cxr_real
-from cxrcl.data.sources.base import Prepared
 from cxrcl.errors import DataError
 
 NOTE = "Known pneumothorax on the left."
@@ -56,13 +54,6 @@ def build(folder: Path, labels: list[dict[str, str]] | None = None, texts: list[
 @pytest.fixture
 def download(tmp_path: Path) -> Callable[..., Path]:
     return partial(build, tmp_path / "download")
-
-
-def load(prepared: Prepared, folder: Path) -> manifest.Manifest:
-    folder.mkdir()
-    table = prepared.table.assign(image="images/" + prepared.table["image"])
-    table.to_csv(folder / "manifest.csv", index=False)
-    return manifest.load(folder)
 
 
 def test_every_column(download: Callable[..., Path], tmp_path: Path) -> None:

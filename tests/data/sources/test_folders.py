@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from downloads import fill_images
+from downloads import fill_images, load
 
 from cxrcl.commands import prepare
-from cxrcl.data import manifest
 from cxrcl.data.sources import folders
-from cxrcl.data.sources.base import Prepared
 from cxrcl.errors import DataError
 
 read = partial(prepare.call, folders.read)
@@ -40,13 +38,6 @@ def touch(folder: Path, *names: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
-
-
-def load(prepared: Prepared, folder: Path) -> manifest.Manifest:
-    folder.mkdir()
-    table = prepared.table.assign(image="images/" + prepared.table["image"])
-    table.to_csv(folder / "manifest.csv", index=False)
-    return manifest.load(folder)
 
 
 def test_kermanys_set(tmp_path: Path) -> None:

@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from downloads import fill_images
+from downloads import fill_images, load
 
 from cxrcl.commands import prepare
-from cxrcl.data import manifest
 from cxrcl.data.sources import labels_csv
-from cxrcl.data.sources.base import Prepared
 from cxrcl.errors import DataError
 
 read = partial(prepare.call, labels_csv.read)
@@ -33,13 +31,6 @@ def put(folder: Path, table: str, *images: str) -> Path:
         (folder / name).touch()
     (folder / "labels.csv").write_text(table, encoding="utf-8-sig")
     return folder
-
-
-def load(prepared: Prepared, folder: Path) -> manifest.Manifest:
-    folder.mkdir()
-    table = prepared.table.assign(image="images/" + prepared.table["image"])
-    table.to_csv(folder / "manifest.csv", index=False)
-    return manifest.load(folder)
 
 
 @pytest.fixture
@@ -134,9 +125,8 @@ def test_repeated_rows_are_counted(tmp_path: Path) -> None:
         ("image,Edema\n0.png,1\n", {"class_column": "label"}, "--class-column label: no such column"),
         ("image;Edema\n0.png;1\n", {}, "its separator is ';', not ','"),
         ("image,Edema,edema\n0.png,1,1\n", {}, "'Edema' and 'edema' are both the label 'Edema'"),
-        ("image,Edema,fold\n0.png,1,x\n", {"split": "fold"}, "split 'x' in 1 rows"),
     ],
-    ids=["images", "labels", "classes", "separator", "twice", "split"],
+    ids=["images", "labels", "classes", "separator", "twice"],
 )
 def test_faults_are_one_line(tmp_path: Path, table: str, options: dict[str, str], said: str) -> None:
     with pytest.raises(DataError) as caught:

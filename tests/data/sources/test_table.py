@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from downloads import fill_images, write_images
+from downloads import fill_images, load, write_images
 
 from cxrcl.commands import prepare
-from cxrcl.data import manifest
 from cxrcl.data.sources import table
-from cxrcl.data.sources.base import Prepared
 from cxrcl.errors import DataError
 
 read = partial(prepare.call, table.read)
@@ -24,13 +22,6 @@ def put(folder: Path, text: str, name: str = "pairs.csv") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     return folder
-
-
-def load(prepared: Prepared, folder: Path) -> manifest.Manifest:
-    folder.mkdir()
-    table = prepared.table.assign(image="images/" + prepared.table["image"])
-    table.to_csv(folder / "manifest.csv", index=False)
-    return manifest.load(folder)
 
 
 @pytest.fixture
@@ -130,13 +121,6 @@ def test_splits_are_drawn_by_patient(full: Path) -> None:
     assert table.groupby("patient")["split"].first().value_counts().to_dict() == {"train": 6, "test": 3, "valid": 2}
     other = read(full, image="1", text="2", patient="person", valid_fraction=0.2, test_fraction=0.3, seed=3).table
     assert not other["split"].equals(table["split"])
-
-
-def test_drawn_splits_can_be_balanced(full: Path) -> None:
-    table = read(full, image="1", text="2", valid_fraction=0.25, test_fraction=0.25, balanced="Edema", labels="7").table
-    counts = table.groupby("split")["Edema"].value_counts().unstack()
-    assert counts.sum(axis=1).to_dict() == {"train": 10, "valid": 5, "test": 5}
-    assert counts.loc["train"].between(4, 6).all() and counts.loc[["valid", "test"]].isin([2, 3]).all(axis=None)
 
 
 def test_paths_of_other_systems(tmp_path: Path) -> None:
