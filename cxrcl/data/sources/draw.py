@@ -17,9 +17,12 @@ from cxrcl.errors import DataError
 class Draw:
     """Splits drawn by patient: all of them, or only valid, from the patients of train.
 
+    A set that always has a test split says so by a test_fraction of None, and prepare.py has no such option for it.
+
     Attributes:
-        valid_fraction: share of the patients for valid (of those of train, where the data has a test split).
-        test_fraction: share of the patients for test, where all splits are drawn; None: the data has a test split.
+        valid_fraction: share of the patients for valid, where there is no such split: of all, or of train where there
+            is a test split.
+        test_fraction: share of the patients for test, where all splits are drawn.
         seed: of the draw.
     """
 
@@ -46,10 +49,8 @@ class Draw:
         """
         valid, test = self.valid_fraction, self.test_fraction or 0.0
         if min(valid, test) < 0 or valid + test >= 1:
-            fractions = f"--valid-fraction {valid:g}" + (
-                f" --test-fraction {test:g}" if self.test_fraction is not None else ""
-            )
-            raise DataError(f"{fractions}: expected 0 or more, and together less than 1")
+            test_option = "" if self.test_fraction is None else f" --test-fraction {test:g}"
+            raise DataError(f"--valid-fraction {valid:g}{test_option}: expected 0 or more, and together less than 1")
         if own_splits is None:
             splits, how = pd.Series("train", index=patients.index, dtype=object), "drawn by patient"
             shares = {"train": 1 - valid - test, "valid": valid, "test": test}

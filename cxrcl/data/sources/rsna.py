@@ -37,7 +37,7 @@ def read(
     Args:
         source: the folder with stage_2_train_labels.csv, stage_2_detailed_class_info.csv and stage_2_train_images/.
         split: gloria: the published one, of GLoRIA's own files (see lists), else worked out by its rule. drawn: by
-            patient.
+            patient, see the fractions and the seed.
         lists: folder of GLoRIA's train.csv, val.csv and test.csv (inside the source folder, or a full path).
         images: folder of the images inside the source folder; the source folder itself when not given.
     """

@@ -35,8 +35,8 @@ def read(
 
     Args:
         source: the folder with train-rle.csv (or stage_2_train.csv) and the images, DICOM at any depth or PNG.
-        split: drawn: by image. gloria: GLoRIA's files (see lists), each image in one split; test goes before valid
-            and train.
+        split: drawn: by image, see the fractions and the seed. gloria: GLoRIA's files (see lists), each image in one
+            split; test goes before valid and train.
         lists: folder of GLoRIA's train.csv, valid.csv and test.csv (inside the source folder, or a full path).
         images: folder of the images inside the source folder (needed where masks lie beside images); the source folder
             itself when not given.
