@@ -50,6 +50,20 @@ def test_every_option_of_every_set_is_documented(dataset: str, capsys: pytest.Ca
     assert "Args:" not in shown
 
 
+@pytest.mark.parametrize(
+    ("dataset", "valid", "test"),
+    [
+        *(("chexpert", 0.0, None), ("covidx", 0.1, None), ("nih", 0.1, None), ("vindr", 0.2, None)),
+        *(("openi", 0.1, 0.2), ("padchest", 0.1, 0.1), ("rsna", 0.15, 0.15), ("siim", 0.15, 0.15)),
+        *(("folders", 0.1, 0.1), ("labels_csv", 0.1, 0.1), ("table", 0.1, 0.1)),
+    ],
+)
+def test_the_fractions_of_each_set(dataset: str, valid: float, test: float | None) -> None:
+    line = [dataset, "--source", "s", "--out", "o"]
+    given = vars(prepare.make_parser(line).parse_args(line))
+    assert (given["valid_fraction"], given.get("test_fraction"), given["seed"]) == (valid, test, 0)
+
+
 def test_the_list_of_sets_imports_none_of_them() -> None:
     code = (
         "import sys; from cxrcl.commands import prepare; prepare.make_parser(['--help']).format_help();"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from downloads import write, write_images, write_zip
 
-from cxrcl.data.sources.download import check_ages, compare_counts, find_file, locate, multi_hot
+from cxrcl.data.sources.download import check_ages, compare_counts, find_file, locate, multi_hot, place
 from cxrcl.errors import DataError
 
 
@@ -33,6 +33,14 @@ def test_another_format_of_the_same_image_is_found_by_its_stem(tmp_path: Path) -
     write_images(tmp_path, ["a.jpg", "c.png"])
     assert locate(names("a.png", "c.png"), tmp_path).tolist() == ["a.jpg", "c.png"]
     assert locate(names("a.png", "c.png"), tmp_path, by="name").tolist() == ["", "c.png"]
+
+
+def test_rows_without_an_image_are_dropped_and_counted(tmp_path: Path) -> None:
+    write_images(tmp_path, ["deep/a.jpg", "c.png"])
+    table, dropped = pd.DataFrame({"image": ["a.png", "c.png"], "view": ["PA", "AP"]}), dict[str, int]()
+    assert place(table, tmp_path, dropped)["image"].tolist() == ["deep/a.jpg", "c.png"] and dropped == {}
+    assert place(table, tmp_path, dropped, by="name").to_dict("list") == {"image": ["c.png"], "view": ["AP"]}
+    assert dropped == {"no image of that name in the download": 1}
 
 
 def test_two_images_of_a_name_are_an_error_only_if_the_table_names_them(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def test_names_without_suffix_may_hold_dots(tmp_path: Path) -> None:
 def test_a_name_that_two_images_have_is_an_error_unless_the_path_is_given(tmp_path: Path) -> None:
     source = put(tmp_path / "set", "image,Edema\ntrain/1.png,1\ntest/1.png,0\n", "train/1.png", "test/1.png")
     assert read(source).table["image"].tolist() == ["train/1.png", "test/1.png"]
+    put(source, f"image,Edema\n{source}/train/1.png,1\n./test/1.png,0\n")
+    assert read(source).table["image"].tolist() == ["train/1.png", "test/1.png"]
     put(source, "image,Edema\n1.png,1\n")
     with pytest.raises(DataError, match=r"1 names belong to several images, such as test/1.png and train/1.png"):
         read(source)

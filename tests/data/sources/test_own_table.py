@@ -39,6 +39,8 @@ def test_a_missing_id_is_that_of_the_next_smaller_thing() -> None:
     assert whole.loc[0, ["image", "study", "patient", "view"]].tolist() == ["a.png", "b", "a", "1.0"]
     bare, note = Columns().manifest(TABLE, images, studies, Draw(), FILE)
     assert bare.loc[0].tolist() == ["a.png", "s", "s", "unknown", "train"] and "drawn by patient" in note
+    _, note = Columns(balanced="Edema").manifest(TABLE, images, studies, Draw(), FILE)
+    assert "balanced by Edema" in note
 
 
 def test_the_only_table_or_the_one_named(tmp_path: Path) -> None:
