@@ -22,6 +22,7 @@ MAX_SIZE_PX = 10_000  # longer than any radiograph's side: a larger square is a 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[Share, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 

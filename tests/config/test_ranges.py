@@ -48,6 +48,10 @@ RANGES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         },
         "blur_probability": ([-0.1, 1.1], [0, 1]),
     },
+    **{
+        f"data.sources.{name}": {"weight": ([0, -1, math.inf], [0.1, None]), "fraction": ([0, 1.1], [0.1, 1, None])}
+        for name in ("base.Source", "phantom.Phantom")
+    },
     "data.text.prompts.PromptSampler": {"num_negatives": ([-1, 0.5], [0])},
     "evaluation.linear_probe.LinearProbe": {"penalties": ([[], [1, 0]], [[0.1]])},
     "evaluation.pixel_ridge.PixelRidge": {"penalties": ([[], [1, -1]], [[0.1]])},

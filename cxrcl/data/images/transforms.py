@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cxrcl.data.images import photometry
 from cxrcl.data.images.geometry import Crop, Fit, TrainFit, equalise, middle_crop, random_crop, read_out
-from cxrcl.types import Batch, ImageSpec, NotNegative, Positive, Share
+from cxrcl.types import Batch, ImageSpec, NotNegative, Part, Positive, Share
 
 Range = tuple[float, float]
 
@@ -59,7 +59,7 @@ class RadiographTransform:
         self,
         spec: ImageSpec,
         fit: Fit = "pad",
-        eval_crop: Annotated[Share, Field(gt=0)] = 1.0,
+        eval_crop: Part = 1.0,
         scale: Range | None = (0.7, 1.0),
         aspect: Annotated[float, Field(ge=1)] = 1.1,
         train_fit: TrainFit | Literal["film"] | None = None,

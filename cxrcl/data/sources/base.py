@@ -7,7 +7,6 @@ sets share are fields of a frozen dataclass, which is the default of one keyword
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 from cxrcl import files as csv_file
 from cxrcl.data.text.prompts import Prompts
 from cxrcl.errors import DataError
+from cxrcl.types import Part, Positive
 
 
 class Source:
@@ -35,18 +35,14 @@ class Source:
     def __init__(
         self,
         root: str | None = None,
-        weight: float | None = None,
-        fraction: float | None = None,
+        weight: Positive | None = None,
+        fraction: Part | None = None,
         prompts: str | Prompts | None = None,
         store: str | None = None,
     ) -> None:
         folder = store if root is None else root
         if folder is None:
             raise ValueError("root and store: null both, expected a folder with manifest.csv, or a packed store")
-        if weight is not None and not 0 < weight < math.inf:
-            raise ValueError(f"weight={weight}: expected a number above 0, or null")
-        if fraction is not None and not 0 < fraction <= 1:
-            raise ValueError(f"fraction={fraction}: expected a number above 0 and at most 1, or null")
         self.root = Path(folder).expanduser()
         self.store = None if store is None else Path(store).expanduser()
         self.weight, self.fraction, self.prompts = weight, fraction, prompts

@@ -8,6 +8,7 @@ from pathlib import Path
 from cxrcl.data.phantom import PhantomSettings, generate
 from cxrcl.data.sources.base import Source
 from cxrcl.data.text.prompts import Prompts
+from cxrcl.types import Part, Positive
 
 
 class Phantom(Source):
@@ -27,8 +28,8 @@ class Phantom(Source):
         num_studies: int = 3000,
         size_px: int = 96,
         seed: int = 0,
-        weight: float | None = None,
-        fraction: float | None = None,
+        weight: Positive | None = None,
+        fraction: Part | None = None,
         prompts: str | Prompts | None = None,
     ) -> None:
         super().__init__(root, weight, fraction, prompts)
