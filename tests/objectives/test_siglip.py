@@ -7,8 +7,7 @@ import torch
 from helpers import assert_golden, assert_same, golden, two_towers, unit_rows
 from torch import Tensor
 
-from cxrcl.objectives.losses import sigmoid
-from cxrcl.objectives.losses.sigmoid import tiled_sigmoid_loss
+from cxrcl.objectives.losses import siglip_loss, sigmoid, tiled
 from cxrcl.objectives.siglip import SigLip
 
 NAMES = [0, 1, 2, 1, 0, 5]
@@ -31,23 +30,24 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def test_golden_values_and_gradients() -> None:
     given, values = golden("siglip")
-    assert_golden(
-        given, values, tiled_sigmoid_loss(*(given[k] for k in ("image", "text", "logit_scale", "logit_bias"))), 1e-5
-    )
+    loss = siglip_loss(*(given[name] for name in ("image", "text", "logit_scale", "logit_bias")))
+    assert_golden(given, values, loss, within=1e-5)
 
 
 @pytest.mark.parametrize("names", [None, NAMES, [7] * 6])
 @pytest.mark.parametrize("tile", [1, 2, 4, 6, 2048])
-def test_value_and_gradient_equal_a_double_loop_whatever_the_tile(tile: int, names: list[int] | None) -> None:
+def test_value_and_gradient_equal_a_double_loop_whatever_the_tile(
+    tile: int, names: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled, "TILE_CPU", tile)
     leaves = inputs()
-    texts = None if names is None else torch.tensor(names)[:, None]
-    fast = tiled_sigmoid_loss(*leaves, texts, texts, tile)
+    fast = siglip_loss(*leaves, None if names is None else torch.tensor(names))
     assert_same([fast], [by_double_loop(*leaves, names)], leaves, within=1e-10)
 
 
 def test_the_gradient_follows_what_comes_after() -> None:
     leaves = inputs()
-    assert_same([tiled_sigmoid_loss(*leaves) ** 2], [by_double_loop(*leaves, None) ** 2], leaves, within=1e-9)
+    assert_same([siglip_loss(*leaves) ** 2], [by_double_loop(*leaves, None) ** 2], leaves, within=1e-9)
 
 
 @pytest.mark.parametrize("names", [None, NAMES])
@@ -63,17 +63,17 @@ def test_the_objective_is_that_loss(names: list[int] | None) -> None:
 
 def test_swapping_the_sides_changes_nothing_and_rotation_neither() -> None:
     a, b, scale, bias = leaves = inputs()
-    plain = [tiled_sigmoid_loss(*leaves)]
+    plain = [siglip_loss(*leaves)]
     rotation, _ = torch.linalg.qr(unit_rows(9, 5, 5).detach())
-    assert_same([tiled_sigmoid_loss(b, a, scale, bias)], plain, leaves, within=1e-12)
-    assert_same([tiled_sigmoid_loss(a @ rotation, b @ rotation, scale, bias)], plain, leaves, within=1e-12)
+    assert_same([siglip_loss(b, a, scale, bias)], plain, leaves, within=1e-12)
+    assert_same([siglip_loss(a @ rotation, b @ rotation, scale, bias)], plain, leaves, within=1e-12)
 
 
 def test_extreme_logits_stay_finite() -> None:
     a = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
     leaves = (a, torch.tensor(100.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True))
     for b in (a.detach(), -a.detach()):
-        loss = tiled_sigmoid_loss(a, b, leaves[1], leaves[2])
+        loss = siglip_loss(a, b, leaves[1], leaves[2])
         assert all(torch.isfinite(value).all() for value in (loss, *torch.autograd.grad(loss, leaves)))
     assert loss.item() == pytest.approx(110 + 90)
 
@@ -87,5 +87,6 @@ def test_bias_changes_the_loss() -> None:
 def test_pairs_are_taken_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes, softplus = [], sigmoid.F.softplus
     monkeypatch.setattr(sigmoid.F, "softplus", lambda logits: shapes.append(tuple(logits.shape)) or softplus(logits))
-    tiled_sigmoid_loss(*inputs(), tile=4)
+    monkeypatch.setattr(tiled, "TILE_CPU", 4)
+    siglip_loss(*inputs())
     assert [shape for shape in shapes if len(shape) == 2] == [(4, 4), (4, 2), (2, 4), (2, 2)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxrcl.distributed import gather, offset, rows_of_all, world_size
-from cxrcl.objectives.losses.tiled import needs_tiles, tiled_info_nce
+from cxrcl.objectives.losses.tiled import TiledInfoNce, needs_tiles
 from cxrcl.objectives.same_text import excluded, share_of_equal
 
 
@@ -76,7 +76,7 @@ def info_nce(a: Side, b: Side, scale: Tensor, smoothing: float = 0.0) -> tuple[T
     """
     first = offset(len(a.local))
     if needs_tiles(len(a.local), len(b.gathered)):
-        return tiled_info_nce(a.local, b.gathered, scale, a.texts, b.gathered_texts, smoothing)
+        return TiledInfoNce.apply(a.local, b.gathered, scale, a.texts, b.gathered_texts, smoothing)
     a_to_b = _logits(a, b, scale, first)
     # In one process the second matrix is the first, transposed: one product less.
     b_to_a = a_to_b.T if b.gathered is b.local else _logits(b, a, scale, first)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cxrcl.distributed import gather, offset, world_size
 from cxrcl.objectives.losses.contrast import add_logs
-from cxrcl.objectives.losses.tiled import needs_tiles, tiled_nt_xent
+from cxrcl.objectives.losses.tiled import TiledNtXent, needs_tiles
 
 
 class _SelfProducts(torch.autograd.Function):
@@ -65,7 +65,7 @@ def nt_xent_loss(
     start = offset(2 * count)
     partner = torch.arange(2 * count, device=first.device).roll(count) + start
     if needs_tiles(len(views), len(views) * world):
-        loss = tiled_nt_xent(views, gather(views), partner, 1 / temperature)
+        loss = TiledNtXent.apply(views, gather(views), partner, 1 / temperature)
     else:
         logits = _SelfProducts.apply(views) if world == 1 else views @ gather(views).T
         logits = logits / temperature

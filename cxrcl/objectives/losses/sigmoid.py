@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cxrcl.distributed import offset
 from cxrcl.objectives.losses.contrast import add_logs, as_scalar, gather_sides
-from cxrcl.objectives.losses.tiled import tile_side, tiles
+from cxrcl.objectives.losses.tiled import tiles
 
 
 def siglip_loss(
@@ -49,39 +48,20 @@ def siglip_loss(
     """
     image_side, text_side = gather_sides([image, text], [text_identities, text_identities])
     scale, bias = as_scalar(scale, image), as_scalar(bias, image)
-    loss = tiled_sigmoid_loss(
-        image_side.local, text_side.gathered, scale, bias, image_side.texts, text_side.gathered_texts
-    )
+    loss = _SigmoidLoss.apply(image, text_side.gathered, scale, bias, image_side.texts, text_side.gathered_texts)
     add_logs(logs, loss=loss, scale=scale, bias=bias, texts=text_side)
     return loss
 
 
-def tiled_sigmoid_loss(
-    image: Tensor,
-    all_text: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    texts: Tensor | None = None,
-    all_texts: Tensor | None = None,
-    tile: int | None = None,
-) -> Tensor:
-    """The loss of `siglip_loss`, from texts that were gathered before.
+class _SigmoidLoss(torch.autograd.Function):
+    """A sum over pairs: the gradient of a pair is known as soon as its logit is, so no tile is kept or made again.
 
     Args:
         image: float [b, D], unit vectors of this process.
         all_text: float [B, D] of all processes, gathered with gradient.
         scale, bias: float scalars.
         texts, all_texts: int64 [b, n] and [B, m], identities; pairs that share one are left out.
-        tile: side of the block of pairs that is computed at a time.
-
-    Returns:
-        float scalar.
     """
-    return _SigmoidLoss.apply(image, all_text, scale, bias, texts, all_texts, tile or tile_side(image))
-
-
-class _SigmoidLoss(torch.autograd.Function):
-    """A sum over pairs: the gradient of a pair is known as soon as its logit is, so no tile is kept or made again."""
 
     @staticmethod
     def forward(
@@ -92,21 +72,18 @@ class _SigmoidLoss(torch.autograd.Function):
         bias: Tensor,
         texts: Tensor | None,
         all_texts: Tensor | None,
-        tile: int,
     ) -> Tensor:
-        first = offset(len(image))
         total, grad_bias = image.new_zeros(()), image.new_zeros(())
         weighted, grad_text = torch.zeros_like(image), torch.zeros_like(all_text)
         scaled = scale * image
-        for rows, columns, logits in tiles(scaled, all_text, texts, all_texts, first, tile):
+        for rows, columns, logits, own in tiles(scaled, all_text, texts, all_texts):
             logits += bias
-            diagonal = logits.diagonal(first + rows.start - columns.start)  # empty where it lies outside of the tile
-            positive = diagonal.clone()
-            diagonal.fill_(-torch.inf)  # what is left are negatives: softplus(-inf) is 0
+            positive = own.clone()
+            own.fill_(-torch.inf)  # what is left are negatives: softplus(-inf) is 0
             # softplus(x) = - log sigmoid(-x) stays finite where the sigmoid underflows.
             total += F.softplus(logits).sum() + F.softplus(-positive).sum()
             slope = logits.sigmoid_()  # gradient with respect to the logits
-            diagonal.copy_(-torch.sigmoid(-positive))
+            own.copy_(-torch.sigmoid(-positive))
             weighted[rows].addmm_(slope, all_text[columns])
             grad_text[columns].addmm_(slope.T, scaled[rows])
             grad_bias += slope.sum()
@@ -116,4 +93,4 @@ class _SigmoidLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(grads[0] * saved for saved in ctx.saved_tensors), None, None, None)
+        return (*(grads[0] * saved for saved in ctx.saved_tensors), None, None)

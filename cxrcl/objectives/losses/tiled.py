@@ -25,52 +25,41 @@ def needs_tiles(rows: int, columns: int) -> bool:
     return rows * columns >= MAX_LOGITS
 
 
-def tile_side(rows: Tensor) -> int:
-    """Side of a tile that suits the device of `rows`."""
-    return TILE_CPU if rows.device.type == "cpu" else TILE_ACCELERATOR
-
-
 def _slices(count: int, tile: int) -> list[slice]:
     return [slice(start, min(start + tile, count)) for start in range(0, count, tile)]
 
 
 def tiles(
-    scaled: Tensor, all_b: Tensor, texts: Tensor | None, all_texts: Tensor | None, first: int, tile: int
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Rows, columns and logits of each tile of `scaled` times `all_b` transposed.
+    scaled: Tensor, all_b: Tensor, texts: Tensor | None = None, all_texts: Tensor | None = None
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """The tiles of the logits, which are `scaled` times `all_b` transposed.
 
     Args:
         scaled: float [b, D], rows of this process times the scale.
         all_b: float [B, D], rows of all processes.
         texts, all_texts: int64 [b, n] and [B, m], identities; pairs of different samples that share one are at -inf.
-        first: row k's own column is `first` + k.
-        tile: side of a tile.
 
     Yields:
-        The slices of rows and columns, and their logits [rows, columns]. All tiles use the same memory: a tile is
-        overwritten by the next, and may be overwritten by the caller.
+        The slices of rows and columns, their logits [rows, columns], and of these the view that holds the pairs of a
+        row and its own column; it is empty where they lie outside of the tile. All tiles use the same memory: a tile
+        is overwritten by the next, and may be overwritten by the caller.
     """
+    tile, first = TILE_CPU if scaled.device.type == "cpu" else TILE_ACCELERATOR, offset(len(scaled))
     space = scaled.new_empty(min(tile, len(scaled)) * min(tile, len(all_b)))
     for rows in _slices(len(scaled), tile):
         for columns in _slices(len(all_b), tile):
             height, width = rows.stop - rows.start, columns.stop - columns.start
             logits = torch.mm(scaled[rows], all_b[columns].T, out=space[: height * width].view(height, width))
+            own = first + rows.start - columns.start
             if texts is not None and all_texts is not None:
-                shared = excluded(texts[rows], all_texts[columns], first + rows.start - columns.start)
-                logits.masked_fill_(shared, -torch.inf)
-            yield rows, columns, logits
+                logits.masked_fill_(excluded(texts[rows], all_texts[columns], own), -torch.inf)
+            yield rows, columns, logits, logits.diagonal(own)
 
 
-def tiled_info_nce(
-    a: Tensor,
-    all_b: Tensor,
-    scale: Tensor,
-    texts: Tensor | None = None,
-    all_texts: Tensor | None = None,
-    smoothing: float = 0.0,
-    tile: int | None = None,
-) -> tuple[Tensor, Tensor]:
+class TiledInfoNce(torch.autograd.Function):
     """The losses of `info_nce`, equal to rounding, with the same gradient over all processes.
+
+    Only their sum over processes is the gradient of the global loss: one process's is not that of its part of the loss.
 
     Args:
         a: float [b, D], rows of this process.
@@ -78,16 +67,11 @@ def tiled_info_nce(
         scale: float scalar.
         texts, all_texts: int64 [b, n] and [B, m], identities; pairs of different samples that share one are left out.
         smoothing: label smoothing.
-        tile: side of a tile.
 
     Returns:
         The losses of a -> b and of b -> a, float scalars.
     """
-    # The sum over processes of these gradients is that of the global loss, not that of each process's own part.
-    return _TiledInfoNce.apply(a, all_b, scale, texts, all_texts, smoothing, tile or tile_side(a))
 
-
-class _TiledInfoNce(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -97,7 +81,6 @@ class _TiledInfoNce(torch.autograd.Function):
         texts: Tensor | None,
         all_texts: Tensor | None,
         smoothing: float,
-        tile: int,
     ) -> tuple[Tensor, Tensor]:
         first = offset(len(a))
         own_columns = slice(first, first + len(a))
@@ -106,7 +89,7 @@ class _TiledInfoNce(torch.autograd.Function):
         row_sum, row_count = torch.zeros_like(row_lse), torch.zeros_like(row_lse)
         column_sum, column_count = torch.zeros_like(column_lse), torch.zeros_like(column_lse)
         scaled = scale * a
-        for rows, columns, logits in tiles(scaled, all_b, texts, all_texts, first, tile):
+        for rows, columns, logits, _ in tiles(scaled, all_b, texts, all_texts):
             # Logs are added, not exponentials: at a scale of 100 these overflow in fp32.
             row_lse[rows] = torch.logaddexp(row_lse[rows], logits.logsumexp(dim=1))
             column_lse[columns] = torch.logaddexp(column_lse[columns], logits.logsumexp(dim=0))
@@ -127,7 +110,7 @@ class _TiledInfoNce(torch.autograd.Function):
             to_b -= smoothing * (row_sum / row_count).mean()
             to_a -= smoothing * (column_sum / column_count)[own_columns].mean()
         ctx.save_for_backward(a, all_b, scale, texts, all_texts, row_lse, column_lse, row_count, column_count)
-        ctx.smoothing, ctx.tile = smoothing, tile
+        ctx.smoothing = smoothing
         return to_b, to_a
 
     @staticmethod
@@ -139,7 +122,7 @@ class _TiledInfoNce(torch.autograd.Function):
         scaled = scale * a
         weighted = torch.zeros_like(a)  # G b, where G is the gradient with respect to the logits
         grad_b = torch.zeros_like(all_b)
-        for rows, columns, logits in tiles(scaled, all_b, texts, all_texts, first, ctx.tile):
+        for rows, columns, logits, _ in tiles(scaled, all_b, texts, all_texts):
             slope = (logits - row_lse[rows, None]).exp_().mul_(grad_to_b)
             if ctx.smoothing:
                 counted = logits > -torch.inf
@@ -152,10 +135,10 @@ class _TiledInfoNce(torch.autograd.Function):
         pull = (1 - ctx.smoothing) * (grad_to_b + grad_to_a)
         weighted -= pull * all_b[own_columns]
         grad_b[own_columns] -= pull * scaled
-        return scale * weighted, grad_b, (weighted * a).sum().to(scale.dtype), None, None, None, None
+        return scale * weighted, grad_b, (weighted * a).sum().to(scale.dtype), None, None, None
 
 
-def tiled_nt_xent(views: Tensor, all_views: Tensor, partner: Tensor, scale: float, tile: int | None = None) -> Tensor:
+class TiledNtXent(torch.autograd.Function):
     """The loss of `nt_xent_loss`, equal to rounding, with the same gradient over all processes.
 
     Args:
@@ -163,29 +146,19 @@ def tiled_nt_xent(views: Tensor, all_views: Tensor, partner: Tensor, scale: floa
         all_views: float [V, D], views of all processes, gathered with gradient.
         partner: int64 [v], the column of each view's positive.
         scale: multiplies the cosines.
-        tile: side of a tile.
 
     Returns:
         float scalar.
     """
-    return _TiledNtXent.apply(views, all_views, partner, scale, tile or tile_side(views))
-
-
-class _TiledNtXent(torch.autograd.Function):
-    @staticmethod
-    def _tiles(views: Tensor, all_views: Tensor, scale: float, tile: int) -> Iterator[tuple[slice, slice, Tensor]]:
-        first = offset(len(views))
-        for rows, columns, logits in tiles(scale * views, all_views, None, None, first, tile):
-            logits.diagonal(first + rows.start - columns.start).fill_(-torch.inf)  # a view is not its own negative
-            yield rows, columns, logits
 
     @staticmethod
-    def forward(ctx: Any, views: Tensor, all_views: Tensor, partner: Tensor, scale: float, tile: int) -> Tensor:
+    def forward(ctx: Any, views: Tensor, all_views: Tensor, partner: Tensor, scale: float) -> Tensor:
         lse = views.new_full((len(views),), -torch.inf)
-        for rows, _, logits in _TiledNtXent._tiles(views, all_views, scale, tile):
+        for rows, _, logits, own in tiles(scale * views, all_views):
+            own.fill_(-torch.inf)  # a view is not its own negative
             lse[rows] = torch.logaddexp(lse[rows], logits.logsumexp(dim=1))
         ctx.save_for_backward(views, all_views, partner, lse)
-        ctx.scale, ctx.tile = scale, tile
+        ctx.scale = scale
         return (lse - scale * (views * all_views[partner]).sum(dim=1)).mean()
 
     @staticmethod
@@ -194,8 +167,9 @@ class _TiledNtXent(torch.autograd.Function):
         pull = grads[0] * ctx.scale / len(views)
         grad_views = -pull * all_views[partner]
         grad_all = torch.zeros_like(all_views).index_add_(0, partner, -pull * views)
-        for rows, columns, logits in _TiledNtXent._tiles(views, all_views, ctx.scale, ctx.tile):
+        for rows, columns, logits, own in tiles(ctx.scale * views, all_views):
+            own.fill_(-torch.inf)
             slope = (logits - lse[rows, None]).exp_().mul_(pull)
             grad_views[rows].addmm_(slope, all_views[columns])
             grad_all[columns].addmm_(slope.T, views[rows])
-        return grad_views, grad_all, None, None, None
+        return grad_views, grad_all, None, None
