@@ -44,10 +44,10 @@ def merge_words(tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         a text ([SEP]) and padding are left out. And `word_counts` int64 [B], the number of slots that are filled.
     """
     size, length, _ = tokens.shape
+    first = torch.arange(0, size * length, length, device=words.device)
     # One row more than there are slots takes what is left out, so that no shape depends on the data.
-    slots = torch.arange(size, device=words.device)[:, None] * length + words + 1
-    slots = slots.masked_fill(words < 0, size * length)
-    slots[:, 0] = torch.arange(size, device=words.device) * length
+    slots = (first[:, None] + words + 1).masked_fill(words < 0, size * length)
+    slots[:, 0] = first
     merged = tokens.new_zeros(size * length + 1, tokens.shape[2])
     merged = merged.index_add(0, slots.flatten(), tokens.flatten(0, 1))
     return merged[:-1].view_as(tokens), word_counts(words)
@@ -78,7 +78,6 @@ def pair_scores(
     word_scale: float,
     aggregation: Aggregation,
     low_memory: bool = False,
-    tile: tuple[int, int] | None = None,
 ) -> Tensor:
     """The local similarity of every image and every caption, as the paper's published code trains it.
 
@@ -98,43 +97,42 @@ def pair_scores(
         aggregation: `sum` over words, or `mean` over a caption's words.
         low_memory: make the attention again in the backward pass instead of keeping it. What is kept otherwise are
             two numbers for each region of each image and each word of each caption.
-        tile: images and captions at a time.
 
     Returns:
         float [I, C].
     """
-    tile = tile or (TILE_CPU if regions.device.type == "cpu" else TILE_ACCELERATOR)
     keeps = torch.is_grad_enabled() and not low_memory
-    scores = _PairScores.apply(regions, words, counts, attention_scale, word_scale, keeps, tile)
+    scores = _PairScores.apply(regions, words, counts, attention_scale, word_scale, keeps)
     if aggregation == "mean":
         scores = scores - counts.to(scores, non_blocking=True).log()
     return scores
 
 
 @torch.no_grad()
-def best_word_cosines(
-    regions: Tensor, words: Tensor, counts: Tensor, attention_scale: float, tile: tuple[int, int] | None = None
-) -> Tensor:
+def best_word_cosines(regions: Tensor, words: Tensor, counts: Tensor, attention_scale: float) -> Tensor:
     """The cosine of each caption's best matched word and its context, which the published code infers with.
 
     Args:
-        regions, words, counts, attention_scale, tile: float [I, N, D], float [C, W, D], int64 [C], ..., as in
+        regions, words, counts, attention_scale: float [I, N, D], float [C, W, D], int64 [C] and a number, as in
             `pair_scores`.
 
     Returns:
         float [I, C].
     """
-    images_at_a_time, captions_at_a_time = tile or (TILE_CPU if regions.device.type == "cpu" else TILE_ACCELERATOR)
+    images_at_a_time, captions_at_a_time = _tile(regions)
     best = regions.new_empty(len(regions), len(words))
     groups = _captions(words, counts, captions_at_a_time)
-    for start in range(0, len(regions), images_at_a_time):
-        part = regions[start : start + images_at_a_time]
-        gram = torch.bmm(part, part.transpose(1, 2))
+    for part, rows in zip(regions.split(images_at_a_time), best.split(images_at_a_time)):
+        gram = part @ part.transpose(1, 2)
         for captions in groups:
-            cosines = _compare(part, gram, captions, attention_scale, 1.0).cosines
-            words_only = cosines.masked_fill(captions.padding, -torch.inf)
-            best[start : start + len(part), captions.places] = words_only.amax(dim=2)
+            cosines = _compare(part, gram, captions, attention_scale, word_scale=1.0).cosines
+            rows[:, captions.places] = cosines.masked_fill(captions.padding, -torch.inf).amax(dim=2)
     return best
+
+
+def _tile(regions: Tensor) -> tuple[int, int]:
+    """How many images and captions meet at a time."""
+    return TILE_CPU if regions.device.type == "cpu" else TILE_ACCELERATOR
 
 
 def _attend(scores: Tensor, padding: Tensor, attention_scale: float) -> tuple[Tensor, Tensor]:
@@ -243,8 +241,8 @@ class _PairScores(torch.autograd.Function):
         attention_scale: float,
         word_scale: float,
         keeps: bool,
-        tile: tuple[int, int],
     ) -> Tensor:
+        tile = _tile(regions)
         kept: list[Tensor] = []
         scores = regions.new_empty(len(regions), len(words))
         groups = _captions(words, counts, tile[1])
@@ -291,4 +289,4 @@ class _PairScores(torch.autograd.Function):
             grad_part.baddbmm_(grad_gram, part, alpha=2)
         for captions, grad_captions in zip(groups, by_group):
             grad_words[captions.places, : captions.padding.shape[1]] = grad_captions
-        return grad_regions, grad_words, None, None, None, None, None
+        return grad_regions, grad_words, None, None, None, None

@@ -77,13 +77,16 @@ def test_golden_values_gradients_and_attention(aggregation: str) -> None:
     assert np.abs(found.reshape(-1, 5, 4) - values["out_attention_of_first_pair"]).max() < 1e-6
 
 
-@pytest.mark.parametrize("tile", [None, (1, 1), (6, 9), (4, 2)])
+@pytest.mark.parametrize("tile", [local_similarity.TILE_CPU, (1, 1), (6, 9), (4, 2)])
 @pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
-def test_values_and_gradients_equal_a_triple_loop(counts: list[int], low_memory: bool, tile: Any) -> None:
+def test_values_and_gradients_equal_a_triple_loop(
+    counts: list[int], low_memory: bool, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_similarity, "TILE_CPU", tile)
     regions, words = some()
     settings = {"attention_scale": 3.0, "word_scale": 2.5, "aggregation": "mean" if low_memory else "sum"}
-    fast = pair_scores(regions, words, torch.tensor(counts), low_memory=low_memory, tile=tile, **settings)
+    fast = pair_scores(regions, words, torch.tensor(counts), low_memory=low_memory, **settings)
     slow = by_triple_loop(regions, words, torch.tensor(counts), **settings)
     assert fast.shape == (6, 9)
     assert_same(fast.flatten(), slow.flatten(), (regions, words), within=1e-10)
