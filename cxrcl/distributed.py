@@ -119,6 +119,27 @@ def unshuffle(rows: Tensor, order: Tensor) -> Tensor:
     return rows_of_all(rows)[order.argsort()[first : first + len(rows)]]
 
 
+def running_statistics(module: nn.Module) -> list[Tensor]:
+    """Running means and variances of every BatchNorm, in the order of registration."""
+    statistics: list[Tensor] = []
+    for part in module.modules():
+        if isinstance(part, _BatchNorm) and part.running_mean is not None and part.running_var is not None:
+            statistics += [part.running_mean, part.running_var]
+    return statistics
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Afterwards the running statistics of BatchNorm are what they were."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    copies = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for buffer, value in copies:
+            buffer.copy_(value)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """This process's place among all processes."""
@@ -139,13 +160,11 @@ class Runtime:
         """Rows of all processes in the order of ranks, without gradient; the number of rows may differ."""
         if self.world == 1:
             return rows
-        sizes = self.gather_objects(rows.shape[0])
-        most = max(sizes)
-        padded = rows.new_zeros((most, *rows.shape[1:]))
-        padded[: rows.shape[0]] = rows
-        everything = rows.new_empty((self.world * most, *rows.shape[1:]))
-        dist.all_gather_into_tensor(everything, padded)
-        return torch.cat([everything[k * most : k * most + size] for k, size in enumerate(sizes)])
+        sizes = self.gather_objects(len(rows))
+        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = _Gather.forward(None, padded).unflatten(0, (self.world, max(sizes)))
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean over processes, without gradient."""
@@ -221,17 +240,10 @@ class Runtime:
         if self.world == 1:
             yield
             return
-        norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
-        own = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]  # type: ignore[union-attr]
-        for norm in norms:
-            norm.running_mean.copy_(self.mean(norm.running_mean))  # type: ignore[union-attr,arg-type]
-            norm.running_var.copy_(self.mean(norm.running_var))  # type: ignore[union-attr,arg-type]
-        try:
+        with statistics_kept(module):
+            for statistic in running_statistics(module):
+                statistic.copy_(self.mean(statistic))
             yield
-        finally:
-            for norm, (mean, var) in zip(norms, own, strict=True):
-                norm.running_mean.copy_(mean)  # type: ignore[union-attr]
-                norm.running_var.copy_(var)  # type: ignore[union-attr]
 
 
 def _available_threads(local_world: int) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from cxrcl.distributed import running_statistics
 
 
 class Average:
@@ -50,8 +51,4 @@ class Average:
 
 def _averaged(model: nn.Module) -> list[Tensor]:
     """What is averaged, in the order of registration."""
-    tensors: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for part in model.modules():
-        if isinstance(part, _BatchNorm) and part.running_mean is not None and part.running_var is not None:
-            tensors += [part.running_mean, part.running_var]
-    return tensors
+    return [parameter for parameter in model.parameters() if parameter.requires_grad] + running_statistics(model)

@@ -7,15 +7,14 @@ with respect to these embeddings at hand, once more to carry it on to the parame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from cxrcl.distributed import Runtime, mixed_seed
+from cxrcl.distributed import Runtime, mixed_seed, statistics_kept
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Batch, StepOutput
 
@@ -141,18 +140,6 @@ def chunks_of(batch: Batch, size: int | None) -> list[Batch]:
         return [batch]
     number = -(-count // size)
     return [batch.rows(slice(k * count // number, (k + 1) * count // number)) for k in range(number)]
-
-
-@contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Afterwards the running statistics of BatchNorm are what they were."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    copies = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
-    try:
-        yield
-    finally:
-        for buffer, value in copies:
-            buffer.copy_(value)
 
 
 def _joined(outputs: Sequence[StepOutput], shares: Sequence[float]) -> StepOutput:
