@@ -66,7 +66,7 @@ class Objective(nn.Module):
         a factor of 1.6. Sums of thousands of terms lose as much.
         """
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
-            return self.loss({name: _at_least_fp32(value) for name, value in embeddings.items()}, targets)
+            return self.loss({name: at_least_fp32(value) for name, value in embeddings.items()}, targets)
 
     def after_step(self, output: StepOutput, step: int, total: int) -> None:
         """Called after each applied update, not after a skipped one: clamps, moving averages, queues.
@@ -103,5 +103,6 @@ class Objective(nn.Module):
         return self
 
 
-def _at_least_fp32(value: Tensor) -> Tensor:
+def at_least_fp32(value: Tensor) -> Tensor:
+    """A tensor of 16 bits as float32, any other as it is."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

@@ -23,7 +23,6 @@ class Classify(ImageObjective):
     exactly one positive, are left out.
 
     Args:
-        image_encoder: of the images.
         labels: label names, one logit each.
         training_labels: float32 [N, C] of the training data, for balanced weights; None when a checkpoint is read.
         task: `multi_label`: each label is a question of its own; `multi_class`: exactly one of the labels is right.
@@ -40,8 +39,6 @@ class Classify(ImageObjective):
             or a label that balanced weights find no positive or no negative of.
     """
 
-    num_views: ClassVar[int] = 1
-    num_texts: ClassVar[int] = 0
     per_sample: ClassVar[bool] = True
     needs_pooled_only: ClassVar[bool] = True
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from cxrcl.models.base import ImageEncoder, TextEncoder
-from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import clip_loss
-from cxrcl.objectives.towers import LearnedScale, Targets
+from cxrcl.objectives.towers import LearnedScale
 from cxrcl.types import StepOutput
 
 
@@ -19,25 +16,9 @@ class Clip(LearnedScale):
     """Symmetric InfoNCE between one image and one text of each study: `cxrcl.objectives.losses.clip_loss`.
 
     Args:
-        image_encoder, text_encoder: of the images and of the texts.
-        image_head, text_head: make projections; called with the encoder's width.
+        image_encoder, text_encoder, image_head, text_head, targets: see `cxrcl.objectives.towers.TwoTowers`.
         temperature: start of the learned temperature; the scale 1 / temperature is clamped at 100.
-        targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
     """
-
-    num_views: ClassVar[int] = 1
-    num_texts: ClassVar[int] = 1
-
-    def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        image_head: Callable[..., Head],
-        text_head: Callable[..., Head],
-        temperature: float = 0.07,
-        targets: Targets = "same_text",
-    ) -> None:
-        super().__init__(image_encoder, text_encoder, image_head, text_head, temperature, targets)
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
         """Of `image` and `text` float [b, 1, D], and of `text` int64 [b, 1] where equal texts are left out."""

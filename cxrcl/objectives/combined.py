@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.objectives.base import Objective
+from cxrcl.objectives.towers import encode_texts, encode_views
 from cxrcl.types import Batch, Features, NotNegative, StepOutput, Tokenizer
 
 
@@ -87,10 +88,10 @@ class Sum(Objective):
         batch = batch.rows(slice(None))  # a batch of its own: the features below are for the parts only
         if self.image_encoder is not None and batch.images is not None and batch.image_features is None:
             views = self.embedded_views
-            batch.image_features = _by_sample(self.image_encoder(batch.images[:, :views].flatten(0, 1)), views)
+            batch.image_features = _by_sample(encode_views(self.image_encoder, batch, views), views)
         if self.text_encoder is not None and batch.text is not None and batch.text_features is None:
-            ids, mask = (part[:, : self.num_texts].flatten(0, 1) for part in (batch.text.ids, batch.text.mask))
-            batch.text_features = _by_sample(self.text_encoder(ids, mask), self.num_texts)
+            texts = self.num_texts
+            batch.text_features = _by_sample(encode_texts(self.text_encoder, batch, texts), texts)
         return _joined({name: part.embed(batch) for name, part in self._objectives.items()})
 
     def loss(self, embeddings: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> StepOutput:
@@ -99,9 +100,7 @@ class Sum(Objective):
             name: part.loss(_of(name, embeddings), _of(name, targets)) for name, part in self._objectives.items()
         }
         weighted = [self.weights[name] * output.loss for name, output in outputs.items()]
-        loss = weighted[0]
-        for term in weighted[1:]:
-            loss = loss + term
+        loss = sum(weighted[1:], start=weighted[0])
         logs = _joined({name: output.logs for name, output in outputs.items()})
         return StepOutput(loss, {"loss": loss.detach(), **logs}, _joined({n: o.state for n, o in outputs.items()}))
 

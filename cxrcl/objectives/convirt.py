@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,18 +17,12 @@ from cxrcl.types import Positive, Share, StepOutput
 class ConVirt(TwoTowers):
     """Weighted InfoNCE in both directions at a fixed temperature: `cxrcl.objectives.losses.convirt_loss`.
 
-    lambda InfoNCE(image -> text) + (1 - lambda) InfoNCE(text -> image) of cosines / tau (equations 2 to 4).
-
     Args:
-        image_encoder, text_encoder: of the images and of the texts.
-        image_head, text_head: make projections; called with the encoder's width. The paper's are MLPs.
+        image_encoder, text_encoder, image_head, text_head, targets: see `cxrcl.objectives.towers.TwoTowers`. The
+            paper's heads are MLPs.
         tau: temperature, divides the cosines.
         lambda_: weight of the direction image -> text.
-        targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
     """
-
-    num_views: ClassVar[int] = 1
-    num_texts: ClassVar[int] = 1
 
     def __init__(
         self,

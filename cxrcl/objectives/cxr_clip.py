@@ -19,18 +19,15 @@ from cxrcl.types import Share, StepOutput
 class CxrClip(LearnedScale):
     """Contrasts of images and texts, of images, and of texts at one scale: `cxrcl.objectives.losses.cxr_clip_loss`.
 
-    The mean of CLIP's loss over four image-text pairs, plus image-image and text-text contrasts (equations 1 to 5).
     With `targets=same_text` a text that equals one of the sample's own two is not its negative, and neither are texts
     of studies that share one. Images are always negatives of other studies' images.
 
     Args:
-        image_encoder, text_encoder: of the images and of the texts.
-        image_head, text_head: make projections; called with the encoder's width.
+        image_encoder, text_encoder, image_head, text_head, targets: see `cxrcl.objectives.towers.TwoTowers`.
         temperature: start of the learned temperature; the scale 1 / temperature is clamped at 100.
         image_weight: weight of the image-image contrast (ICL).
         text_weight: weight of the text-text contrast (TCL).
         label_smoothing: of the image-text part, in training only.
-        targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
     """
 
     num_views: ClassVar[int] = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,14 +25,12 @@ from cxrcl.types import Batch, Features, NotNegative, Positive, StepOutput, Text
 class Gloria(TwoTowers):
     """Contrasts of images and texts, and of regions and words: `cxrcl.objectives.losses.gloria_loss`.
 
-    local_weight (L_l0 + L_l1) + global_weight (L_g0 + L_g1): InfoNCE in both directions, summed. The global similarity
-    of an image and a text is the cosine of their projections, the local one that of
-    `cxrcl.objectives.local_similarity.pair_scores`; both are multiplied by `scale`. The words of a text are its first
-    token ([CLS]) and each whole word, the sum of its tokens; what closes the text ([SEP]) and padding are no words.
+    The words of a text are its first token ([CLS]) and each whole word, the sum of its tokens; what closes the text
+    ([SEP]) and padding are no words.
 
     Args:
-        image_encoder, text_encoder: of the images and of the texts; the image encoder must have local features.
-        image_head, text_head: make projections of pooled features; called with the encoder's width.
+        image_encoder, text_encoder, image_head, text_head, targets: see `cxrcl.objectives.towers.TwoTowers`. The image
+            encoder must have local features; the first two heads project pooled ones.
         region_head, word_head: make projections of local features and of words; called with the encoder's local width.
             The paper projects regions without bias, and words not at all.
         attention_scale: the paper's first temperature, multiplies before the softmax over regions.
@@ -42,15 +39,11 @@ class Gloria(TwoTowers):
         aggregation: `sum` over the words of a text, or `mean`.
         local_weight, global_weight: of the two parts; with a weight of 0 a part has no influence.
         low_memory: make regional attention again in the backward pass instead of keeping it.
-        targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
 
     Raises:
         ValueError: an image encoder without local features, a tokenizer without an opening token, heads of different
             widths, or two weights of 0.
     """
-
-    num_views: ClassVar[int] = 1
-    num_texts: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ class Moco(ImageObjective):
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
 
     @property
-    def _keys_per_sample(self) -> int:
+    def embedded_views(self) -> int:
         return 2 if self.symmetric else 1
 
     def check(self, samples: int, global_batch: int) -> None:
@@ -79,10 +79,10 @@ class Moco(ImageObjective):
             ValueError: with the size that suits.
         """
         super().check(samples, global_batch)
-        size, a_step = len(self.queue), global_batch * self._keys_per_sample
+        keys_per_sample = self.embedded_views  # each view that is a query has the other as its key
+        size, a_step, largest = len(self.queue), global_batch * keys_per_sample, samples * keys_per_sample
         if size < a_step:
             raise ValueError(f"queue_size={size}: a step brings {a_step} keys; set queue_size={a_step} or more")
-        largest = samples * self._keys_per_sample
         # A batch larger than the training set is the plan's business, and no queue would suit it.
         if a_step <= largest < size and not self.allow_stale_queue:
             raise ValueError(
@@ -90,10 +90,6 @@ class Moco(ImageObjective):
                 f"{' x 2 keys' if self.symmetric else ''}, so it holds older keys of the very images that it is "
                 f"compared with; set queue_size={largest // a_step * a_step}, or allow_stale_queue=true"
             )
-
-    @property
-    def embedded_views(self) -> int:
-        return self._keys_per_sample
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """`query` float32 [B, 1 or 2, D], unit vectors."""

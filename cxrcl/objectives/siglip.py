@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +17,14 @@ from cxrcl.types import StepOutput
 class SigLip(LearnedScale):
     """Pairwise sigmoid loss of one image and one text of each study: `cxrcl.objectives.losses.siglip_loss`.
 
-    - sum over j of log sigmoid(z_ij (s x_i . y_j + b)), mean over images i; z is 1 for an image and its own text, -1
-    for others; with `targets=same_text`, pairs that share a text count as neither. The sum over texts makes the loss
-    grow with the batch, so no chance level is given.
+    With `targets=same_text`, pairs that share a text count as neither positive nor negative. The sum over texts makes
+    the loss grow with the batch, so no chance level is given.
 
     Args:
-        image_encoder, text_encoder: of the images and of the texts.
-        image_head, text_head: make projections; called with the encoder's width.
+        image_encoder, text_encoder, image_head, text_head, targets: see `cxrcl.objectives.towers.TwoTowers`.
         temperature: start of the learned temperature; the scale 1 / temperature is clamped at 100.
         bias: start of the learned bias; -10 makes almost every pair a negative at the start, as almost every one is.
-        targets: `identity` or `same_text`, see `cxrcl.objectives.towers.TwoTowers`.
     """
-
-    num_views: ClassVar[int] = 1
-    num_texts: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
-from cxrcl.objectives.base import Objective
+from cxrcl.objectives.base import Objective, at_least_fp32
 from cxrcl.objectives.same_text import text_identity
 from cxrcl.types import Batch, Features, StepOutput, Tokenizer
 
@@ -38,15 +38,12 @@ def encode_views(encoder: nn.Module, batch: Batch, views: int) -> Features:
 
 
 def encode_texts(encoder: nn.Module, batch: Batch, texts: int) -> Features:
-    """Features of the first texts of each sample, in one pass, or those that the batch holds in place of texts.
+    """Features [B * texts, ...] of the first texts of each sample, as `encode_views` has them of images.
 
     Args:
         encoder: of texts.
         batch: with text int64 [B, T, L] or text_features [B, T, ...].
         texts: how many of the T.
-
-    Returns:
-        Features [B * texts, ...], the texts of a sample one after the other.
     """
     if batch.text_features is not None:
         return Features(*(part[:, :texts].flatten(0, 1) for part in batch.text_features))
@@ -59,15 +56,11 @@ def unit_vectors(rows: Tensor) -> Tensor:
 
     fp32 before the norm is taken: the squares of fp16 overflow from 256 on, and bf16 would keep two digits.
     """
-    return F.normalize(rows.float() if rows.dtype != torch.float64 else rows, dim=-1)
+    return F.normalize(at_least_fp32(rows), dim=-1)
 
 
 class ImageObjective(Objective):
-    """An objective with an image encoder.
-
-    Args:
-        image_encoder: of the images.
-    """
+    """An objective with an image encoder."""
 
     def __init__(self, image_encoder: ImageEncoder) -> None:
         super().__init__()
@@ -91,6 +84,8 @@ class TwoTowers(ImageObjective):
     Raises:
         ValueError: heads of different widths.
     """
+
+    num_texts: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -157,8 +152,8 @@ class LearnedScale(TwoTowers):
         text_encoder: TextEncoder,
         image_head: Callable[..., Head],
         text_head: Callable[..., Head],
-        temperature: float,
-        targets: Targets,
+        temperature: float = 0.07,
+        targets: Targets = "same_text",
     ) -> None:
         super().__init__(image_encoder, text_encoder, image_head, text_head, targets)
         if not 0.01 <= temperature <= 1e3:
