@@ -39,7 +39,7 @@ def gather_sides(rows: Sequence[Tensor], texts: Sequence[Tensor | None] | None =
         ValueError: shapes that differ, or a single sample over all processes, which has nothing to be contrasted with.
     """
     names = [part[:, None] if part is not None and part.ndim == 1 else part for part in texts or [None] * len(rows)]
-    _check_shapes(rows, names)
+    check_shapes(rows, names)
     # One collective for all embeddings and one for all identities: each call has a latency of its own.
     gathered = rows if world_size() == 1 else gather(torch.stack(tuple(rows), dim=1)).unbind(1)
     present = [part for part in names if part is not None]
@@ -49,7 +49,8 @@ def gather_sides(rows: Sequence[Tensor], texts: Sequence[Tensor | None] | None =
     return [Side(*fields) for fields in zip(rows, gathered, names, gathered_names, strict=True)]
 
 
-def _check_shapes(rows: Sequence[Tensor], texts: Sequence[Tensor | None]) -> None:
+def check_shapes(rows: Sequence[Tensor], texts: Sequence[Tensor | None] = ()) -> None:
+    """Raises ValueError unless all rows are [b, D], texts [b, n], and there are two samples over all processes."""
     shapes = [list(part.shape) for part in rows]
     if any(shape != shapes[0] or len(shape) != 2 for shape in shapes):
         raise ValueError(f"embeddings of shapes {', '.join(map(str, shapes))}: expected the same [B, D] for all")

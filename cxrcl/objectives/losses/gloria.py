@@ -38,8 +38,7 @@ def gloria_loss(
         regions: float [b, N, d], projected regions of the images.
         words: float [b, W, d], projected words of the texts; W may differ between processes.
         counts: int64 [b] on the CPU: the first `counts[k]` words of text k count, from 1 to W.
-        text_identities: int64 [b], equal for equal texts (`text_identity`); an equal text of another sample is not
-            a negative then. None: every other text is, as in the paper.
+        text_identities: int64 [b], see `clip_loss`. None, as in the paper: every other text is a negative.
         attention_scale: the paper's first temperature, multiplies before the softmax over regions.
         word_scale: its second, multiplies the cosines of words and their contexts.
         scale: its third, s. The paper divides by these letters, its code multiplies.

@@ -67,8 +67,7 @@ def convirt_loss(
         image, text: float [b, D] each, unit vectors of this process.
         temperature: τ, divides the cosines.
         image_to_text_weight: λ, weight of the direction image -> text.
-        text_identities: int64 [b], equal for equal texts (`text_identity`); an equal text of another sample is not
-            a negative then. None: every other text is, as in the paper.
+        text_identities: int64 [b], see `clip_loss`. None, as in the paper: every other text is a negative.
         logs: filled with `loss`, `image_to_text`, `text_to_image` and, with text identities, `equal_texts`.
 
     Returns:
@@ -109,9 +108,9 @@ def cxr_clip_loss(
     Args:
         images, texts: float [b, 2, D] each, unit vectors of this process.
         scale: multiplies the cosines (1 / temperature); scalar, with gradient where it is learned.
-        text_identities: int64 [b, 2], equal for equal texts (`text_identity`). A text that equals one of the sample's
-            own two is not its negative then, and texts of studies that share one are no negatives of each other;
-            images of different studies always are. None: every other text is a negative.
+        text_identities: int64 [b, 2], see `clip_loss`. A text that equals one of the sample's own two is not its
+            negative, and texts of studies that share one are no negatives of each other; images of different studies
+            always are.
         image_weight, text_weight: of the contrast between the two images, and between the two texts; one of weight 0
             is not computed.
         label_smoothing: of the image-text part.

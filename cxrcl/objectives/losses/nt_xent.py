@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxrcl.distributed import gather, offset, world_size
-from cxrcl.objectives.losses.contrast import add_logs
+from cxrcl.objectives.losses.contrast import add_logs, check_shapes
 from cxrcl.objectives.losses.tiled import TiledNtXent, needs_tiles
 
 
@@ -54,11 +54,8 @@ def nt_xent_loss(
         >>> nt_xent_loss(same, same)  # nothing to tell them by: log(2 x 4 - 1)
         tensor(1.9459)
     """
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(f"views of shapes {list(first.shape)} and {list(second.shape)}: expected the same [B, D]")
+    check_shapes([first, second])
     count, world = len(first), world_size()
-    if count * world < 2:
-        raise ValueError("a contrastive loss needs two samples or more, found 1")
     views = torch.cat([first, second])
     # Columns hold the views of one process after those of another: [first of 0, second of 0, first of 1, ...], so this
     # process's begin at twice its offset and a view's partner lies half of them further on, in a circle.

@@ -30,8 +30,8 @@ def siglip_loss(
         image, text: float [b, D] each, unit vectors of this process; row k of one belongs to row k of the other.
         scale: s, multiplies the cosines (1 / temperature); scalar, with gradient where it is learned.
         bias: c, added to the logits; scalar, with gradient where it is learned.
-        text_identities: int64 [b], equal for equal texts (`text_identity`); an image and an equal text of another
-            sample count as neither positive nor negative then. None: they are negatives.
+        text_identities: int64 [b], see `clip_loss`; here, an image and an equal text of another sample count as neither
+            positive nor negative.
         logs: filled with `loss`, `scale`, `bias` and, with text identities, `equal_texts`.
 
     Returns:
