@@ -73,10 +73,8 @@ def earlier_checkpoint(run_dir: str | None, settings: Mapping[str, Any], fingerp
     if not last.exists():
         return None
     checkpoint = file.load(last)
-    changed = [
-        key for key in differences(checkpoint.recipe.settings or {}, settings) if not key.startswith(FREE_SETTINGS)
-    ]
-    if changed:
+    different = differences(checkpoint.recipe.settings or {}, settings)
+    if changed := [key for key in different if not key.startswith(FREE_SETTINGS)]:
         raise ConfigError(
             f"run_dir={folder} holds a run with other settings ({', '.join(changed[:8])}): "
             "use the same ones to go on with it, or another run_dir"
