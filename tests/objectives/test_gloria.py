@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -10,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from helpers import (
-    ROOT,
     CharTokenizer,
     TinyImages,
     TinyTexts,
@@ -197,14 +194,6 @@ def test_low_memory_keeps_less_and_gives_the_same() -> None:
     assert all((a - b).abs().max() < 1e-10 for a, b in zip(grads, same_grads, strict=True))
 
 
-def test_the_yaml_file_lists_every_setting_with_its_default() -> None:
-    node = yaml.safe_load((ROOT / "configs" / "objective" / "gloria.yaml").read_text())
-    known = inspect.signature(Gloria).parameters
-    assert node.pop("_target_") == "cxrcl.objectives.gloria.Gloria"
-    assert set(node) == set(known) - {"image_encoder", "text_encoder"}
-    assert all(value == known[name].default for name, value in node.items() if not name.endswith("_head"))
-
-
 def test_16_bit_embeddings_are_scored_in_full_precision() -> None:
     model, given = gloria(), batch()
     targets = model.targets(given)
@@ -241,6 +230,17 @@ def test_attention_of_words_in_their_own_image() -> None:
     assert torch.allclose(maps, attention_maps(found["regions"], found["words"], COUNTS, 6.0), atol=1e-6)
     filled = torch.arange(7) < COUNTS[:, None]
     assert torch.allclose(maps.sum(dim=2), filled.float(), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"attention_scale": 8.0}, {"word_scale": 2.0}])
+def test_words_are_matched_at_the_scales_of_the_training(change: dict[str, float]) -> None:
+    found = []
+    for model in (gloria(), gloria(**change)):
+        words, counts = model.embed_words(*(part[:, 0] for part in batch().text))
+        found.append(model.match_words(model.encode_images(batch().images[:, 0]), words, counts))
+    assert found[0].shape == (4, 4)
+    several = found[0][:, COUNTS > 2] - found[1][:, COUNTS > 2]  # one word alone is everywhere, whatever the scale
+    assert several.abs().min() > 1e-3
 
 
 def test_embeds_both_sides_and_tells_its_scale() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import TinyImages, batch_of, two_towers
+import yaml
+from helpers import ROOT, TinyImages, batch_of, two_towers
 from torch import Tensor, nn
 
 from cxrcl.models.heads import MLP, Linear
@@ -221,6 +223,15 @@ def test_a_single_sample_is_an_error(objective: type[Objective]) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize("objective", [*ALL, Gloria])
+def test_the_yaml_file_has_the_defaults_of_the_constructor(objective: type[Objective]) -> None:
+    file = ROOT / "configs" / "objective" / f"{objective.__module__.rpartition('.')[2]}.yaml"
+    node, known = yaml.safe_load(file.read_text(encoding="utf-8")), inspect.signature(objective).parameters
+    assert node.pop("_target_") == f"{objective.__module__}.{objective.__name__}"
+    assert set(node) == set(known) - {"image_encoder", "text_encoder"}
+    assert all(value == known[name].default for name, value in node.items() if not name.endswith("_head"))
 
 
 @pytest.mark.parametrize("objective", LEARNED)
