@@ -30,9 +30,7 @@ def is_dicom(head: bytes) -> bool:
     if head[128:132] == b"DICM":
         return True
     # A first element of group 2 or 8; no other format begins so.
-    return (
-        head[:2] in (b"\x02\0", b"\x08\0") and len(head) > 16 and head[3] == 0 and head[2] in (0, 1, 5, 8, 0x16, 0x18)
-    )
+    return head[:2] in (b"\x02\0", b"\x08\0") and len(head) > 16 and head[3] == 0 and head[2] in _FIRST_ELEMENTS
 
 
 def read(file: BinaryIO) -> np.ndarray:
@@ -186,8 +184,7 @@ def _unless_far_wider(limits: Limits | None, values: np.ndarray) -> Limits | Non
 
 def _first(value: Any) -> float | None:
     """A number, or the first of several that a file offers; None where it is blank."""
-    several = value if isinstance(value, list | tuple) or hasattr(value, "__iter__") else [value]
-    first = next(iter(several), None)
+    first = next(iter(value if hasattr(value, "__iter__") else [value]), None)
     return None if first in (None, "") else float(first)
 
 

@@ -8,7 +8,7 @@ of the device half are drawn on the host, so that a sample is a function of (see
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from cxrcl.types import Batch, ImageSpec, NotNegative, Part, Positive, Share
 Range = tuple[float, float]
 
 
+@dataclass(eq=False)
 class RadiographTransform:
     """Augmentation for training, plain fitting for evaluation.
 
@@ -55,56 +56,38 @@ class RadiographTransform:
         mean, std: normalisation of images in [0, 1], in place of the encoder's.
     """
 
-    def __init__(
-        self,
-        spec: ImageSpec,
-        fit: Fit = "pad",
-        eval_crop: Part = 1.0,
-        scale: Range | None = (0.7, 1.0),
-        aspect: Annotated[float, Field(ge=1)] = 1.1,
-        train_fit: TrainFit | Literal["film"] | None = None,
-        flip_probability: Share = 0.0,
-        rotate_deg: NotNegative = 10.0,
-        zoom: Range = (1.0, 1.0),
-        translate: NotNegative = 0.0,
-        clahe_probability: Share = 0.0,
-        clahe_clip: Range = (1.0, 4.0),
-        gamma: NotNegative = 0.2,
-        brightness: Share = 0.1,
-        contrast: Share = 0.2,
-        jitter_probability: Share = 1.0,
-        blur_probability: Share = 0.0,
-        blur_px: Range = (0.1, 1.0),
-        mean: float | None = None,
-        std: Positive | None = None,
-    ) -> None:
-        if scale is not None and not 0 < scale[0] <= min(1.0, scale[1]):
-            raise ValueError(f"scale={list(scale)}: expected two areas, the smaller first, above 0 and at most 1")
-        for name, (low, high) in {"zoom": zoom, "clahe_clip": clahe_clip, "blur_px": blur_px}.items():
+    spec: ImageSpec
+    fit: Fit = "pad"
+    eval_crop: Part = 1.0
+    scale: Range | None = (0.7, 1.0)
+    aspect: Annotated[float, Field(ge=1)] = 1.1
+    train_fit: TrainFit | Literal["film"] | None = None
+    flip_probability: Share = 0.0
+    rotate_deg: NotNegative = 10.0
+    zoom: Range = (1.0, 1.0)
+    translate: NotNegative = 0.0
+    clahe_probability: Share = 0.0
+    clahe_clip: Range = (1.0, 4.0)
+    gamma: NotNegative = 0.2
+    brightness: Share = 0.1
+    contrast: Share = 0.2
+    jitter_probability: Share = 1.0
+    blur_probability: Share = 0.0
+    blur_px: Range = (0.1, 1.0)
+    mean: float | None = None
+    std: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 0 < self.scale[0] <= min(1.0, self.scale[1]):
+            raise ValueError(f"scale={list(self.scale)}: expected two areas, the smaller first, above 0 and at most 1")
+        for name in ("zoom", "clahe_clip", "blur_px"):
+            low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name}=[{low}, {high}]: expected the smaller first, both above 0")
-        if (mean is None) != (std is None):
-            raise ValueError(f"mean={mean}, std={std}: expected both or neither (images are in [0, 1])")
-        if mean is not None and std is not None:
-            spec = replace(spec, mean=(mean,) * 3, std=(std,) * 3)
-        self.spec = spec
-        self.fit = fit
-        self.eval_crop = eval_crop
-        self.scale = scale
-        self.aspect = aspect
-        self.train_fit: TrainFit = "image" if train_fit == "film" else (train_fit or fit)
-        self.flip_probability = flip_probability
-        self.rotate_deg = rotate_deg
-        self.zoom = zoom
-        self.translate = translate
-        self.clahe_probability = clahe_probability
-        self.clahe_clip = clahe_clip
-        self.gamma = gamma
-        self.brightness = brightness
-        self.contrast = contrast
-        self.jitter_probability = jitter_probability
-        self.blur_probability = blur_probability
-        self.blur_px = blur_px
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean={self.mean}, std={self.std}: expected both or neither (images are in [0, 1])")
+        if self.mean is not None and self.std is not None:
+            self.spec = replace(self.spec, mean=(self.mean,) * 3, std=(self.std,) * 3)
 
     @property
     def augments(self) -> bool:
@@ -131,7 +114,8 @@ class RadiographTransform:
         if self.scale is None:
             crop = self.evaluation_crop(width, height)
         else:
-            crop = random_crop(self.train_fit, width, height, self.scale, self.aspect, rng)
+            fit = "image" if self.train_fit == "film" else self.train_fit or self.fit
+            crop = random_crop(fit, width, height, self.scale, self.aspect, rng)
         square = read_out(
             image,
             crop,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ class Report(NamedTuple):
         return tuple(sentence for section in self.sections for sentence in section)
 
 
+@dataclass(frozen=True)
 class ReportSampler:
     """Makes the text of a sample out of a report's sections.
 
@@ -63,21 +65,12 @@ class ReportSampler:
     In evaluation nothing is random: the text is the whole report, all sections in order.
     """
 
-    def __init__(
-        self,
-        sections: Sequence[str],
-        num_sentences: int | None = None,
-        shuffle: bool = True,
-        min_words: int = 2,
-        section: Literal["all", "one"] = "all",
-        augmented: bool = True,
-    ) -> None:
-        self.sections = tuple(sections)
-        self.num_sentences = num_sentences
-        self.shuffle = shuffle
-        self.min_words = min_words
-        self.section = section
-        self.augmented = augmented
+    sections: Sequence[str]
+    num_sentences: int | None = None
+    shuffle: bool = True
+    min_words: int = 2
+    section: Literal["all", "one"] = "all"
+    augmented: bool = True
 
     def read(self, row: Mapping[str, str]) -> Report:
         """The report in the column `text` where that is filled, else in the sections; sections without a sentence are

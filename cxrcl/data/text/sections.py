@@ -12,14 +12,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 
-_FINDINGS, _IMPRESSION, _WET, _ADDENDUM, _OTHER, _TAIL = (
-    "findings",
-    "impression",
-    "wet read",
-    "addendum",
-    "other",
-    "tail",
-)
+_FINDINGS, _IMPRESSION, _WET = "findings", "impression", "wet read"
+_ADDENDUM, _OTHER, _TAIL = "addendum", "other", "tail"
 _NAMES = {
     _FINDINGS: ("FINDINGS", "FINDING", "OBSERVATIONS", "FINDINGS AND IMPRESSION", "IMPRESSION AND FINDINGS"),
     _IMPRESSION: (

@@ -144,7 +144,8 @@ def test_crops_flips_and_angles_of_training_are_those_of_the_recipe(name: str) -
     if name != "convirt":  # where the extremes of crop and zoom have to meet
         assert areas.min() < recipe.area[0] + 3 * slack and areas.max() > recipe.area[1] - 3 * slack
     steps = np.linalg.norm(matrices, axis=2)  # image pixels for one of the output, in x and y
-    unit = WIDTH / HEIGHT if preset(name).train_fit == "squash" else 1.0
+    made = preset(name)
+    unit = WIDTH / HEIGHT if (made.train_fit or made.fit) == "squash" else 1.0
     bend = np.abs(np.log(steps[:, 0] / steps[:, 1] / unit))
     assert math.log(recipe.aspect) * 0.85 - 0.02 < bend.max() < math.log(recipe.aspect) + 0.03
     degrees = np.rad2deg(np.arctan(matrices[:, 0, 1] / matrices[:, 0, 0]))
