@@ -6,7 +6,8 @@ Training does not search for them: another sample stands in (see `cxrcl.data.dat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -20,23 +21,12 @@ Reasons = dict[int, str]  # position in the manifest -> why the image cannot be 
 _IMAGES_PER_BATCH = 64
 
 
-class _Faults:
-    """What is wrong with each image."""
-
-    def __init__(self, paths: np.ndarray, reader: ImageReader) -> None:
-        self.paths, self.reader = paths, reader
-
-    def __getitem__(self, key: tuple[int, int]) -> Reasons:
-        _, position = key
-        try:
-            self.reader.read(self.paths[position], MIN_SIDE_PX)
-        except ImageError as error:
-            return {position: str(error)}
-        return {}
-
-
-def _merged(parts: Sequence[Reasons]) -> Reasons:
-    return {position: reason for part in parts for position, reason in part.items()}
+def _fault(reader: ImageReader, path: str) -> str | None:
+    try:
+        reader.read(path, MIN_SIDE_PX)
+    except ImageError as error:
+        return str(error)
+    return None
 
 
 def find_unreadable(
@@ -47,11 +37,9 @@ def find_unreadable(
     Returns:
         Position in the manifest -> why the image cannot be read.
     """
-    starts = range(0, len(positions), _IMAGES_PER_BATCH)
-    keys = [[(0, int(position)) for position in positions[start : start + _IMAGES_PER_BATCH]] for start in starts]
-    collate: Any = _merged  # no batch is made
-    parts: Any = batch_reader.batches(_Faults(manifest.rows["path"].to_numpy(dtype=str), reader), keys, collate)
-    return _merged(list(parts))
+    paths = manifest.paths[np.asarray(positions, dtype=int)]
+    faults = chain.from_iterable(batch_reader.each(partial(_fault, reader), paths, _IMAGES_PER_BATCH))
+    return {int(k): fault for k, fault in zip(positions, faults, strict=True) if fault is not None}
 
 
 def leave_out(manifest: Manifest, unreadable: Mapping[int, str]) -> Manifest:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from cxrcl.data.text.texts import Texts
 from cxrcl.errors import DataError
 
 MAX_STAND_INS = 16  # tried for one sample
+CachedFeatures = Mapping[str, np.ndarray]  # path of an image -> its pooled features, float32 [dim]
 
 
 @dataclass(slots=True)
@@ -35,11 +37,12 @@ class Sample:
     image_features: np.ndarray | None = None  # float32 [V, dim], in place of `images`
 
 
-class _Unreadable(Exception):
-    """An image of a training sample cannot be read."""
+class _Unreadable(DataError):
+    """An image of a sample cannot be read; `line` is its row of the CSV."""
 
-    def __init__(self, line: int, reason: ImageError) -> None:
-        self.line, self.reason = line, reason
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 class TrainSet:
@@ -54,8 +57,8 @@ class TrainSet:
         num_texts: T independent draws of a text; samples without any text are dropped and counted in `dropped`.
         seed: of all random numbers of the samples.
         reader: how images are read.
-        cached_features: path -> float32 [dim], in place of the images: samples then hold these features and no image is
-            read. An image that is not among them could not be read.
+        cached_features: in place of the images: samples then hold these features and no image is read. An image that is
+            not among them could not be read.
 
     Raises:
         DataError: no sample has a text, or images of a study differ in labels or texts.
@@ -71,23 +74,21 @@ class TrainSet:
         num_texts: int,
         seed: int,
         reader: ImageReader = FULL_SIZE,
-        cached_features: Mapping[str, np.ndarray] | None = None,
+        cached_features: CachedFeatures | None = None,
     ) -> None:
-        self.transform = transform
-        self.cached_features = cached_features
-        self.reader = reader
+        self.paths, self.lines, self.values = manifest.paths, manifest.lines, manifest.values
+        self.transform, self.reader, self.cached_features = transform, reader, cached_features
         self.texts = texts
         self.num_views = num_views
         self.num_texts = num_texts if texts is not None else 0
         self.seed = seed
-        self.paths = manifest.rows["path"].to_numpy(dtype=str)
-        self.values = manifest.values
-        self.lines = _lines(manifest)
-        # Study ids may be unique within a patient only.
         if unit == "study":
             check_studies(manifest)
-        groups = manifest.rows.groupby(["patient", "study"], sort=False).indices.values() if unit == "study" else None
-        items = [np.sort(g) for g in groups] if groups is not None else [np.array([k]) for k in range(len(manifest))]
+            # Study ids may be unique within a patient only.
+            studies = manifest.rows.groupby(["patient", "study"], sort=False).indices.values()
+            items = [np.sort(rows) for rows in studies]
+        else:
+            items = [np.array([row]) for row in range(len(manifest))]
         kept = [rows for rows in items if not self.num_texts or (texts is not None and texts.exists(int(rows[0])))]
         self.dropped = len(items) - len(kept)
         if not kept:
@@ -98,8 +99,8 @@ class TrainSet:
             )
         self.items: list[np.ndarray] = kept
 
-    def with_features(self, cached: Mapping[str, np.ndarray]) -> TrainSet:
-        """The same samples with cached features (path -> float32 [dim]) in place of images; this set stays as it is."""
+    def with_features(self, cached: CachedFeatures) -> TrainSet:
+        """The same samples with cached features in place of images; this set stays as it is."""
         with_features = copy.copy(self)
         with_features.cached_features = cached
         return with_features
@@ -120,16 +121,16 @@ class TrainSet:
         epoch, item = key
         try:
             return self._make(epoch, item)
-        except _Unreadable as first:
-            bad, reason = first.line, first.reason
+        except _Unreadable as error:
+            first = error
         for other in self._stand_ins(epoch, item):
             try:
-                return replace(self._make(epoch, other), unreadable_row=bad)
+                return replace(self._make(epoch, other), unreadable_row=first.line)
             except _Unreadable:
                 continue
         raise DataError(
-            f"image of row {bad} of the manifest: {reason}; nor can those of up to {MAX_STAND_INS} other samples "
-            "be read in its place: look at the folder of the images"
+            f"{first}; nor can those of up to {MAX_STAND_INS} other samples be read in its place: look at the folder "
+            "of the images"
         )
 
     def why_unreadable(self, line: int) -> str:
@@ -158,25 +159,19 @@ class TrainSet:
             assert self.texts is not None
             texts.append(self.texts.draw(first, stream(self.seed, TEXT, epoch, first, k), k))
         labels, line = self.values[first], int(self.lines[first])
+        found = [_at_line(self._read, self.paths[row], self.lines[row]) for row in chosen]
         if self.cached_features is not None:
-            features = np.stack([self._cached(self.cached_features, row) for row in chosen])
-            return Sample(None, None, texts, labels, line, image_features=features)
-        images, numbers = [], []
-        for view, row in enumerate(chosen):
-            rng = stream(self.seed, IMAGE, epoch, first, view)
-            try:
-                image = self.reader.read(self.paths[row], self.transform.needed_side_px())
-            except ImageError as error:
-                raise _Unreadable(int(self.lines[row]), error) from None
-            images.append(self.transform.geometry(image, rng)[None])
-            numbers.append(self.transform.draw(rng))
-        return Sample(np.stack(images), np.stack(numbers), texts, labels, line)
+            return Sample(None, None, texts, labels, line, image_features=np.stack(found))
+        streams = [stream(self.seed, IMAGE, epoch, first, view) for view in range(self.num_views)]
+        return Sample(*_augmented(self.transform, found, streams), texts, labels, line)
 
-    def _cached(self, features: Mapping[str, np.ndarray], row: int) -> np.ndarray:
-        """Features float32 [dim] of the image at this row of the split."""
-        if self.paths[row] not in features:
-            raise _Unreadable(int(self.lines[row]), ImageError("could not be read when images were encoded"))
-        return features[self.paths[row]]
+    def _read(self, path: str) -> np.ndarray:
+        """The image at a path, uint8 [H, W], or its cached features, float32 [dim]."""
+        if self.cached_features is None:
+            return self.reader.read(path, self.transform.needed_side_px())
+        if path not in self.cached_features:
+            raise ImageError("could not be read when images were encoded")
+        return self.cached_features[path]
 
 
 class EvalSet:
@@ -200,14 +195,9 @@ class EvalSet:
         num_texts: int = 1,
         reader: ImageReader = FULL_SIZE,
     ) -> None:
-        self.transform = transform
-        self.reader = reader
-        self.texts = texts
-        self.num_views = num_views
-        self.num_texts = num_texts
-        self.paths = manifest.rows["path"].to_numpy(dtype=str)
-        self.values = manifest.values
-        self.lines = _lines(manifest)
+        self.paths, self.lines, self.values = manifest.paths, manifest.lines, manifest.values
+        self.transform, self.reader, self.texts = transform, reader, texts
+        self.num_views, self.num_texts = num_views, num_texts
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -216,14 +206,12 @@ class EvalSet:
         """The sample of a key (0, row): images uint8 [V, 1, S, S], and T texts."""
         _, row = key
         side = self.transform.needed_side_px(augmented=self.num_views > 1)
-        image = _read(self.reader, self.paths[row], self.lines[row], side)
-        numbers = None
+        image = _at_line(partial(self.reader.read, side_px=side), self.paths[row], self.lines[row])
         if self.num_views == 1:
-            images = self.transform.geometry(image, None)[None, None]
+            images, numbers = self.transform.geometry(image, None)[None, None], None
         else:
             streams = [stream(0, IMAGE, row, view) for view in range(self.num_views)]
-            images = np.stack([self.transform.geometry(image, rng)[None] for rng in streams])
-            numbers = np.stack([self.transform.draw(rng) for rng in streams])
+            images, numbers = _augmented(self.transform, [image] * self.num_views, streams)
         texts = []
         if self.texts is not None:
             draws = [None] if self.num_texts == 1 else [stream(0, TEXT, row, k) for k in range(self.num_texts)]
@@ -231,19 +219,20 @@ class EvalSet:
         return Sample(images, numbers, texts, self.values[row], int(self.lines[row]))
 
 
-def _lines(manifest: Manifest) -> np.ndarray:
-    """Rows of the CSV, int64 [N], for messages (its header is row 1)."""
-    if "line" in manifest.rows:
-        return manifest.rows["line"].to_numpy(dtype=np.int64)
-    return np.arange(2, len(manifest) + 2)
-
-
-def _read(reader: ImageReader, path: str, line: int, side_px: int) -> np.ndarray:
-    """uint8 [H, W]; a DataError with the row of the CSV where that fails."""
+def _at_line(read: Callable[[str], np.ndarray], path: str, line: int) -> np.ndarray:
+    """What `read` makes of a path; _Unreadable with the row of the CSV where that fails."""
     try:
-        return reader.read(path, side_px)
+        return read(path)
     except ImageError as error:
-        raise DataError(f"image of row {line} of the manifest: {error}") from None
+        raise _Unreadable(f"image of row {line} of the manifest: {error}", int(line)) from None
+
+
+def _augmented(
+    transform: RadiographTransform, images: Sequence[np.ndarray], streams: Sequence[np.random.Generator]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A view of each image by its random numbers: uint8 [V, 1, S, S], and the numbers of the device half [V, P]."""
+    views = [transform.geometry(image, rng)[None] for image, rng in zip(images, streams, strict=True)]
+    return np.stack(views), np.stack([transform.draw(rng) for rng in streams])
 
 
 def probe_images(
@@ -260,11 +249,12 @@ def probe_images(
     Raises:
         DataError: the row and the reason.
     """
-    lines = _lines(manifest)
+    paths, lines = manifest.paths, manifest.lines
+    read = partial(reader.read, side_px=MIN_SIDE_PX)
     allowed = math.ceil(max_bad_fraction * count)
     for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
         try:
-            _read(reader, manifest.rows["path"].iloc[row], int(lines[row]), MIN_SIDE_PX)
+            _at_line(read, paths[row], lines[row])
         except DataError:
             if allowed == 0 or manifest.rows["split"].iloc[row] != "train":
                 raise

@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -15,14 +15,22 @@ import torch
 from torch.utils.data import DataLoader
 
 from cxrcl.data.dataset import Sample
+from cxrcl.data.order import Key, in_order
 from cxrcl.data.text.tokens import TokenTable, tokenize
 from cxrcl.errors import UserError
 from cxrcl.types import Batch, Features, Text, Tokenizer
+
+T = TypeVar("T")
 
 
 def features_of(pooled: torch.Tensor) -> Features:
     """Features of pooled ones alone: float32 [B, V, dim] -> the same and no local ones, [B, V, 0, dim]."""
     return Features(pooled, pooled[:, :, None][:, :, :0])
+
+
+def _stacked(arrays: Sequence[Any]) -> torch.Tensor | None:
+    """Arrays of equal shape -> one tensor; None where samples have none."""
+    return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))
 
 
 class Collate:
@@ -45,24 +53,27 @@ class Collate:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """A batch: images uint8 [B, V, 1, S, S], labels float32 [B, C], texts int64 [B, T, L] (see `Batch`)."""
-        first = samples[0]
-        images = None if first.images is None else np.stack([s.images for s in samples if s.images is not None])
-        features = None
-        if first.image_features is not None:
-            features = np.stack([s.image_features for s in samples if s.image_features is not None])
-        augment = None if first.augment is None else np.stack([s.augment for s in samples if s.augment is not None])
-        text = None
-        if self.tokenizer is not None and first.texts:
-            text = self._text(samples, self.tokenizer)
+        features = _stacked([s.image_features for s in samples])
+        tokenizer = self.tokenizer if samples[0].texts else None
         return Batch(
-            images=None if images is None else torch.from_numpy(images),
-            augment=None if augment is None else torch.from_numpy(augment),
-            text=text,
+            images=_stacked([s.images for s in samples]),
+            augment=_stacked([s.augment for s in samples]),
+            text=None if tokenizer is None else self._text(samples, tokenizer),
             labels=torch.from_numpy(np.stack([s.labels for s in samples])),
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
-            image_features=None if features is None else features_of(torch.from_numpy(features)),
+            image_features=None if features is None else features_of(features),
             unreadable_row=torch.tensor([s.unreadable_row for s in samples], dtype=torch.int64),
         )
+
+
+class _Each:
+    """What a function gives for each path."""
+
+    def __init__(self, make: Callable[[str], Any], paths: np.ndarray) -> None:
+        self.make, self.paths = make, paths
+
+    def __getitem__(self, key: Key) -> Any:
+        return self.make(str(self.paths[key[1]]))
 
 
 def _end_with(parent: int) -> None:
@@ -109,6 +120,12 @@ class BatchReader:
         generator = self._read(loader)
         self._open.append(generator)
         return generator
+
+    def each(self, make: Callable[[str], T], paths: np.ndarray, batch_size: int) -> Iterator[list[T]]:
+        """What `make` gives for each path, str [N], in order, in lists of `batch_size`; it runs in the workers."""
+        collate: Any = list
+        made: Any = self.batches(_Each(make, paths), in_order(range(len(paths)), batch_size), collate)
+        return made
 
     @staticmethod
     def _read(loader: DataLoader[Any]) -> Generator[Batch, None, None]:

@@ -51,6 +51,16 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def paths(self) -> np.ndarray:
+        """The column `path`, str [rows]."""
+        return self.rows["path"].to_numpy(dtype=str)
+
+    @property
+    def lines(self) -> np.ndarray:
+        """The column `line`, int64 [rows]: rows of the CSV, for messages."""
+        return self.rows["line"].to_numpy(dtype=np.int64)
+
     def take(self, keep: np.ndarray) -> Manifest:
         """The rows that `keep` chooses: bool [rows], or positions int64 [n]."""
         positions = np.flatnonzero(keep) if keep.dtype == bool else keep
@@ -239,9 +249,7 @@ def merge(parts: Mapping[str, Manifest]) -> Manifest:
         for column in ("patient", "study"):
             rows[column] = f"{key}/" + rows[column]
         tables.append(rows)
-        block = np.full((len(part), len(labels)), np.nan, dtype=np.float32)
-        block[:, [labels.index(name) for name in part.labels]] = part.values
-        values.append(block)
+        values.append(part.with_labels(labels).values)
     return Manifest(pd.concat(tables, ignore_index=True).fillna(""), labels, np.concatenate(values))
 
 

@@ -14,6 +14,12 @@ Key = tuple[int, int]
 Order = Callable[[int], Sequence[Key]]  # epoch -> its keys
 
 
+def in_order(positions: Sequence[int], batch_size: int) -> list[list[Key]]:
+    """The keys of batches of samples that are always the same: these positions, one after another."""
+    keys = [(0, int(position)) for position in positions]
+    return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+
+
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of the items, int64 [count]: the same for any number of workers and processes."""
     return stream(seed, ORDER, epoch).permutation(count)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cxrcl.data.dataset import EvalSet
+from cxrcl.data.dataset import CachedFeatures, EvalSet
 from cxrcl.data.images.reader import FULL_SIZE, ImageReader
 from cxrcl.data.images.transforms import RadiographTransform
-from cxrcl.data.loader import BatchReader, Collate
+from cxrcl.data.loader import BatchReader, Collate, features_of
 from cxrcl.data.manifest import Manifest
+from cxrcl.data.order import Key, in_order
 from cxrcl.data.text.texts import Texts
 from cxrcl.types import Batch, Tokenizer
 
@@ -41,10 +45,20 @@ class Splits:
     ) -> None:
         self.manifest, self.transform, self.make_texts = manifest, transform, make_texts
         self.tokenizer, self.prepare, self.batch_reader = tokenizer, prepare, batch_reader
-        self.reader = reader
-        self.labels = manifest.labels
+        self.reader, self.labels = reader, manifest.labels
         self._parts: dict[str, Manifest] = {}
         self._texts: dict[str, Texts] = {}
+        self.cached_features: CachedFeatures = {}
+        self._features: dict[str, np.ndarray | None] = {}
+
+    def with_features(self, cached: CachedFeatures) -> Splits:
+        """The same splits with cached features in place of images, where all images of a split have them.
+
+        For several views or texts the images are read: the features are those of an image without augmentation.
+        """
+        splits = copy.copy(self)
+        splits.cached_features, splits._features = cached, {}
+        return splits
 
     def part(self, split: str) -> Manifest:
         """The rows of a split."""
@@ -79,10 +93,26 @@ class Splits:
         self, split: str, positions: Sequence[int], batch_size: int, texts: int = 0, views: int = 1
     ) -> Iterable[Batch]:
         """Batches on the device: images float32 [B, V, 3, S, S], texts int64 [B, T, L], labels float32 [B, C]."""
-        keys = [
-            [(0, position) for position in positions[start : start + batch_size]]
-            for start in range(0, len(positions), batch_size)
-        ]
+        keys = in_order(positions, batch_size)
+        features = self._features_of(split) if views == 1 and texts == 0 else None
+        if features is not None:
+            return map(partial(self._feature_batch, self.part(split), features), keys)
         sentences = self._texts_of(split) if texts else None
         dataset = EvalSet(self.part(split), self.transform, sentences, views, texts, self.reader)
         return map(self.prepare, self.batch_reader.batches(dataset, keys, Collate(self.tokenizer if texts else None)))
+
+    def _features_of(self, split: str) -> np.ndarray | None:
+        """float32 [N, dim]; None where an image of the split has no features."""
+        if split not in self._features:
+            paths = self.part(split).paths
+            is_complete = len(paths) > 0 and all(path in self.cached_features for path in paths)
+            features = np.stack([self.cached_features[path] for path in paths]) if is_complete else None
+            self._features[split] = features
+        return self._features[split]
+
+    def _feature_batch(self, part: Manifest, features: np.ndarray, keys: Sequence[Key]) -> Batch:
+        """A device-ready batch of a split, features float32 [B, 1, dim] in place of images."""
+        rows = [row for _, row in keys]
+        labels, index = torch.from_numpy(part.values[rows]), torch.from_numpy(part.lines[rows])
+        pooled = features_of(torch.from_numpy(features[rows][:, None]))
+        return self.prepare(Batch(None, None, None, labels, index, image_features=pooled))

@@ -88,6 +88,22 @@ def test_images_are_read_as_the_reader_says(splits: Splits, tiny_set: Path) -> N
     assert blurred.std() < 0.8 * fine.std()  # noise, averaged
 
 
+def test_features_come_in_place_of_images_where_a_split_has_them_all(splits: Splits) -> None:
+    splits.prepare = lambda batch: batch
+    paths = [*splits.part("test").paths, *splits.part("valid").paths[1:]]
+    cached = splits.with_features({path: np.full(3, k, dtype=np.float32) for k, path in enumerate(paths)})
+    one, other = cached.batches("test", [4, 1, 0], 2)
+    assert one.images is None and one.image_features is not None and other.image_features is not None
+    assert one.image_features.pooled.tolist() == [[[4.0] * 3], [[1.0] * 3]]
+    assert one.image_features.local.shape == (2, 1, 0, 3) and other.image_features.pooled.tolist() == [[[0.0] * 3]]
+    assert one.labels.nan_to_num(9).equal(splits.truth("test")[[4, 1]].nan_to_num(9))
+    assert one.index.tolist() == [30, 27]  # rows of the CSV
+    # Draws and augmentations are made of images, and so is a split of which one has no features.
+    read = [cached.batches("test", [0], 1, texts=1), cached.batches("test", [0], 1, views=2)]
+    read += [cached.batches("valid", [1], 1), splits.batches("test", [0], 1)]
+    assert all(next(iter(batches)).image_features is None for batches in read)
+
+
 def of_two(splits: Splits, positions: Sequence[int], batch_size: int = 8) -> Batch:
     (batch,) = splits.batches("train", positions, batch_size, texts=2, views=2)
     return batch

@@ -11,7 +11,6 @@ from cxrcl.app.stages.job import Job
 from cxrcl.app.stages.learner import Learner
 from cxrcl.app.stages.samples import Samples
 from cxrcl.app.stages.steps import Steps
-from cxrcl.data.cached_features import CachedSplits
 from cxrcl.data.loader import BatchReader
 from cxrcl.evaluation.evaluator import Evaluators
 
@@ -38,6 +37,6 @@ def with_cached_features(
         steps.precision,
         steps.trainer.batch_size,
     )
-    splits = CachedSplits(evaluation.splits, cached)
+    splits = evaluation.splits.with_features(cached)
     evaluators = Evaluators(evaluation.evaluators.evaluators, splits, steps.trainer.batch_size)
     return replace(samples, dataset=samples.dataset.with_features(cached)), replace(evaluation, evaluators=evaluators)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -184,33 +186,21 @@ def take(
     return image, Entry(height, width, zlib.crc32(image.data), *source, None, row)
 
 
-class _Images:
-    """The images and their entries, by place in the manifest."""
-
-    def __init__(self, paths: np.ndarray, reader: ImageReader) -> None:
-        self.paths, self.reader = paths, reader
-
-    def __getitem__(self, key: tuple[int, int]) -> Taken:
-        path = str(self.paths[key[1]])
-        source = _source_state(path)  # before the image is read, so that a change in between is noticed later
-        return take(self.reader, path, source)
+def _take_from_disk(reader: ImageReader, path: str) -> Taken:
+    source = _source_state(path)  # before the image is read, so that a change in between is noticed later
+    return take(reader, path, source)
 
 
 def _write(draft: Draft, data: Manifest, reader: ImageReader, num_workers: int) -> None:
     """Append the images that the draft does not have yet."""
     assert reader.read_px is not None
     step, start = max(1, _BATCH_BYTES // reader.read_px**2), len(draft.entries)
-    keys = [[(0, place) for place in range(k, min(k + step, len(data)))] for k in range(start, len(data), step)]
-    batch_reader = BatchReader(num_workers)
-    collate: Any = list
-    batches: Any = batch_reader.batches(_Images(data.rows["path"].to_numpy(dtype=str), reader), keys, collate)
-    bar = tqdm(total=len(data), initial=start, desc="packing", unit=" images", disable=None, leave=False)
-    try:
-        with bar:
-            for batch in batches:
-                for image, entry in batch:
-                    draft.add(image, entry)
-                draft.note()
-                bar.update(len(batch))
-    finally:
-        batch_reader.close()
+    with (
+        closing(BatchReader(num_workers)) as batch_reader,
+        tqdm(total=len(data), initial=start, desc="packing", unit=" images", disable=None, leave=False) as bar,
+    ):
+        for batch in batch_reader.each(partial(_take_from_disk, reader), data.paths[start:], step):
+            for image, entry in batch:
+                draft.add(image, entry)
+            draft.note()
+            bar.update(len(batch))
