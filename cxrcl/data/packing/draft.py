@@ -19,10 +19,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cxrcl.data.images.store import COLUMNS, HEAD, IMAGES, IMAGES_OF_VERSION_1, INDEX, JOURNAL
+from cxrcl.data.images.store import COLUMNS, HEAD, IMAGES, IMAGES_OF_VERSION_1, INDEX, JOURNAL, Store, read_head
 from cxrcl.data.manifest import FILE_NAME
 from cxrcl.errors import DataError
 from cxrcl.files import replaced
+
+# Columns of the index that are fields of the entries.
+_DTYPES = {"height": "int32", "width": "int32", "crc32": "uint32", "source_size": "int64", "source_mark": "int64"}
 
 
 class Entry(NamedTuple):
@@ -41,15 +44,25 @@ class Entry(NamedTuple):
         return self.height * self.width
 
 
-def check_folder(out: Path) -> None:
-    """Refuse a folder that holds anything but a store: nothing else is ever written over."""
+def whole_store(out: Path, head: dict[str, Any], overwrite: bool) -> Store | None:
+    """The whole store in `out`; None where there is something to pack, into a folder that is there then.
+
+    Raises:
+        DataError: `out` holds anything but a store, since nothing else is ever written over, or another store.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: a file stands there: name a folder")
     if out.exists() and any(out.iterdir()) and not (out / HEAD).exists() and not (out / JOURNAL).exists():
         raise DataError(f"{out}: neither empty nor a store: name a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if overwrite or not (out / HEAD).exists():
+        return None
+    _check_same(read_head(out), head, out)
+    (out / JOURNAL).unlink(missing_ok=True)
+    return Store(out)
 
 
-def check_same(present: dict[str, Any], head: dict[str, Any], out: Path) -> None:
+def _check_same(present: dict[str, Any], head: dict[str, Any], out: Path) -> None:
     """Refuse to go on where the head of the present store, or of its journal, is not that of this packing."""
     if present.get("read_px") != head["read_px"]:
         differ = f"images of {present.get('read_px')} px, not {head['read_px']}"
@@ -114,11 +127,7 @@ def _columns(entries: Sequence[Entry]) -> tuple[dict[str, Any], dict[str, int]]:
     number: dict[str | None, int] = {None: -1, **{reason: k for k, reason in enumerate(reasons)}}
     columns: dict[str, Any] = {
         "offset": np.cumsum(sizes) - sizes,
-        "height": np.array([entry.height for entry in entries], dtype=np.int32),
-        "width": np.array([entry.width for entry in entries], dtype=np.int32),
-        "crc32": np.array([entry.crc32 for entry in entries], dtype=np.uint32),
-        "source_size": np.array([entry.source_size for entry in entries], dtype=np.int64),
-        "source_mark": np.array([entry.source_mark for entry in entries], dtype=np.int64),
+        **{name: np.array([getattr(entry, name) for entry in entries], dtype) for name, dtype in _DTYPES.items()},
         "reason": np.array([number[entry.reason] for entry in entries], dtype=np.int32),
     }
     assert tuple(columns) == COLUMNS
@@ -178,7 +187,7 @@ def _check_begun(journal: BinaryIO, head: dict[str, Any], out: Path) -> bool:
     first = journal.readline()
     if not first.endswith(b"}\n") or journal.tell() == os.fstat(journal.fileno()).st_size:
         return False
-    check_same(json.loads(first), head, out)
+    _check_same(json.loads(first), head, out)
     return True
 
 

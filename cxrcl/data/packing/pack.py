@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -23,15 +23,17 @@ from cxrcl.data.bad_images import Reasons
 from cxrcl.data.images import archives
 from cxrcl.data.images.pixels import ImageError
 from cxrcl.data.images.reader import ImageReader
-from cxrcl.data.images.store import HEAD, IMAGES, IMAGES_OF_VERSION_1, JOURNAL, VERSION, Store, names_digest, read_head
+from cxrcl.data.images.store import IMAGES, IMAGES_OF_VERSION_1, VERSION, Store, names_digest
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.manifest import FILE_NAME, Manifest
-from cxrcl.data.packing.draft import Draft, Entry, check_folder, check_same, opened_draft
+from cxrcl.data.packing.draft import Draft, Entry, opened_draft, whole_store
 from cxrcl.errors import DataError
 
 _BATCH_BYTES = 1 << 22  # of images that a worker sends at a time, about
 _PROBED = 16
+Source = tuple[int, int]  # `source_size` and `source_mark` of an entry
 _NO_SOURCE = (-1, 0)
+Taken = tuple[np.ndarray | None, Entry]
 
 
 @dataclass(frozen=True)
@@ -78,39 +80,29 @@ def pack(
     head = {"version": VERSION, "read_px": read_px, "images_sha256": names_digest(data.rows["image"])}
     if out.is_dir() and out.resolve() == root.resolve():
         raise DataError(f"{out}: the folder of the manifest itself: name another one for the store")
-    check_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / HEAD).exists() and not overwrite:
-        return _complete(out, head, data)
+    store = whole_store(out, head, overwrite)
+    if store is not None:
+        sources = [store.index[name].tolist() for name in ("source_size", "source_mark")]
+        _check_sources(data, list(zip(*sources, strict=True)), out)
+        return Packed(store, data, 0)
     image_bytes = _probe(data, read_px)
     if overwrite:  # checked before the old store is removed
         _check_space(out, image_bytes * len(data), overwrite=True)
     with opened_draft(out, head, overwrite) as draft:
         new = len(data) - len(draft.entries)
-        _check_sources(data, draft.entries, out)
+        _check_sources(data, [(entry.source_size, entry.source_mark) for entry in draft.entries], out)
         if not overwrite:
             _check_space(out, image_bytes * new)
         shutil.copyfile(root / FILE_NAME, out / FILE_NAME)
-        _write(draft, data, ImageReader(read_px), num_workers)
+        _write(draft, data, read_px, num_workers)
         draft.finish(head)
     return Packed(Store(out), data, new)
-
-
-def _complete(out: Path, head: dict[str, Any], data: Manifest) -> Packed:
-    """The whole store in `out`, if it is the one of this manifest and `head`."""
-    check_same(read_head(out), head, out)
-    (out / JOURNAL).unlink(missing_ok=True)
-    store = Store(out)
-    columns = [store.index[name].tolist() for name in ("height", "width", "crc32", "source_size", "source_mark")]
-    _check_sources(data, [Entry._make((*values, None, None)) for values in zip(*columns, strict=True)], out)
-    return Packed(store, data, 0)
 
 
 # -------------------------------------------------------------------------------------------- the source files
 
 
-def _source_state(path: str) -> tuple[int, int]:
-    """`source_size` and `source_mark` of an image."""
+def _source_of(path: str) -> Source:
     inside = archives.split(path)
     try:
         if inside is not None:
@@ -122,15 +114,15 @@ def _source_state(path: str) -> tuple[int, int]:
         return _NO_SOURCE
 
 
-def _check_sources(data: Manifest, entries: Sequence[Entry], out: Path) -> None:
+def _check_sources(data: Manifest, packed: Sequence[Source], out: Path) -> None:
     """Refuse to go on where files have changed since they were packed."""
-    paths = data.rows["path"].tolist()[: len(entries)]
-    states = (_source_state(path) for path in paths)  # a file that is gone is no longer needed
-    pairs = tqdm(zip(states, entries), total=len(entries), desc="comparing", unit=" images", disable=None, leave=False)
-    changed = [k for k, (state, entry) in enumerate(pairs) if state not in (entry[3:5], _NO_SOURCE)]
+    pairs = zip(data.rows["path"], packed)
+    bar = tqdm(pairs, total=len(packed), desc="comparing", unit=" images", disable=None, leave=False)
+    # A file that is gone is no longer needed.
+    changed = [k for k, (path, source) in enumerate(bar) if _source_of(path) not in (source, _NO_SOURCE)]
     if changed:
         raise DataError(
-            f"{out}: {len(changed)} of {len(entries)} packed images have changed since, first row "
+            f"{out}: {len(changed)} of {len(packed)} packed images have changed since, first row "
             f"{data.rows['line'].iloc[changed[0]]}: pack all again with --overwrite"
         )
 
@@ -167,17 +159,8 @@ def _check_space(out: Path, needed: float, overwrite: bool = False) -> None:
 # ----------------------------------------------------------------------------------------------------- writing
 
 
-Taken = tuple[np.ndarray | None, Entry]
-
-
-def take(
-    reader: ImageReader, file: str | BinaryIO, source: tuple[int, int], row: dict[str, str] | None = None
-) -> Taken:
-    """An image, uint8 [H, W] or None, and its entry.
-
-    Args:
-        source: `source_size` and `source_mark` of the entry.
-    """
+def take(reader: ImageReader, file: str | BinaryIO, source: Source, row: dict[str, str] | None = None) -> Taken:
+    """An image, uint8 [H, W] or None, and its entry."""
     try:
         image = np.ascontiguousarray(reader.read(file))
     except ImageError as error:
@@ -187,19 +170,19 @@ def take(
 
 
 def _take_from_disk(reader: ImageReader, path: str) -> Taken:
-    source = _source_state(path)  # before the image is read, so that a change in between is noticed later
+    source = _source_of(path)  # before the image is read, so that a change in between is noticed later
     return take(reader, path, source)
 
 
-def _write(draft: Draft, data: Manifest, reader: ImageReader, num_workers: int) -> None:
+def _write(draft: Draft, data: Manifest, read_px: int, num_workers: int) -> None:
     """Append the images that the draft does not have yet."""
-    assert reader.read_px is not None
-    step, start = max(1, _BATCH_BYTES // reader.read_px**2), len(draft.entries)
+    take_next = partial(_take_from_disk, ImageReader(read_px))
+    step, start = max(1, _BATCH_BYTES // read_px**2), len(draft.entries)
     with (
         closing(BatchReader(num_workers)) as batch_reader,
         tqdm(total=len(data), initial=start, desc="packing", unit=" images", disable=None, leave=False) as bar,
     ):
-        for batch in batch_reader.each(partial(_take_from_disk, reader), data.paths[start:], step):
+        for batch in batch_reader.each(take_next, data.paths[start:], step):
             for image, entry in batch:
                 draft.add(image, entry)
             draft.note()

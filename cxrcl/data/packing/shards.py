@@ -29,7 +29,7 @@ from tqdm import tqdm
 from cxrcl.data import manifest as manifests
 from cxrcl.data.images.archives import MAX_BYTES
 from cxrcl.data.images.reader import ImageReader
-from cxrcl.data.images.store import HEAD, JOURNAL, VERSION, Store, names_digest, read_head
+from cxrcl.data.images.store import VERSION, Store, names_digest
 from cxrcl.data.manifest import FILE_NAME, OPTIONAL, REQUIRED
 from cxrcl.data.packing import draft as drafts
 from cxrcl.data.packing import pack as packing
@@ -74,13 +74,10 @@ def pack(
     shards = expand(patterns)
     origin = json.dumps([[_shown(shard) for shard in shards], astuple(rules)])
     head = {"version": VERSION, "read_px": read_px, "shards_sha256": hashlib.sha256(origin.encode()).hexdigest()}
-    drafts.check_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()
-    if (out / HEAD).exists() and not overwrite:
-        drafts.check_same(read_head(out), head, out)
-        (out / JOURNAL).unlink(missing_ok=True)
-        return PackedShards(Packed(Store(out), manifests.load(out), 0), left_out)
+    store = drafts.whole_store(out, head, overwrite)
+    if store is not None:
+        return PackedShards(Packed(store, manifests.load(out), 0), left_out)
     with drafts.opened_draft(out, head, overwrite) as draft:
         before = len(draft.entries)
         _append(draft, shards, ImageReader(read_px), num_workers, rules, left_out)
