@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from cxrcl.errors import DataError
 
 # Not any '<': a vocabulary may begin with the token <pad>.
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
+_AS_WRITTEN: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}  # to pandas
 
 
 @contextmanager
@@ -66,14 +67,7 @@ def read(file: Path, separator: str = ",", header: bool = True, hint: str = "") 
     if not file.is_file():
         raise DataError(f"{file}: not found{f': {hint}' if hint else ''}")
     try:
-        table = pd.read_csv(
-            file,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            sep=separator,
-            header=0 if header else None,
-        )
+        table = pd.read_csv(file, sep=separator, header=0 if header else None, **_AS_WRITTEN)
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
     except pd.errors.EmptyDataError:
@@ -94,7 +88,7 @@ def read(file: Path, separator: str = ",", header: bool = True, hint: str = "") 
 
 def refuse_repeated_columns(file: Path) -> None:
     """Raises DataError where two columns share a name: pandas calls the second 'Edema.1' without a word."""
-    first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    first = pd.read_csv(file, header=None, nrows=1, **_AS_WRITTEN)
     names = [name.strip() for name in first.iloc[0]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{file}: column {', '.join(twice)} stands there more than once")

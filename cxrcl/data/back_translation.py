@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,7 @@ def difference(sentence: str, rewritten: str) -> str | None:
 
 
 def rewrite(
-    source: Path,
-    out: Path,
-    *,
-    there: str,
-    back: str,
-    batch_size: int = 64,
-    num_beams: int = 1,
-    device: str = "auto",
+    source: Path, out: Path, *, there: str, back: str, batch_size: int = 64, num_beams: int = 1, device: str = "auto"
 ) -> Prepared:
     """Add the column text_augment: each report translated into another language and back, sentence by sentence.
 
@@ -179,17 +172,14 @@ def translate(sentences: Iterable[str], both_ways: Translate, batch_size: int, f
     todo = sorted(sentences, key=lambda s: (-len(s), s))
     translations: dict[str, str] = {}
     with file.open("a", encoding="utf-8") as journal, tqdm(total=len(todo), unit=" sentences", disable=None) as bar:
-        for batch in _batches(todo, batch_size):
+        for start in range(0, len(todo), batch_size):
+            batch = todo[start : start + batch_size]
             pairs = list(zip(batch, both_ways(batch), strict=True))
             journal.writelines(json.dumps(pair) + "\n" for pair in pairs)
             journal.flush()
             translations.update(pairs)
             bar.update(len(batch))
     return translations
-
-
-def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 # -------------------------------------------------------------------------------------------------- models
@@ -214,13 +204,11 @@ class Translator:
             accelerator = torch.accelerator.current_accelerator(check_available=True)
             device = str(accelerator or "cpu")
         folder = Path(name).expanduser()
-        local = folder.is_dir()
-        place = str(folder) if local else name
+        place = str(folder) if folder.is_dir() else name
+        options = {"trust_remote_code": False, "local_files_only": folder.is_dir()}
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=local)
-            self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(
-                place, trust_remote_code=False, local_files_only=local
-            )
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, **options)
+            self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(place, **options)
             self.model.to(torch.device(device)).eval()
         except Exception as error:  # the parsers raise errors of many kinds where a file or package is missing
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -249,13 +249,12 @@ def probe_images(
     Raises:
         DataError: the row and the reason.
     """
-    paths, lines = manifest.paths, manifest.lines
     read = partial(reader.read, side_px=MIN_SIDE_PX)
-    allowed = math.ceil(max_bad_fraction * count)
+    rows, allowed = manifest.rows, math.ceil(max_bad_fraction * count)
     for row in np.unique(np.linspace(0, len(manifest) - 1, count, dtype=int)):
         try:
-            _at_line(read, paths[row], lines[row])
+            _at_line(read, rows["path"].iloc[row], rows["line"].iloc[row])
         except DataError:
-            if allowed == 0 or manifest.rows["split"].iloc[row] != "train":
+            if allowed == 0 or rows["split"].iloc[row] != "train":
                 raise
             allowed -= 1

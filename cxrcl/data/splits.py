@@ -94,7 +94,7 @@ class Splits:
     ) -> Iterable[Batch]:
         """Batches on the device: images float32 [B, V, 3, S, S], texts int64 [B, T, L], labels float32 [B, C]."""
         keys = in_order(positions, batch_size)
-        features = self._features_of(split) if views == 1 and texts == 0 else None
+        features = self._features_of(split) if self.cached_features and views == 1 and texts == 0 else None
         if features is not None:
             return map(partial(self._feature_batch, self.part(split), features), keys)
         sentences = self._texts_of(split) if texts else None

@@ -160,9 +160,8 @@ def _packed_names(store: Store, manifest: Manifest, root: Path) -> pd.Series:
         names = manifest.rows["image"]
     else:
         try:
-            names = pd.read_csv(file, dtype=str, keep_default_na=False, usecols=["image"], encoding="utf-8-sig")[
-                "image"
-            ]
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, usecols=["image"], encoding="utf-8-sig")
+            names = table["image"]
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: cannot be read ({type(error).__name__}): pack the images again") from None
     if names_digest(names) != store.head["images_sha256"]:

@@ -185,10 +185,6 @@ class PromptSampler:
         """Whether a sample with these label values gets a sentence."""
         return any(self._candidates(values))
 
-    def sample(self, values: Mapping[str, float], rng: np.random.Generator | None) -> str:
-        """The sentences of `draw` as one text."""
-        return " ".join(self.draw(values, rng))
-
     def draw(self, values: Mapping[str, float], rng: np.random.Generator | None) -> tuple[str, ...]:
         """Sentences of a text for label values 1, 0, -1, nan by name.
 

@@ -100,11 +100,6 @@ class TokenTable:
     def __len__(self) -> int:
         return len(self._place)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the arrays; the dict of places takes about 80 more for each sentence."""
-        return sum(array.nbytes for array in (self._ids, self._words, self._num_words, self._offsets))
-
     def __call__(self, texts: Sequence[Sentences]) -> Arrays:
         """The tokens of N texts as the tokenizer gives them, int64 [N, L] each, padded to the longest."""
         places = [[self._place.get(sentence, -1) for sentence in text] for text in texts]
