@@ -42,11 +42,10 @@ def apply_policy(values: np.ndarray, names: Sequence[str], policy: str | Mapping
     Raises:
         ValueError: the policy names a label that is not there.
     """
-    if isinstance(policy, Mapping):
-        unknown = sorted(set(policy) - set(names))
-        if unknown:
-            raise ValueError(f"label_policy names labels that the data does not have: {', '.join(unknown)}")
-        replacement = [_UNCERTAIN_BECOMES[policy.get(name, "ignore")] for name in names]
-    else:
-        replacement = [_UNCERTAIN_BECOMES[policy]] * len(names)
+    if isinstance(policy, str):
+        policy = dict.fromkeys(names, policy)
+    unknown = sorted(set(policy) - set(names))
+    if unknown:
+        raise ValueError(f"label_policy names labels that the data does not have: {', '.join(unknown)}")
+    replacement = [_UNCERTAIN_BECOMES[policy.get(name, "ignore")] for name in names]
     return np.where(values == -1, np.asarray(replacement, dtype=values.dtype), values)
