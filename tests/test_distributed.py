@@ -14,7 +14,6 @@ from helpers import FixedData, TinyImages, TinyTexts, batch_of, in_processes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrcl.data.order import GlobalBatches
 from cxrcl.distributed import Runtime, gather
 from cxrcl.errors import DataError
 from cxrcl.evaluation.evaluator import Evaluators
@@ -375,26 +374,6 @@ def test_shares_cover_everything_once_and_differ_by_at_most_one(world: int, coun
     shares = [Runtime(rank, world, torch.device("cpu")).shard(count) for rank in range(world)]
     assert [k for share in shares for k in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_shares_of_1024_processes_are_cut_out_of_one_global_batch() -> None:
-    count, batch_size, steps = 5000, 2048, 5
-
-    def keys(share: tuple[int, int]) -> list[list[tuple[int, int]]]:
-        return list(GlobalBatches(count, batch_size, 3, 0, steps, share))
-
-    whole = keys((0, 1))
-    parts = [keys((rank, 1024)) for rank in range(1024)]
-    for step in range(steps):
-        assert [key for part in parts for key in part[step]] == whole[step]
-        assert {len(part[step]) for part in parts} == {2}
-    first_epoch = [item for epoch, item in whole[0] + whole[1] if epoch == 0]
-    assert len(set(first_epoch)) == len(first_epoch) == 2 * batch_size
-
-
-def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="not divisible by 3"):
-        GlobalBatches(100, 8, 0, 0, 5, (0, 3))
 
 
 def test_one_process_alone_needs_no_group() -> None:

@@ -111,3 +111,23 @@ def test_without_weights_each_item_comes_once_an_epoch_in_the_order_of_the_seed(
     for epoch in range(2):
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([5, 3, epoch])))
         assert epoch_order(30, 5, epoch).tolist() == rng.permutation(30).tolist()
+
+
+def test_shares_of_1024_processes_are_cut_out_of_one_global_batch() -> None:
+    count, batch_size, steps = 5000, 2048, 5
+
+    def keys(share: tuple[int, int]) -> list[list[tuple[int, int]]]:
+        return list(GlobalBatches(count, batch_size, 3, 0, steps, share))
+
+    whole = keys((0, 1))
+    parts = [keys((rank, 1024)) for rank in range(1024)]
+    for step in range(steps):
+        assert [key for part in parts for key in part[step]] == whole[step]
+        assert {len(part[step]) for part in parts} == {2}
+    first_epoch = [item for epoch, item in whole[0] + whole[1] if epoch == 0]
+    assert len(set(first_epoch)) == len(first_epoch) == 2 * batch_size
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="not divisible by 3"):
+        GlobalBatches(100, 8, 0, 0, 5, (0, 3))

@@ -7,22 +7,15 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkpoints import as_checkpoint
 from helpers import TinyImages, TinyTexts, batch_of, equal_everywhere
 from torch import Tensor
 
-from cxrcl.app import restore as restoring
-from cxrcl.app.model import build_model
 from cxrcl.app.plan import make_plan
-from cxrcl.checkpoint.file import load, save
-from cxrcl.commands.hydra import compose
 from cxrcl.config import sections
-from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import MLP, Linear
@@ -37,7 +30,6 @@ from cxrcl.training.micro_batch import BatchGradient
 from cxrcl.types import Batch, Classifies, EmbedsImages, EmbedsText
 
 ALONE = Runtime(0, 1, torch.device("cpu"))
-PACKAGES = (*OWN_PACKAGES, "helpers")
 HEADS = {"image_head": partial(Linear, out_dim=6), "text_head": partial(Linear, out_dim=6)}
 WEIGHTS = {"clip": 2.0, "simclr": 0.5}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
@@ -293,151 +285,3 @@ def test_wrong_settings_are_refused(arguments: dict[str, Any], message: str) -> 
 def test_parts_with_different_encoders_are_refused() -> None:
     with pytest.raises(AssertionError, match="different encoders"):
         Sum({"clip": waiting("clip", towers()), "simclr": waiting("simclr", towers())}, "clip")
-
-
-# ------------------------------------------------------------------------------------------ configs, checkpoints
-
-
-def node(name: str, **changes: Any) -> dict[str, Any]:
-    linear = {"_target_": "cxrcl.models.heads.Linear", "out_dim": 6}
-    classes = {
-        "clip": {"_target_": "cxrcl.objectives.clip.Clip", "image_head": linear, "text_head": linear},
-        "simclr": {"_target_": "cxrcl.objectives.simclr.SimClr", "image_head": linear},
-        "moco": {"_target_": "cxrcl.objectives.moco.Moco", "image_head": linear, "queue_size": 10},
-        "classify": {"_target_": "cxrcl.objectives.classify.Classify"},
-    }
-    return {**classes[name], **changes}
-
-
-def nodes_of(*names: str, **changes: Any) -> dict[str, Any]:
-    objective = {
-        "_target_": "cxrcl.objectives.combined.Sum",
-        "primary": names[0],
-        "parts": {name: node(name) for name in names},
-        **changes,
-    }
-    towers = {"image_encoder": {"_target_": "helpers.TinyImages"}, "text_encoder": {"_target_": "helpers.TinyTexts"}}
-    return {"objective": objective if len(names) > 1 else node(names[0], **changes), **towers}
-
-
-def built(*names: str, labels: tuple[str, ...] = ("a", "b"), **changes: Any) -> tuple[Any, dict[str, Any]]:
-    """The model, and the checkpoint of it after its weights have moved."""
-    torch.manual_seed(len(names))
-    nodes = nodes_of(*names, **changes)
-    model = build_model(nodes, labels, None, PACKAGES)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    state = {"model": copy.deepcopy(model.state_dict()), "config": {"model": nodes, "labels": list(labels)}}
-    return model, state
-
-
-def test_a_checkpoint_holds_each_tower_once_by_its_own_name(tmp_path: Path) -> None:
-    model, state = built("clip", "simclr", "moco", "classify")
-    assert {key.split(".")[0] for key in state["model"]} == {"image_encoder", "text_encoder", "parts"}
-    assert not [key for key in state["model"] if key.startswith("parts.") and "_encoder" in key]
-    save(as_checkpoint(state), tmp_path / "last.pt")
-    restored = restoring.restore_model(load(tmp_path / "last.pt"), PACKAGES)
-    assert equal_everywhere(dict(restored.state_dict()), dict(model.state_dict()))
-    given = batch(texts=1)
-    given.images = given.images.float()
-    assert torch.equal(restored(given).loss, model.eval()(given).loss)
-
-
-def test_a_sum_that_reads_no_text_needs_no_text_encoder() -> None:
-    model, state = built("simclr", "moco")
-    assert model.num_texts == 0 and not any(name.startswith("text_encoder") for name in state["model"])
-    assert getattr(model, "tokenizer", None) is None
-    fresh = built("simclr", "moco", weights={"moco": 2})[0]
-    restoring.init_from(fresh, as_checkpoint(state), "a file")
-    assert equal_everywhere(dict(fresh.state_dict()), state["model"])
-    assert built("clip", "moco")[0].tokenizer is not None
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [(("clip", "simclr"), ("classify",)), (("clip",), ("clip", "simclr")), (("clip", "classify"), ("moco", "clip"))],
-)
-def test_towers_travel_between_sums_and_single_objectives(source: tuple[str, ...], target: tuple[str, ...]) -> None:
-    _, state = built(*source)
-    model, _ = built(*target)
-    assert not torch.equal(model.image_encoder.conv.weight, state["model"]["image_encoder.conv.weight"])
-    restoring.init_from(model, as_checkpoint(state), "a file")
-    own = model.state_dict()
-    shared = [key for key in own if key.split(".")[0] in ("image_encoder", "text_encoder")]
-    assert shared and all(torch.equal(own[key], state["model"][key]) for key in shared)
-    for part in model.modules():
-        if isinstance(part, Moco):
-            assert torch.equal(part.key_tower[0].conv.weight, own["image_encoder.conv.weight"])
-
-
-def test_rows_of_another_list_of_labels_are_left_out() -> None:
-    _, state = built("clip", "classify", labels=("a", "b"))
-    model, _ = built("clip", "classify", "simclr", labels=("b", "c"))
-    before = model.state_dict()["parts.classify.classifier.weight"].clone()
-    restoring.init_from(model, as_checkpoint(state), "a file")
-    assert torch.equal(model.state_dict()["parts.classify.classifier.weight"], before)
-    same, _ = built("clip", "classify", "simclr", labels=("a", "b"))
-    restoring.init_from(same, as_checkpoint(state), "a file")
-    assert torch.equal(
-        same.state_dict()["parts.classify.classifier.weight"], state["model"]["parts.classify.classifier.weight"]
-    )
-
-
-@pytest.mark.parametrize("name", ["clip_simclr", "clip_classify"])
-def test_shipped_configs_build_and_overrides_reach_the_parts(name: str) -> None:
-    def loss(*overrides: str) -> float:
-        torch.manual_seed(0)
-        nodes = {**nodes_of("clip"), "objective": compose("train", [f"objective={name}", *overrides])["objective"]}
-        model = build_model(nodes, ("a", "b"), None, PACKAGES)
-        given = batch(model.num_views, model.num_texts)
-        given.images = given.images.float()
-        return model(given).loss.item()
-
-    part = name.removeprefix("clip_")
-    plain = loss()
-    changed = {loss(f"objective.weights.{part}=2"), loss("objective.parts.clip.temperature=0.1")}
-    assert len({plain, *changed}) == 3
-
-
-# ------------------------------------------------------------------------------------------- starting from each other
-
-
-def laid_in(target: Objective, source: Objective, labels: tuple[str, ...] = ("a", "b")) -> Objective:
-    """`target` started from a checkpoint of `source`, whose weights were changed before."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in source.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    about = {"model": {}, "labels": list(labels), "evaluated": restoring.evaluated_part(source)}
-    restoring.init_from(target, as_checkpoint({"model": source.state_dict(), "config": about}), "x.pt")
-    return target
-
-
-def clip_and_classify(labels: tuple[str, ...] = ("a", "b")) -> Sum:
-    image, text = TinyImages(), TinyTexts(width=12)
-    clip = partial(Clip, image, text, partial(Linear, out_dim=6), partial(Linear, out_dim=6))
-    return Sum({"clip": clip, "classify": partial(Classify, image, labels)}, "clip")
-
-
-def clip_alone() -> Clip:
-    return Clip(TinyImages(), TinyTexts(width=12), partial(Linear, out_dim=6), partial(Linear, out_dim=6))
-
-
-def test_an_objective_starts_from_the_primary_part_of_a_sum_and_the_other_way_round() -> None:
-    source = clip_and_classify()
-    target = laid_in(clip_alone(), source)
-    for name, value in source.parts["clip"].state_dict().items():
-        assert torch.equal(target.state_dict()[name], value), name
-    one = clip_alone()
-    both = laid_in(clip_and_classify(), one)
-    assert torch.equal(both.parts["clip"].log_scale, one.log_scale)
-    assert torch.equal(both.image_encoder.conv.weight, one.image_encoder.conv.weight)
-
-
-def test_only_the_labelled_part_stays_new_with_other_labels() -> None:
-    source, target = clip_and_classify(), clip_and_classify(("c", "d"))
-    before = target.parts["classify"].classifier.weight.clone()
-    laid_in(target, source)
-    assert torch.equal(target.parts["classify"].classifier.weight, before)
-    assert torch.equal(target.parts["clip"].text_head.layer.weight, source.parts["clip"].text_head.layer.weight)
