@@ -1,12 +1,9 @@
-"""Packed stores: what is in them, how packing goes on, and what is refused."""
+"""Packed stores: images that are those of the files, and stores that are damaged or of another manifest."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from encoded_images import deep_colour, encoded, zipped
+from packed_stores import PX, as_version_1, content, from_store
 from tiny import write_rows
 
 from cxrcl.data import bad_images, manifest
@@ -27,23 +25,11 @@ from cxrcl.data.images.store import Store
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.manifest import Manifest
-from cxrcl.data.packing import draft
-from cxrcl.data.packing import pack as packing
 from cxrcl.data.packing.pack import pack
 from cxrcl.errors import DataError
 from cxrcl.types import ImageSpec
 
-PX = 24
 SPEC = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-FILES = ("images.u8", "index.npz", "manifest.csv", "store.json")
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def from_store(root: Path, folder: Path) -> Manifest:
-    return store.attach(manifest.load(root), root, folder)
 
 
 def samples(data: Manifest, reader: ImageReader = ImageReader(PX)) -> list[Sample]:  # noqa: B008
@@ -57,20 +43,6 @@ def same(a: Sample, b: Sample) -> bool:
         for s in (a, b)
     )
     return first == other
-
-
-@pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two images a batch: 15 of them in the tiny set."""
-    monkeypatch.setattr(packing, "_BATCH_BYTES", 2 * PX * PX)
-
-
-@pytest.fixture
-def packed(tiny_set: Path, tmp_path: Path) -> Path:
-    return pack(tiny_set, tmp_path / "store", PX).store.folder
-
-
-# --------------------------------------------------------------------------------------------------- content
 
 
 def deep(height: int, width: int) -> np.ndarray:
@@ -168,9 +140,6 @@ def test_a_path_into_a_store_is_all_that_a_process_needs(packed: Path) -> None:
         ImageReader().read(store.place(packed / "nowhere", 0))
 
 
-# ------------------------------------------------------------------------------------------------ bad images
-
-
 def test_a_bad_image_is_recorded_and_replaced_as_from_files(own_set: Path, tmp_path: Path) -> None:
     (own_set / "images/3_pa.png").write_bytes(b"")
     (own_set / "images/5_pa.png").unlink()
@@ -187,85 +156,6 @@ def test_a_bad_image_is_recorded_and_replaced_as_from_files(own_set: Path, tmp_p
         probe_images(data, count=30)
 
 
-def test_a_set_without_images_is_refused_before_anything_is_written(own_set: Path, tmp_path: Path) -> None:
-    shutil.rmtree(own_set / "images")
-    with pytest.raises(DataError, match=r"none of 16 images tried can be read \(the first: file not found\)"):
-        pack(own_set, tmp_path / "store", PX)
-    assert list((tmp_path / "store").iterdir()) == []
-
-
-# ------------------------------------------------------------------------------------- workers and interruptions
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_any_number_of_workers_gives_the_same_files(tiny_set: Path, tmp_path: Path, small_batches: None) -> None:
-    stores = [content(pack(tiny_set, tmp_path / str(n), PX, n).store.folder) for n in (0, 1, 3)]
-    assert tuple(stores[0]) == FILES and stores[0] == stores[1] == stores[2]
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """The next packing is interrupted while image number `after` is decoded."""
-    reading, count = ImageReader.read, iter(range(1000))
-
-    def read(self: ImageReader, *arguments: Any) -> np.ndarray:
-        if next(count) == after + 16:  # which are probed
-            monkeypatch.setattr(ImageReader, "read", reading)
-            raise KeyboardInterrupt
-        return reading(self, *arguments)
-
-    monkeypatch.setattr(ImageReader, "read", read)
-
-
-def tear(folder: Path, images: Callable[[bytes], bytes], journal: Callable[[bytes], bytes]) -> None:
-    for name, change in (("images.u8", images), ("journal.jsonl", journal)):
-        (folder / name).write_bytes(change((folder / name).read_bytes()))
-
-
-def as_it_is(data: bytes) -> bytes:
-    return data
-
-
-TORN = {
-    "between two batches": (as_it_is, as_it_is),
-    "an image half written": (lambda data: data + b"x" * 99, as_it_is),
-    "a line half written": (as_it_is, lambda data: data[:-9]),
-    "a line half written, and another after it": (as_it_is, lambda data: data[:-9] + b"\n" + data[-90:]),
-    "a line of zeros": (as_it_is, lambda data: data[:-9] + b"\0" * 8 + b"\n"),
-    "images lost": (lambda data: data[:-700], as_it_is),
-    "images of zeros": (lambda data: data[:-700] + bytes(700), as_it_is),
-    "nothing but the journal": (lambda _: b"", lambda _: b""),
-}
-
-
-@pytest.mark.parametrize("how", TORN)
-def test_packing_goes_on_to_the_same_bytes(
-    tiny_set: Path, tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    whole = content(pack(tiny_set, tmp_path / "whole", PX).store.folder)
-    interrupt(monkeypatch, after=11)
-    with pytest.raises(KeyboardInterrupt):
-        pack(tiny_set, tmp_path / "torn", PX)
-    with pytest.raises(DataError, match=r"packing has not finished: the same scripts/pack.py command goes on"):
-        Store(tmp_path / "torn")
-    tear(tmp_path / "torn", *TORN[how])
-    interrupt(monkeypatch, after=5)  # again, two batches later
-    with pytest.raises(KeyboardInterrupt):
-        pack(tiny_set, tmp_path / "torn", PX)
-    again = pack(tiny_set, tmp_path / "torn", PX, 2)
-    assert again.new == {"nothing but the journal": 26}.get(how, 18 if "line" in how or "images" in how else 16)
-    assert content(again.store.folder) == whole
-
-
-def as_version_1(folder: Path) -> Path:
-    """The folder as version 1 has it: `films` in place of `images`, in the head and in the name of the file."""
-    (folder / "images.u8").rename(folder / "films.u8")
-    if (folder / "store.json").exists():
-        head = json.loads((folder / "store.json").read_text())
-        head |= {"version": 1, "films": head.pop("images")}
-        (folder / "store.json").write_text(json.dumps(head))
-    return folder
-
-
 def test_a_store_of_version_1_is_read(tiny_set: Path, tmp_path: Path) -> None:
     new, old = (pack(tiny_set, tmp_path / name, PX).store.folder for name in ("new", "old"))
     as_version_1(old)
@@ -277,52 +167,6 @@ def test_a_store_of_version_1_is_read(tiny_set: Path, tmp_path: Path) -> None:
     assert content(pack(tiny_set, old, PX, overwrite=True).store.folder) == content(new)
 
 
-def test_packing_that_version_1_began_goes_on(
-    tiny_set: Path, tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = content(pack(tiny_set, tmp_path / "whole", PX).store.folder)
-    interrupt(monkeypatch, after=11)
-    with pytest.raises(KeyboardInterrupt):
-        pack(tiny_set, tmp_path / "torn", PX)
-    again = pack(tiny_set, as_version_1(tmp_path / "torn"), PX)
-    assert again.new < 30 and content(again.store.folder) == whole
-
-
-def test_the_unfinished_packing_of_other_settings_stays_as_version_1_left_it(
-    tiny_set: Path, tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt(monkeypatch, after=11)
-    with pytest.raises(KeyboardInterrupt):
-        pack(tiny_set, tmp_path / "torn", PX)
-    before = content(as_version_1(tmp_path / "torn"))
-    with pytest.raises(DataError, match="holds images of 24 px, not 32"):
-        pack(tiny_set, tmp_path / "torn", PX + 8)
-    assert content(tmp_path / "torn") == before
-
-
-@pytest.mark.parametrize("failing", ["_columns", "replaced"])
-def test_an_interruption_at_the_very_end_loses_nothing(
-    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    whole = content(pack(tiny_set, tmp_path / "whole", PX).store.folder)
-
-    def stop(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(draft, failing, stop)
-        with pytest.raises(KeyboardInterrupt):
-            pack(tiny_set, tmp_path / "torn", PX)
-    again = pack(tiny_set, tmp_path / "torn", PX)
-    assert again.new == 0 and content(again.store.folder) == whole
-
-
-def test_a_whole_store_is_left_as_it_is(tiny_set: Path, packed: Path) -> None:
-    before = content(packed), (packed / "images.u8").stat().st_mtime_ns
-    again = pack(tiny_set, packed, PX)
-    assert again.new == 0 and (content(packed), (packed / "images.u8").stat().st_mtime_ns) == before
-
-
 def test_a_store_packed_anew_is_read_anew(own_set: Path, tmp_path: Path) -> None:
     folder = pack(own_set, tmp_path / "store", PX).store.folder
     first = ImageReader().read(from_store(own_set, folder).rows["path"][0])
@@ -330,104 +174,7 @@ def test_a_store_packed_anew_is_read_anew(own_set: Path, tmp_path: Path) -> None
     assert ImageReader().read(from_store(own_set, folder).rows["path"][0]).shape == (25, 20) != first.shape
 
 
-# ------------------------------------------------------------------------------------------------- refusals
-
-
-def test_nothing_but_a_store_is_written_over(own_set: Path, packed: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "images.u8").write_bytes(b"precious")
-    for out, reason in (
-        (tmp_path / "mine", "neither empty nor a store"),
-        (own_set, "the folder of the manifest itself"),
-        (own_set / "manifest.csv", "a file stands there"),
-    ):
-        with pytest.raises(DataError, match=reason):
-            pack(own_set, out, PX, overwrite=True)
-    assert (tmp_path / "mine" / "images.u8").read_bytes() == b"precious"
-
-
-def test_other_settings_need_overwrite(own_set: Path, tmp_path: Path, small_batches: None) -> None:
-    folder = pack(own_set, tmp_path / "store", PX).store.folder
-    with pytest.raises(DataError, match=r"holds images of 24 px, not 20: name another folder, or .* --overwrite"):
-        pack(own_set, folder, 20)
-    table = pd.read_csv(own_set / "manifest.csv", dtype=str, keep_default_na=False)
-    table[1:].to_csv(own_set / "manifest.csv", index=False)
-    with pytest.raises(DataError, match="the images of another manifest, or of one whose rows have changed since"):
-        pack(own_set, folder, PX)
-    assert len(pack(own_set, folder, 20, overwrite=True).store) == 29
-
-
-def test_an_unfinished_store_of_other_settings_is_refused(
-    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_batches: None
-) -> None:
-    interrupt(monkeypatch, after=5)
-    with pytest.raises(KeyboardInterrupt):
-        pack(tiny_set, tmp_path / "store", PX)
-    with pytest.raises(DataError, match="holds images of 24 px, not 20"):
-        pack(tiny_set, tmp_path / "store", 20)
-    assert pack(tiny_set, tmp_path / "store", 20, overwrite=True).new == 30
-
-
-def test_images_that_changed_since_are_named(own_set: Path, tmp_path: Path) -> None:
-    folder = pack(own_set, tmp_path / "store", PX).store.folder
-    os.utime(own_set / "images/3_pa.png", ns=(1, 1))
-    with pytest.raises(DataError, match=r"1 of 30 packed images have changed since, first row 7: .* --overwrite"):
-        pack(own_set, folder, PX)
-    (own_set / "images/3_pa.png").unlink()  # gone: the store is all there is
-    assert pack(own_set, folder, PX).new == 0
-
-
-def test_too_little_space_is_said_before_images_are_packed(
-    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match=r"about 0\.0 GB are needed and 0\.0 GB are free"):
-        pack(tiny_set, tmp_path / "store", PX)
-    assert not (tmp_path / "store" / "manifest.csv").exists()
-
-
-def test_a_store_stays_when_there_is_no_space_for_another(
-    tiny_set: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = content(packed)
-    for free, px in ((0, 2 * PX), (len(before["images.u8"]) // 2, PX)):
-        usage = shutil._ntuple_diskusage(100, 100, free)  # type: ignore[attr-defined]
-        monkeypatch.setattr(packing.shutil, "disk_usage", lambda _, usage=usage: usage)
-        if px == PX:  # in the place of images of the same size
-            pack(tiny_set, packed, px, overwrite=True)
-        else:
-            with pytest.raises(DataError, match="are needed"):
-                pack(tiny_set, packed, px, overwrite=True)
-        assert content(packed) == before
-
-
-def test_a_store_that_was_finished_in_the_meantime_is_not_begun_again(
-    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    probe, out = packing._probe, tmp_path / "store"
-
-    def meanwhile(*arguments: Any) -> float:
-        monkeypatch.setattr(packing, "_probe", probe)
-        pack(tiny_set, out, PX)
-        return probe(*arguments)
-
-    monkeypatch.setattr(packing, "_probe", meanwhile)
-    with pytest.raises(DataError, match="another process has just packed into this folder: give the command again"):
-        pack(tiny_set, out, PX)
-    assert pack(tiny_set, out, PX).new == 0
-
-
-def test_two_packings_into_one_folder_are_refused(tiny_set: Path, tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    code = (
-        "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "store" / "journal.jsonl")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None and other.stdout.readline()
-        with pytest.raises(DataError, match="another process packs into this folder"):
-            pack(tiny_set, tmp_path / "store", PX)
-        other.communicate(b"\n")
+# ------------------------------------------------------------------------------------------------------------- refusals
 
 
 def edited(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from encoded_images import encoded
+from packed_stores import PX, content
 from tiny import LABELS, tiny_rows
 
 from cxrcl.data import manifest
@@ -27,7 +28,6 @@ from cxrcl.data.packing.shards import Rules
 from cxrcl.errors import ConfigError, DataError
 
 pytest.importorskip("webdataset")
-PX = 24
 IMAGE = encoded(np.random.default_rng(0).integers(0, 256, (40, 32), dtype=np.uint8))
 
 
@@ -53,10 +53,6 @@ def packed(folder: Path, members: Mapping[str, Any], **rules: Any) -> tuple[pd.D
     made, left_out = shards.pack([shard(folder, members)], folder / "store", PX, rules=Rules(**rules))
     file = made.store.folder / "manifest.csv"
     return pd.read_csv(file, dtype=str, keep_default_na=False), dict(left_out)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture
