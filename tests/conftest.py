@@ -9,18 +9,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
+from command_line import Command
 from tiny import TINY_RUN, TINY_TEXT, tiny_rows, write_rows, write_tiny_set
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    import sys
-
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -85,3 +86,14 @@ def clean_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     GlobalHydra.instance().clear()
     yield
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """`command("pack", *words)`: a command run in this process: (exit status, standard output, standard error)."""
+
+    def run(name: str, *words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        return command_line.run(name, *words), *capfd.readouterr()
+
+    return run

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shlex
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import pytest
 import torch
@@ -27,14 +26,13 @@ Command = Callable[..., Path]
 
 
 @pytest.fixture
-def command(clean_hydra: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Run an entry point in a folder with the data set `tiny`, in this process; returns the folder."""
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Run a command in a folder with the data set `tiny`, in this process; returns the folder."""
     write_tiny_set(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
 
-    def run(entry: str, *arguments: str) -> Path:
-        monkeypatch.setattr(sys, "argv", [f"{entry}.py", *arguments])
-        importlib.import_module(f"cxrcl.commands.{entry}").main()
+    def run(name: str, *words: str) -> Path:
+        assert command_line.run(name, *words) == 0
         return tmp_path
 
     return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shlex
@@ -10,39 +9,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from checkpoints import plain_checkpoint, write_plain
+from command_line import Command
+from helpers import ROOT
+from tiny import TINY_RUN, TINY_TEXT
 
 from cxrcl.app.evaluate import evaluate
-from cxrcl.commands.entry import guarded
-from cxrcl.commands.hydra import compose, requested_evals, split_packages
-from cxrcl.errors import ConfigError, DataError
-
-ROOT = Path(__file__).resolve().parents[2]
-Command = Callable[..., tuple[int, str, str]]
+from cxrcl.commands.hydra import compose
 
 
-@pytest.fixture
-def command(
-    clean_hydra: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Run an entry point in this process, in an empty folder: (status, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def run(entry: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [f"{entry}.py", *arguments])
-        capfd.readouterr()
-        try:
-            importlib.import_module(f"cxrcl.commands.{entry}").main()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capfd.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -147,11 +128,8 @@ def test_mistakes_of_train(mistake: Callable[..., str], arguments: list[str], sa
         ("image_encoder.name=resnet999", "image_encoder: name=resnet999: timm has no such model"),
     ],
 )
-def test_mistakes_of_train_with_data(
-    mistake: Callable[..., str], tiny_set: Path, tiny_run: list[str], override: str, said: str
-) -> None:
-    text = ["text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2"]
-    assert said in mistake("train", *tiny_run, *text, f"data.root='{tiny_set}'", override)
+def test_mistakes_of_train_with_data(mistake: Callable[..., str], tiny_set: Path, override: str, said: str) -> None:
+    assert said in mistake("train", *TINY_RUN, *TINY_TEXT, f"data.root='{tiny_set}'", override)
 
 
 def test_a_label_value_of_two(
@@ -220,70 +198,11 @@ def test_scripts_answer_a_wrong_value_in_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail() -> None:
-        raise ConfigError("two\nlines")
-
-    for rank, said in (("0", "error: two lines\n"), ("1", "")):
-        monkeypatch.setenv("RANK", rank)
-        with pytest.raises(SystemExit) as end:
-            guarded(fail)
-        assert end.value.code == 2 and capsys.readouterr().err == said
-
-
-def test_a_fault_of_the_data_is_told_by_the_process_that_found_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail() -> None:
-        raise DataError("a film is damaged")
-
-    for rank, said in (("0", "error: a film is damaged\n"), ("3", "error: process 3: a film is damaged\n")):
-        monkeypatch.setenv("RANK", rank)
-        with pytest.raises(SystemExit) as end:
-            guarded(fail)
-        assert end.value.code == 2 and capsys.readouterr().err == said
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (OSError(28, "No space left on device", "/a b/c"), "No space left on device: /a b/c"),
-        (OSError(5, "Input/output error"), "Input/output error"),
-        (OSError("the disk\nwent away"), "the disk went away"),
-    ],
-)
-def test_a_failure_of_the_system_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, said: str
-) -> None:
-    def fail() -> None:
-        raise error
-
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(SystemExit) as end:
-        guarded(fail)
-    assert end.value.code == 1 and capsys.readouterr().err == f"error: {said}\n"
-
-
-def test_an_interruption_and_a_defect_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    def raising(error: BaseException) -> Callable[[], None]:
-        def fail() -> None:
-            raise error
-
-        return fail
-
-    with pytest.raises(SystemExit) as end:
-        guarded(raising(KeyboardInterrupt()))
-    assert end.value.code == 130 and capsys.readouterr().err == "error: interrupted\n"
-    with pytest.raises(ZeroDivisionError):
-        guarded(raising(ZeroDivisionError()))
-
-
-def test_train_and_evaluate_from_the_command_line(
-    command: Command, tiny_set: Path, tiny_run: list[str], tmp_path: Path
-) -> None:
-    text = ["text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2"]
+def test_train_and_evaluate_from_the_command_line(command: Command, tiny_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a run = 1"
-    status, out, err = command("train", *tiny_run, *text, f"data.root='{tiny_set}'", f"run_dir='{folder}'", "evals=[]")
+    status, out, err = command(
+        "train", *TINY_RUN, *TINY_TEXT, f"data.root='{tiny_set}'", f"run_dir='{folder}'", "evals=[]"
+    )
     assert status == 0 and err == "" and "checkpoint: " in out and "TensorBoard: tensorboard --logdir" in out
     assert "next: python evaluate.py checkpoint=" in out and "evals=" not in out.partition("next: ")[2]
     checkpoint = folder / "checkpoints" / "last.pt"
@@ -302,9 +221,9 @@ def test_train_and_evaluate_from_the_command_line(
     "objective", [["simclr"], ["moco", "objective.queue_size=4"], ["clip_simclr", "objective.primary=simclr"]], ids=str
 )
 def test_features_alone_are_scored_by_the_probe_that_the_next_command_asks_for(
-    command: Command, tiny_set: Path, tiny_run: list[str], tmp_path: Path, objective: list[str]
+    command: Command, tiny_set: Path, tmp_path: Path, objective: list[str]
 ) -> None:
-    given = [*tiny_run, f"objective={objective[0]}", *objective[1:], "evals=[]", "data.labels=[Cardiomegaly]"]
+    given = [*TINY_RUN, f"objective={objective[0]}", *objective[1:], "evals=[]", "data.labels=[Cardiomegaly]"]
     status, out, err = command("train", *given, f"data.root='{tiny_set}'", f"run_dir='{tmp_path / 'a run'}'")
     assert status == 0, err
     (following,) = [line.removeprefix("next: python ") for line in out.splitlines() if line.startswith("next: ")]
@@ -316,9 +235,9 @@ def test_features_alone_are_scored_by_the_probe_that_the_next_command_asks_for(
 
 
 def test_a_sum_whose_primary_part_reads_text_is_scored_by_the_defaults(
-    command: Command, tiny_set: Path, tiny_run: list[str], tmp_path: Path
+    command: Command, tiny_set: Path, tmp_path: Path
 ) -> None:
-    given = [*tiny_run, "objective=clip_simclr", "evals=[]", f"data.root='{tiny_set}'", f"run_dir='{tmp_path / 'run'}'"]
+    given = [*TINY_RUN, "objective=clip_simclr", "evals=[]", f"data.root='{tiny_set}'", f"run_dir='{tmp_path / 'run'}'"]
     status, out, err = command("train", *given)
     assert status == 0, err
     assert "evaluate.py" in out.partition("next: ")[2] and "evals=" not in out.partition("next: ")[2]
@@ -332,20 +251,6 @@ def test_a_setting_of_one_evaluator_does_not_demand_the_others(command: Command,
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["scores"]) == {"zero_shot", "view_only"} and "classification" not in results
     assert "mean_low" in results["zero_shot"] and results["retrieval"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "asked"),
-    [
-        ([], []),
-        (["seed=1", "splits=[test]", "data.filter={evals: [a]}"], []),
-        (["evals=[a]"], ["*"]),
-        (["evals.zero_shot.resamples=5"], ["zero_shot"]),
-        (["+evals.zero_shot.labels=[a]", "seed=1", "~evals.loss"], ["zero_shot", "loss"]),
-    ],
-)
-def test_evaluators_that_the_command_line_names(overrides: list[str], asked: list[str]) -> None:
-    assert requested_evals(overrides) == asked
 
 
 @pytest.mark.parametrize(
@@ -364,64 +269,18 @@ def test_the_policy_of_an_evaluation_is_that_of_training_unless_given(
     assert scored.results["zero_shot"]["negatives/Edema"] == 2
 
 
-def test_the_same_run_again_is_already_complete(
-    command: Command, trained: Path, tiny_set: Path, tiny_run: list[str]
-) -> None:
-    arguments = ["text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2", "evals=[]"]
-    where = [f"data.root='{tiny_set}'", f"run_dir='{trained.parent.parent}'"]
-    status, out, _ = command("train", *tiny_run, *arguments, *where)
+def test_the_same_run_again_is_already_complete(command: Command, trained: Path, tiny_set: Path) -> None:
+    where = ["evals=[]", f"data.root='{tiny_set}'", f"run_dir='{trained.parent.parent}'"]
+    status, out, _ = command("train", *TINY_RUN, *TINY_TEXT, *where)
     assert status == 0 and "already complete" in out
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_each_value_and_goes_on_after_a_failure(
-    tmp_path: Path, tiny_set: Path, tiny_run: list[str]
-) -> None:
-    arguments = [*tiny_run, "text_encoder.width=16", "text_encoder.depth=1", "text_encoder.heads=2", "evals=[]"]
+def test_a_sweep_runs_each_value_and_goes_on_after_a_failure(tmp_path: Path, tiny_set: Path) -> None:
+    arguments = [*TINY_RUN, *TINY_TEXT, "evals=[]"]
     sweep = ["--multirun", "seed=0,-1,2", "run_dir='runs/${seed}'"]
     found = script(tmp_path, "train.py", *arguments, f"data.root='{tiny_set}'", *sweep)
     assert found.returncode == 2
     assert "error: seed=-1" in found.stderr and "Traceback" not in found.stderr
     for seed in (0, 2):
         assert (tmp_path / "runs" / str(seed) / "checkpoints" / "last.pt").is_file()
-
-
-def test_packages_are_taken_off_the_command_line() -> None:
-    take: Any = split_packages
-    assert take(["a=1", "--allow-package", "mine", "--allow-package=my.other", "b=2"]) == (
-        ["a=1", "b=2"],
-        ("mine", "my.other"),
-    )
-    for wrong in (["--allow-package"], ["--allow-package="], ["--allow-package", "../x"]):
-        with pytest.raises(ConfigError):
-            take(wrong)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "steps", "epochs"),
-    [
-        (["trainer.max_steps=7"], 7, None),
-        (["trainer.max_epochs=3"], None, 3),
-        (["experiment=demo", "trainer.max_epochs=3"], None, 3),
-        (["trainer.max_steps=7", "trainer.max_epochs=3"], 7, 3),  # refused later
-        (["trainer.max_steps=null"], None, 20),
-        ([], None, 20),
-    ],
-)
-def test_a_duration_on_the_command_line_takes_the_place_of_the_other_unit(
-    overrides: list[str], steps: int | None, epochs: float | None
-) -> None:
-    trainer = compose("train", overrides)["trainer"]
-    assert (trainer["max_steps"], trainer["max_epochs"]) == (steps, epochs)
-
-
-@pytest.mark.parametrize("folder", ["Röntgen", "films (1)", "a b'c", "~/films", "日本", "a=b", "plain"])
-def test_folders_of_any_name_need_no_second_quotes(clean_hydra: None, folder: str) -> None:
-    for name in ("train", "evaluate"):
-        checkpoint = ["checkpoint=none"] if name == "evaluate" else []
-        assert compose(name, [*checkpoint, f"data.root={folder}"])["data"]["root"] == folder
-
-
-@pytest.mark.parametrize("override", ["data.filter={source: [iu]}", "data.filter.source=[iu]"])
-def test_rows_are_filtered_by_any_column(clean_hydra: None, override: str) -> None:
-    assert compose("train", [override])["data"]["filter"] == {"source": ["iu"]}

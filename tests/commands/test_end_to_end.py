@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from checkpoints import plain_checkpoint
+from command_line import said
 from helpers import ROOT, SMALL, settings, write_manifest
 
 from cxrcl.app.evaluate import evaluate
@@ -24,7 +25,10 @@ PHANTOM = ("data.sources.phantom.num_studies=240", "data.sources.phantom.size_px
 
 
 class Desk:
-    """A working directory that is not the repository."""
+    """A working directory that is not the repository.
+
+    Training, and the evaluation of what it wrote, are processes of their own; the commands after them need not be.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "räume und mehr"
@@ -39,6 +43,12 @@ class Desk:
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def run_here(self, name: str, *words: str, status: int = 0) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setenv("CXRCL_DATA", self.environment["CXRCL_DATA"])
+            return said(name, *words, status=status)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +72,8 @@ def trained(desk: Desk) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def probed(desk: Desk, trained: tuple[Path, str]) -> tuple[Path, str]:
-    printed = desk.run(
-        "finetune.py",
+    printed = desk.run_here(
+        "finetune",
         "init_from='lauf eins/checkpoints/best.pt'",
         *PHANTOM,
         "trainer.max_epochs=null",
@@ -105,8 +115,8 @@ def test_a_checkpoint_is_evaluated_in_a_fresh_process_without_the_network(
 
 
 def test_an_evaluator_that_does_not_fit_is_an_error_when_named(desk: Desk, trained: tuple[Path, str]) -> None:
-    printed = desk.run(
-        "evaluate.py", "checkpoint='lauf eins/checkpoints/best.pt'", "evals=[classification]", "device=cpu", status=2
+    printed = desk.run_here(
+        "evaluate", "checkpoint='lauf eins/checkpoints/best.pt'", "evals=[classification]", "device=cpu", status=2
     )
     assert printed.splitlines()[-1] == "error: evals.classification: Clip does not meet Classifies"
     assert "Traceback" not in printed
@@ -119,8 +129,8 @@ def test_films_are_read(desk: Desk, trained: tuple[Path, str]) -> None:
     for film in films:
         shutil.copy(film, copy)
     (copy / "z.png").write_text("no film")
-    printed = desk.run(
-        "inference.py",
+    printed = desk.run_here(
+        "inference",
         *("--checkpoint", str(trained[0] / "checkpoints" / "best.pt"), "--image", str(copy), "--json"),
         status=1,
     )
@@ -145,8 +155,8 @@ def test_finetuning_starts_from_the_weights_and_says_what_it_took(probed: tuple[
 
 
 def test_the_classifier_is_evaluated(desk: Desk, probed: tuple[Path, str]) -> None:
-    printed = desk.run(
-        "evaluate.py",
+    printed = desk.run_here(
+        "evaluate",
         "checkpoint='probe ä/checkpoints/last.pt'",
         "device=cpu",
         "splits=[valid,test]",

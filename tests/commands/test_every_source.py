@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
-import io
 import json
 import math
 import operator
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints import plain_checkpoint
+from command_line import said
 from tiny import TINY_RUN, TINY_TEXT
 
 from cxrcl.commands import prepare
-from cxrcl.commands.entry import config_folder, guarded
-from cxrcl.commands.evaluate import main as evaluate
-from cxrcl.commands.train import main as train
+from cxrcl.commands.entry import config_folder
 from cxrcl.data import manifest
 
 pytestmark = pytest.mark.slow
@@ -47,25 +43,13 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder, self.said = folder, dict[str, str]()
 
-    def run(self, command: Callable[[], None], *arguments: str) -> str:
-        """What the command line prints; its failure is that of the test, with the line that a user sees."""
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            patch.setattr(sys, "argv", [f"{command.__name__}.py", *arguments])
-            patch.setenv("HYDRA_FULL_ERROR", "1")  # the entry points set it; put back afterwards
-            try:
-                guarded(command)
-            except SystemExit as end:
-                pytest.fail(f"{' '.join(sys.argv)}: exit status {end.code}: {err.getvalue()}")
-        return out.getvalue()
-
     def prepared(self, name: str) -> Path:
         out = self.folder / "prepared" / name
         if name not in self.said:
             download = self.folder / "downloads" / name
             download.mkdir(parents=True)
             options = small_download(name)(download)
-            self.said[name] = self.run(prepare.main, name, f"--source={download}", f"--out={out}", *options)
+            self.said[name] = said("prepare", name, f"--source={download}", f"--out={out}", *options)
         return out
 
     def words(self, name: str) -> list[str]:
@@ -82,7 +66,7 @@ class Desk:
         if not run_dir.exists():
             text = (*TINY_TEXT, *ANY_LABEL) if objective == "clip" else ()
             choices = [f"objective={objective}", *self.words(name), *TINY_RUN, *text, *SMALL]
-            self.run(train, *choices, f"run_dir='{run_dir}'")
+            said("train", *choices, f"run_dir='{run_dir}'")
         return run_dir
 
 
@@ -125,7 +109,7 @@ def test_scored(desk: Desk, name: str, objective: str, expected: tuple[str, ...]
     model = desk.trained(SCORED_BY.get(name, name), objective) / "checkpoints" / "last.pt"
     out = desk.folder / "scored" / name
     other = [*desk.words(name), "evals=[zero_shot,retrieval,cxr_clip_5x200]"] if name in SCORED_BY else []
-    desk.run(evaluate, f"checkpoint='{model}'", *other, *EVALUATION, f"out='{out}'")
+    said("evaluate", f"checkpoint='{model}'", *other, *EVALUATION, f"out='{out}'")
     results = json.loads((out / "results.json").read_text())
     for figure in expected:
         assert 0 <= functools.reduce(operator.getitem, figure.split("/"), results) <= 1
