@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import said
+from helpers import ROOT
 from sklearn.metrics import roc_auc_score
 
-from cxrcl.commands import score
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
-ROOT = Path(__file__).resolve().parents[2]
 LABELS = ["No Finding", "Edema", "Pleural Effusion"]
 
 
@@ -41,17 +42,20 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(files: Path, monkeypatch: pytest.MonkeyPatch, *options: str, models: tuple[str, ...] = ("weak",)) -> Any:
+def words(files: Path, *options: str, models: tuple[str, ...] = ("weak",)) -> list[str]:
+    given = ["--predictions", *(str(files / f"{name}.csv") for name in models), "--resamples", "50"]
+    return [*given, "--labels", str(files / "manifest.csv"), "--split", "test", "--out", str(files / "out"), *options]
+
+
+def run(files: Path, *options: str) -> Any:
     """results.json of a run with few resamples."""
-    words = ["--predictions", *(str(files / f"{name}.csv") for name in models), "--resamples", "50"]
-    words += ["--labels", str(files / "manifest.csv"), "--split", "test", "--out", str(files / "out"), *options]
-    monkeypatch.setattr(sys, "argv", ["score.py", *words])
-    score.main()
+    said("score", *words(files, *options))
     return json.loads((files / "out/results.json").read_text())
 
 
-def test_a_table_of_two_models_with_differences(files: Path, monkeypatch: Any, capsys: Any) -> None:
-    results = run(files, monkeypatch, "--groups", "sex,age", models=("weak", "strong"))
+def test_a_table_of_two_models_with_differences(files: Path) -> None:
+    printed = said("score", *words(files, "--groups", "sex,age", models=("weak", "strong")))
+    results = json.loads((files / "out/results.json").read_text())
     rows = pd.read_csv(files / "manifest.csv").query("split == 'test' and Edema >= 0").set_index("image")
     offered = pd.read_csv(files / "strong.csv").set_index("image").loc[rows.index]
     edema = results["models"][1]["labels"][1]
@@ -73,7 +77,7 @@ def test_a_table_of_two_models_with_differences(files: Path, monkeypatch: Any, c
     assert facts["images"] == 200 and facts["patients"] == 100 and facts["split"] == "test"
     for name in ("weak.csv", "manifest.csv"):
         assert facts["files"][str(files / name)] == hashlib.sha256((files / name).read_bytes()).hexdigest()
-    printed, markdown = capsys.readouterr().out, (files / "out/report.md").read_text()
+    markdown = (files / "out/report.md").read_text()
     line = next(line for line in printed.splitlines() if line.startswith("| Edema"))
     assert f"{edema['scores']['auroc']['value']:.3f} [" in line and line in markdown
     assert results["models"][0]["threshold"] == "0.5 (no validation predictions)"
@@ -82,12 +86,12 @@ def test_a_table_of_two_models_with_differences(files: Path, monkeypatch: Any, c
     assert "Precision and recall" in page  # curves are drawn of the predictions
 
 
-def test_thresholds_and_temperatures_are_fitted_on_the_validation_split(files: Path, monkeypatch: Any) -> None:
+def test_thresholds_and_temperatures_are_fitted_on_the_validation_split(files: Path) -> None:
     valid = ("--valid-predictions", str(files / "weak.csv"), "--overwrite")
-    plain = run(files, monkeypatch)["models"][0]
-    f1 = run(files, monkeypatch, *valid)["models"][0]
+    plain = run(files)["models"][0]
+    f1 = run(files, *valid)["models"][0]
     assert f1["threshold"] == "f1 on valid"
-    scaled = run(files, monkeypatch, *valid, "--threshold", "youden", "--calibrate", "temperature")["models"][0]
+    scaled = run(files, *valid, "--threshold", "youden", "--calibrate", "temperature")["models"][0]
     assert scaled["threshold"] == "Youden's J on valid" and scaled["calibration"].startswith("temperature")
     assert {len({m["labels"][1][key] for m in (plain, f1, scaled)}) for key in ("threshold",)} == {3}
     ece = [m["labels"][1]["scores"]["ece"]["value"] for m in (plain, scaled)]
@@ -95,41 +99,38 @@ def test_thresholds_and_temperatures_are_fitted_on_the_validation_split(files: P
     turned_over = pd.read_csv(files / "manifest.csv").query("split == 'valid'").drop(columns="split")
     turned_over["Edema"] = (1 - turned_over["Edema"]).where(turned_over["Edema"] >= 0)
     turned_over.to_csv(files / "other.csv", index=False)
-    turned = run(files, monkeypatch, *valid, "--valid-labels", str(files / "other.csv"))["models"][0]
+    turned = run(files, *valid, "--valid-labels", str(files / "other.csv"))["models"][0]
     assert turned["labels"][1]["threshold"] != f1["labels"][1]["threshold"]
     assert turned["labels"][2] == f1["labels"][2]
 
 
-def test_each_further_option_changes_what_it_says(files: Path, monkeypatch: Any) -> None:
-    plain = run(files, monkeypatch)
+def test_each_further_option_changes_what_it_says(files: Path) -> None:
+    plain = run(files)
 
     def edema(results: Any) -> Any:
         return next(part for part in results["models"][0]["labels"] if part["label"] == "Edema")["scores"]["auroc"]
 
-    kept = run(files, monkeypatch, "--overwrite", "--labels-keep", "Pleural Effusion", "Edema")
+    kept = run(files, "--overwrite", "--labels-keep", "Pleural Effusion", "Edema")
     assert [part["label"] for part in kept["models"][0]["labels"]] == ["Pleural Effusion", "Edema"]
-    over = run(files, monkeypatch, "--overwrite", "--mean-over", "Edema", "No Finding")["models"][0]["averages"][0]
+    over = run(files, "--overwrite", "--mean-over", "Edema", "No Finding")["models"][0]["averages"][0]
     assert over["over"]["auroc"] == ["No Finding", "Edema"]
-    seed = edema(run(files, monkeypatch, "--overwrite", "--seed", "1"))
-    more = edema(run(files, monkeypatch, "--overwrite", "--resamples", "60"))
-    films = edema(run(files, monkeypatch, "--overwrite", "--patient-column", "image"))
-    both = edema(run(files, monkeypatch, "--overwrite", "--split", "test,valid"))
+    seed = edema(run(files, "--overwrite", "--seed", "1"))
+    more = edema(run(files, "--overwrite", "--resamples", "60"))
+    films = edema(run(files, "--overwrite", "--patient-column", "image"))
+    both = edema(run(files, "--overwrite", "--split", "test,valid"))
     assert len({one["low"] for one in (edema(plain), seed, more, films, both)}) == 5
     assert edema(plain)["value"] == seed["value"] == more["value"] == films["value"] != both["value"]
-    given = run(files, monkeypatch, "--overwrite", "--threshold", "0.7")["models"][0]
+    given = run(files, "--overwrite", "--threshold", "0.7")["models"][0]
     assert given["threshold"] == "0.7 (given)" and given["labels"][1]["threshold"] == 0.7
-    assert (
-        run(files, monkeypatch, "--overwrite", "--resamples", "0")["models"][0]["labels"][1]["scores"]["f1"]["low"]
-        is None
-    )
+    assert run(files, "--overwrite", "--resamples", "0")["models"][0]["labels"][1]["scores"]["f1"]["low"] is None
     for name in ("weak", "manifest"):
         pd.read_csv(files / f"{name}.csv").rename(columns={"image": "film"}).to_csv(files / f"{name}.csv", index=False)
-    assert edema(run(files, monkeypatch, "--overwrite", "--id-column", "film")) == edema(plain)
+    assert edema(run(files, "--overwrite", "--id-column", "film")) == edema(plain)
 
 
-def test_without_patients_every_image_is_one_and_the_report_says_so(files: Path, monkeypatch: Any) -> None:
+def test_without_patients_every_image_is_one_and_the_report_says_so(files: Path) -> None:
     pd.read_csv(files / "manifest.csv").drop(columns="patient").to_csv(files / "manifest.csv", index=False)
-    results = run(files, monkeypatch)
+    results = run(files)
     assert results["facts"]["patients"] == 200 and "every image for a patient of its own" in results["notes"][0]
 
 
@@ -148,35 +149,29 @@ def test_without_patients_every_image_is_one_and_the_report_says_so(files: Path,
         (["--patient-column", "who"], "no column who"),
     ],
 )
-def test_mistakes_are_one_line(files: Path, monkeypatch: Any, capsys: Any, options: list[str], message: str) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        run(files, monkeypatch, *options)
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+def test_mistakes_are_one_line(files: Path, options: list[str], message: str) -> None:
+    printed = said("score", *words(files, *options), status=2)
+    assert message in printed and printed.count("\n") == 1
     assert not (files / "out").exists()
 
 
-def test_earlier_scores_are_kept_unless_told_otherwise(files: Path, monkeypatch: Any, capsys: Any) -> None:
-    run(files, monkeypatch)
-    with pytest.raises(SystemExit, match="2"):
-        run(files, monkeypatch)
-    assert "add --overwrite" in capsys.readouterr().err
-    run(files, monkeypatch, "--overwrite")
+def test_earlier_scores_are_kept_unless_told_otherwise(files: Path) -> None:
+    run(files)
+    assert "add --overwrite" in said("score", *words(files), status=2)
+    run(files, "--overwrite")
 
 
-def test_validation_images_cannot_be_scored(files: Path, monkeypatch: Any, capsys: Any) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        run(files, monkeypatch, "--split", "valid", "--valid-predictions", str(files / "weak.csv"))
-    assert "are in the scored and in the validation rows" in capsys.readouterr().err
+def test_validation_images_cannot_be_scored(files: Path) -> None:
+    printed = said("score", *words(files, "--split", "valid", "--valid-predictions", str(files / "weak.csv")), status=2)
+    assert "are in the scored and in the validation rows" in printed
 
 
 def test_the_command_needs_no_torch_and_answers_a_mistake_with_one_line(files: Path) -> None:
-    words = ["--predictions", str(files / "weak.csv"), "--labels", str(files / "manifest.csv"), "--split", "test"]
     code = (
         "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__');"
         "print('torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, "scripts/score.py", *words, "--resamples", "5", "--out", str(files / "out")]
+    command = [sys.executable, "-c", code, "scripts/score.py", *words(files, "--resamples", "5")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.stdout.endswith("False\n"), done.stderr
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
