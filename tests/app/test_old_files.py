@@ -26,7 +26,7 @@ Command = Callable[..., Path]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blank_pictures: None) -> Command:
     """Run a command in a folder with the data set `tiny`, in this process; returns the folder."""
     write_tiny_set(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)

@@ -22,7 +22,7 @@ from cxrcl.commands.hydra import compose
 
 
 @pytest.fixture(autouse=True)
-def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blank_pictures: None) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -157,6 +157,7 @@ def test_a_patient_in_two_splits(
         ("finetune", ["evals.classification.splits=[test]"], "evals.classification.splits=['test']: the test"),
         ("evaluate", [], "checkpoint: has to be set: checkpoint=..."),
         ("evaluate", ["checkpoint=absent.pt"], "absent.pt: checkpoint not found"),
+        ("evaluate", ["checkpoint=a b.pt", "batch_size=none"], "error: batch_size='none'"),
         ("evaluate", ["checkpoint=absent.pt", "data=phantm"], "data=phantm: no such option (did you mean `phantom`?)"),
         ("evaluate", ["checkpoint=absent.pt", "data.lables=[]"], "did you mean `data.labels`?"),
         ("evaluate", ["checkpoint=absent.pt", "splits=[tset]"], "splits.0='tset'"),
@@ -184,17 +185,10 @@ def test_cfg_job_prints_the_config_and_writes_nothing(command: Command, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scripts_answer_a_misspelt_key_in_one_line(tmp_path: Path) -> None:
+def test_the_entry_file_answers_a_misspelt_key_in_one_line(tmp_path: Path) -> None:
     found = script(tmp_path, "train.py", "trainer.btach_size=3")
     assert found.returncode == 2 and found.stdout == ""
     assert found.stderr == "error: trainer.btach_size: no such setting (did you mean `trainer.batch_size`?)\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_scripts_answer_a_wrong_value_in_one_line(tmp_path: Path) -> None:
-    found = script(tmp_path, "evaluate.py", "checkpoint=a b.pt", "batch_size=none")
-    assert found.returncode == 2 and found.stdout == ""
-    assert found.stderr.startswith("error: batch_size='none'") and found.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

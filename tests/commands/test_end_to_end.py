@@ -21,7 +21,7 @@ from cxrcl.app.evaluate import evaluate
 from cxrcl.app.train import Trained, train
 from cxrcl.errors import ConfigError, DataError
 
-PHANTOM = ("data.sources.phantom.num_studies=240", "data.sources.phantom.size_px=48")
+PHANTOM = ("data.sources.phantom.num_studies=120", "data.sources.phantom.size_px=48")
 
 
 class Desk:
@@ -104,7 +104,8 @@ def test_training_writes_a_run_that_says_what_comes_next(desk: Desk, trained: tu
 def test_a_checkpoint_is_evaluated_in_a_fresh_process_without_the_network(
     desk: Desk, trained: tuple[Path, str]
 ) -> None:
-    printed = desk.run("evaluate.py", "checkpoint='lauf eins/checkpoints/best.pt'", "device=cpu", "data.num_workers=0")
+    small = ["resamples=20", "data.labels=[Cardiomegaly,Edema]", "device=cpu", "data.num_workers=0"]
+    printed = desk.run("evaluate.py", "checkpoint='lauf eins/checkpoints/best.pt'", *small)
     results = json.loads((trained[0] / "evaluate_test" / "results.json").read_text())
     assert results["facts"]["splits"] == "test" and results["facts"]["step"] in ("6", "12")
     assert 0 <= results["zero_shot"]["mean_auroc"] <= 1
@@ -154,7 +155,7 @@ def test_finetuning_starts_from_the_weights_and_says_what_it_took(probed: tuple[
     assert 0 < moved < 0.05
 
 
-def test_the_classifier_is_evaluated(desk: Desk, probed: tuple[Path, str]) -> None:
+def test_the_classifier_is_evaluated(desk: Desk, probed: tuple[Path, str], blank_pictures: None) -> None:
     printed = desk.run_here(
         "evaluate",
         "checkpoint='probe ä/checkpoints/last.pt'",

@@ -11,21 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Command, said
 from helpers import PACKAGES, ROOT, settings, tiny_towers, write_manifest
 
 import cxrcl
 from cxrcl.app import train as train_module
 from cxrcl.app.evaluate import evaluate
-from cxrcl.commands import pack
 from cxrcl.commands.hydra import compose
 from cxrcl.data.images.reader import ImageReader
 from cxrcl.data.packing.pack import pack as make_store
 from cxrcl.errors import ConfigError, DataError
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["pack.py", *map(str, words)])
-    pack.main()
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +37,30 @@ def store(studies: Path) -> Path:
 # ------------------------------------------------------------------------------------------------ the command
 
 
-def test_the_command_packs_goes_on_and_verifies(
-    own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_packs_goes_on_and_verifies(own_set: Path, tmp_path: Path) -> None:
     (own_set / "images/3_pa.png").write_bytes(b"")
-    words = (own_set, "--out", tmp_path / "a store", "--read-px", "24", "--workers", "0")
-    run(monkeypatch, *words)
-    first, packed, following = capsys.readouterr().out.splitlines()
+    words = ("pack", own_set, "--out", tmp_path / "a store", "--read-px", "24", "--workers", "0")
+    first, packed, following = said(*words).splitlines()
     assert first == "1 images cannot be read: row 7: empty file"
     assert packed == f"30 images packed: {tmp_path / 'a store'}, 30 images of 24 px, 0.0 MB"
     assert following == f"next: python train.py data.root='{own_set}' data.store='{tmp_path / 'a store'}'"
-    run(monkeypatch, *words, "--verify")
-    assert "30 checksums agree\nalready packed: " in capsys.readouterr().out
+    assert "30 checksums agree\nalready packed: " in said(*words, "--verify")
     data = bytearray((tmp_path / "a store" / "images.u8").read_bytes())
     data[-1] ^= 1
     (tmp_path / "a store" / "images.u8").write_bytes(data)
-    with pytest.raises(SystemExit):
-        run(monkeypatch, *words, "--verify")
-    assert "1 of 30 images differ from their checksums, first row 31: " in capsys.readouterr().err
-    run(monkeypatch, *words, "--verify", "--overwrite")
-    assert "30 images packed" in capsys.readouterr().out
+    differing = said(*words, "--verify", status=2)
+    assert "1 of 30 images differ from their checksums, first row 31: " in differing
+    assert "30 images packed" in said(*words, "--verify", "--overwrite")
 
 
-def test_images_outside_of_the_folder_are_packed_when_allowed(
-    own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_outside_of_the_folder_are_packed_when_allowed(own_set: Path, tmp_path: Path) -> None:
     text = (own_set / "manifest.csv").read_text().replace("images/", "../images/")
     (own_set / "manifest.csv").write_text(text)
     (own_set / "images").rename(tmp_path / "images")
-    words = (own_set, "--out", tmp_path / "store", "--read-px", "24", "--workers", "0")
-    with pytest.raises(SystemExit):
-        run(monkeypatch, *words)
-    assert "set allow_outside_root=true (on the command line: --allow-outside-root)\n" in capsys.readouterr().err
-    run(monkeypatch, *words, "--allow-outside-root")
+    words = ("pack", own_set, "--out", tmp_path / "store", "--read-px", "24", "--workers", "0")
+    refused = said(*words, status=2)
+    assert "set allow_outside_root=true (on the command line: --allow-outside-root)\n" in refused
+    said(*words, "--allow-outside-root")
     values = tiny_towers(settings(own_set, tmp_path / "run", "evals=[]"))
     values["data"] |= {"root": None, "store": str(tmp_path / "store")}
     assert train_module.train(values, packages=PACKAGES).finished  # the images lie in the store
@@ -89,11 +75,19 @@ def test_images_outside_of_the_folder_are_packed_when_allowed(
         (["nowhere", "--out", "y"], "nowhere/manifest.csv: not found"),
     ],
 )
-def test_mistakes_are_one_line(words: list[str], line: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "pack.py"), *words]
+def test_mistakes_are_one_line(
+    words: list[str], line: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, printed, error = command("pack", *words)
+    assert (status, printed) == (2, "") and error.startswith("error: ") and line in error
+    assert error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_the_script_is_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "pack.py"), "x", "--out", "y", "--read-px", "15"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert found.returncode == 2 and found.stderr.startswith("error: ") and line in found.stderr
-    assert found.stderr.count("\n") == 1 and found.stdout == "" and list(tmp_path.iterdir()) == []
+    assert found.returncode == 2 and found.stderr.startswith("error: ") and "--read-px: " in found.stderr
 
 
 # --------------------------------------------------------------------------------------------------- training

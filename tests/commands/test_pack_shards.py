@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import tarfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import said
 from helpers import PACKAGES, settings, tiny_towers, write_manifest
 
 from cxrcl.app.evaluate import evaluate
 from cxrcl.app.train import train
-from cxrcl.commands import pack
 from cxrcl.commands.hydra import compose
-from cxrcl.errors import UserError
 
 pytest.importorskip("webdataset")
 
@@ -39,17 +37,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "{0..1}.tar")
 
 
-def test_a_store_of_shards_is_trained_on_and_evaluated(
-    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_store_of_shards_is_trained_on_and_evaluated(shards: str, tmp_path: Path) -> None:
     store = tmp_path / "a store"
     words = ["--wds", shards, "--out", str(store), "--read-px", "32", "--workers", "2", "--verify"]
     for what in ("images packed", "already packed"):
-        monkeypatch.setattr(sys, "argv", ["pack.py", *words])
-        pack.run()
-        said = capsys.readouterr().out
-        assert "| train |" in said and "checksums agree" in said and what in said
-        assert said.endswith(f"next: python train.py data.store='{store}'\n")
+        printed = said("pack", *words)
+        assert "| train |" in printed and "checksums agree" in printed and what in printed
+        assert printed.endswith(f"next: python train.py data.store='{store}'\n")
     values = tiny_towers(settings(store, tmp_path / "run", "trainer.max_steps=2", "evals=[]"))
     values["data"] |= {"root": None, "store": str(store)}
     done = train(values, packages=PACKAGES)
@@ -58,14 +52,10 @@ def test_a_store_of_shards_is_trained_on_and_evaluated(
     assert evaluate(compose("evaluate", overrides), packages=PACKAGES).results["retrieval"]
 
 
-def test_what_is_left_out_is_said(
-    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_left_out_is_said(shards: str, tmp_path: Path) -> None:
     words = ["--wds", shards, "--out", str(tmp_path / "store"), "--labels", "Edema, Mass", "--workers", "0"]
-    monkeypatch.setattr(sys, "argv", ["pack.py", *words])
-    pack.run()
-    said = capsys.readouterr().out
-    assert "keys 'Cardiomegaly' of .json\n" in said and "'Edema'" not in said
+    printed = said("pack", *words)
+    assert "keys 'Cardiomegaly' of .json\n" in printed and "'Edema'" not in printed
 
 
 @pytest.mark.parametrize(
@@ -83,7 +73,5 @@ def test_mistakes_are_refused_before_anything_is_written(
     words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pack.py", *words, "--out", "store"])
-    with pytest.raises(UserError, match=line):
-        pack.run()
+    assert line in said("pack", *words, "--out", "store", status=2)
     assert list(tmp_path.iterdir()) == []
