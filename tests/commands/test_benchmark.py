@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,6 @@ from cxrcl.commands.benchmark.table import markdown
 from cxrcl.commands.entry import guarded
 from cxrcl.errors import UserError
 from cxrcl.objectives.losses import tiled
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "benchmark.py"
 
 # ------------------------------------------------------------------------------------------------- the cases
 
@@ -183,33 +178,26 @@ def test_the_table_holds_what_was_measured() -> None:
 # ------------------------------------------------------------------------------------------------- the command
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.CompletedProcess[str], Any]]:
-    file = tmp_path_factory.mktemp("benchmark") / "figures.json"
+def test_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
     arguments = ["losses", "--quick", "--device", "cpu", "--only", "nt_xent", "--json", str(file)]
-    done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    yield done, json.loads(file.read_text())
-
-
-def test_from_end_to_end(quick: tuple[subprocess.CompletedProcess[str], Any]) -> None:
-    done, figures = quick
-    assert done.stdout.splitlines()[0].startswith("device: CPU, processor: ")
-    assert f"torch: {torch.__version__}" in done.stdout and "threads: 1" in done.stdout
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| nt_xent B=16 |")]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    monkeypatch.setattr(measure, "can_measure_memory", lambda: True)
+    monkeypatch.setattr(measure, "peak_in_child", lambda words: {"reference": 5.0, "ours": 4.0}[words[3]])
+    guarded(command.main)
+    table, told = capsys.readouterr()
+    assert table.splitlines()[0].startswith("device: CPU, processor: ")
+    assert f"torch: {torch.__version__}" in table and "threads: 1" in table
+    (line,) = [line for line in table.splitlines() if line.startswith("| nt_xent B=16 |")]
     assert line.split(" | ")[4] == "2" and line.endswith(" | - | - |")
-    assert [line.rpartition(": ")[2] for line in done.stderr.splitlines()] == [
-        "comparing",
-        "timing, 2 rounds",
-        "peak memory",
-    ]
+    assert [line.rpartition(": ")[2] for line in told.splitlines()] == ["comparing", "timing, 2 rounds", "peak memory"]
+    figures = json.loads(file.read_text())
     (measured,) = figures["rows"]
     assert figures["header"]["torch"] == torch.__version__
     assert len(measured["reference_s"]) == 2 and min(measured["ours_s"]) > 0
     slow, fast = measured["reference_s"], measured["ours_s"]
     assert measured["time_ratio"]["lowest"] == pytest.approx(min(a / b for a, b in zip(slow, fast)))
-    if measure.can_measure_memory():
-        assert 0 <= measured["ours_mb"] < 50
+    assert (measured["reference_mb"], measured["ours_mb"]) == (5.0, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +220,21 @@ def test_a_mistake_is_one_line_before_any_work(
     assert len(err.splitlines()) == 1 and err.startswith("error: ") and what in err
 
 
+@pytest.mark.slow  # a process that imports torch for each of two contenders
 @pytest.mark.skipif(not measure.can_measure_memory(), reason="memory is measured on Linux")
-def test_a_child_that_fails_is_one_line_too() -> None:
-    with pytest.raises(UserError, match=r"losses --peak clip theirs 16: the child process ended with status 1: KeyErr"):
-        measure.peak_in_child(["losses", "--peak", "clip", "theirs", "16"])
+def test_memory_is_that_of_a_process_of_its_own() -> None:
+    reference, ours = (
+        measure.peak_in_child(["losses", "--peak", "nt_xent", name, "16"]) for name in ("reference", "ours")
+    )
+    assert 0 <= reference < 50 and 0 <= ours < 50
+
+
+def test_a_child_that_fails_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Traceback: >&2; echo KeyError: theirs >&2; exit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(
+        UserError, match=r"losses --peak clip theirs: the child process ended with status 1: KeyError: "
+    ):
+        measure.peak_in_child(["losses", "--peak", "clip", "theirs"])
