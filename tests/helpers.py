@@ -379,3 +379,8 @@ def equal_everywhere(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(equal_everywhere(x, y) for x, y in zip(a, b))
     return bool(a == b)
+
+
+def near(one: np.ndarray, other: np.ndarray, within: float = 1e-6) -> bool:
+    """Arrays of one shape and type whose entries differ by less than `within`."""
+    return one.shape == other.shape and one.dtype == other.dtype and bool(np.abs(one - other).max() < within)

@@ -271,7 +271,7 @@ def test_a_training_log_that_was_cut_off_ends_no_evaluation(evaluate: Evaluate, 
     assert page.checkpoints[0].training == [{"step": 2, "train/loss": 3.0}]
 
 
-def test_the_files_of_a_report(evaluate: Evaluate, trained: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_report(evaluate: Evaluate, tmp_path: Path, blank_pictures: None) -> None:
     page = evaluate()
     written = write_report(tmp_path / "out", page)
     assert written.name == "report.html" and "<script" not in written.read_text()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import said
 from helpers import settings, write_manifest
 from PIL import Image
 
@@ -18,9 +19,10 @@ from cxrcl.app import study
 from cxrcl.app import train as train_module
 from cxrcl.app.study import Cell
 from cxrcl.app.study_report import Record, summaries, table
-from cxrcl.commands.finetune import main as finetune
 from cxrcl.config import sections
 from cxrcl.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @dataclass
@@ -305,7 +307,8 @@ def test_means_and_standard_deviations_are_those_of_the_cells() -> None:
     assert "0.800 ± 0.100 (3)" in lines[2] and "0.950 (1)" in lines[2] and "- (0, 1 failed)" in lines[3]
 
 
-def test_the_picture_is_a_picture(tmp_path: Path) -> None:
+def test_the_picture_is_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # of blank_pictures
     Commands().run(tmp_path, asked())
     with Image.open(tmp_path / "study.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 400
@@ -337,9 +340,8 @@ def clip(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_module.train(settings(data, run, "trainer.max_steps=1")).checkpoint
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr("sys.argv", ["finetune.py", "experiment=compare_init", *SMALL, *arguments])
-    finetune()
+def compare(*words: str, status: int = 0) -> str:
+    return said("finetune", "experiment=compare_init", *SMALL, *words, status=status)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +353,7 @@ def test_starts_are_compared_in_one_command(
     data: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command(monkeypatch, f"data.root='{data}'", f"study.inits.clip='{clip}'", *task)
+    compare(f"data.root='{data}'", f"study.inits.clip='{clip}'", *task)
     folder = tmp_path / "outputs" / "compare_init"
     found = results(folder)
     assert [(e["start"], e["fraction"], e["count"]) for e in found["summary"]] == [
@@ -364,8 +366,6 @@ def test_starts_are_compared_in_one_command(
     )
 
 
-def test_a_study_is_for_one_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit):
-        command(monkeypatch)
-    assert "start it without torchrun" in capsys.readouterr().err
+    assert "start it without torchrun" in compare(status=2)
