@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +13,41 @@ from cxrcl.data.sources.base import Source
 from cxrcl.data.sources.phantom import Phantom
 
 
-def test_a_folder_is_a_source_as_it_is(tiny_set: Path) -> None:
-    assert Source(str(tiny_set)).prepare() == tiny_set
-
-
-def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [({"root": "~/images"}, "images"), ({"store": "~/store"}, "store"), ({"root": "~/a", "store": "~/b"}, "a")],
+    ids=["images", "a store alone", "images and their store"],
+)
+def test_a_folder_is_a_source_as_it_is(
+    given: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Source("~/images").prepare() == tmp_path / "images"
+    source = Source(**given)
+    assert source.prepare() == tmp_path / folder
+    assert source.store == (tmp_path / Path(given["store"]).name if "store" in given else None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_without_a_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match="root and store: null both, expected a folder with manifest"):
+        Source()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("weight", value) for value in (0, -1.0, math.inf, math.nan)),
+        *(("fraction", value) for value in (0, -0.5, 1.01, math.nan)),
+    ],
+)
+def test_shares_that_are_none_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name}={value}: expected a number above 0"):
+        Source("here", **{name: value})
+
+
+def test_a_share_may_be_all_or_very_small() -> None:
+    source = Source("here", weight=1e-9, fraction=1, prompts="own.json")
+    assert (source.weight, source.fraction, source.prompts) == (1e-9, 1, "own.json")
 
 
 def test_each_setting_of_the_phantom_set_has_a_folder_of_its_own(tmp_path: Path) -> None:
