@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 import torch.multiprocessing as mp
 from PIL import Image
@@ -384,3 +385,9 @@ def equal_everywhere(a: Any, b: Any) -> bool:
 def near(one: np.ndarray, other: np.ndarray, within: float = 1e-6) -> bool:
     """Arrays of one shape and type whose entries differ by less than `within`."""
     return one.shape == other.shape and one.dtype == other.dtype and bool(np.abs(one - other).max() < within)
+
+
+def said_once(log: pytest.LogCaptureFixture, *facts: object) -> str:
+    """The only line of the log in which all of these stand, however it is worded."""
+    (line,) = [line for line in log.messages if all(str(fact) in line for fact in facts)]
+    return line

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import plain_checkpoint
-from helpers import PACKAGES, StopsRun, TinyImages, in_processes, settings, tiny_towers, write_manifest
+from helpers import PACKAGES, StopsRun, TinyImages, in_processes, said_once, settings, tiny_towers, write_manifest
 
 from cxrcl.app import features
 from cxrcl.app.model import prepare
@@ -278,7 +278,7 @@ def test_the_batch_is_lowered_to_a_small_fraction(data: Path, tmp_path: Path, lo
     with pytest.raises(ConfigError, match="larger than the 6 training samples"):
         probe(data, tmp_path / "run", *more)
     assert probe(data, tmp_path / "run", "trainer.lower_batch_size=true", *more).finished
-    assert "trainer.batch_size=16 is lowered to 6: there are 6 training samples" in log.text
+    assert said_once(log, "trainer.batch_size=16", "lowered to 6")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_protocols_by_name_run(
     values = compose("finetune", given)
     values["data"]["root"], values["run_dir"], values["device"] = str(data), str(tmp_path / "run"), "cpu"
     assert train(values).finished
-    assert f"stopped early after step 2: {chosen_by} was not better" in log.text
+    assert said_once(log, "stopped early", "step 2", chosen_by)
     stored = plain_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
     settings = stored["config"]["settings"]
     assert settings["name"] == name and settings["schedule"]["_target_"] == f"cxrcl.training.optim.{schedule}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import settings, write_manifest
+from helpers import said_once, settings, write_manifest
 
 from cxrcl.app import evaluate as evaluate_module
 from cxrcl.app import sources as mixture
@@ -81,9 +81,9 @@ def test_the_listed_films_are_trained_on_and_scored(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = train(data, tmp_path / "run", "data.split_lists=lists", f"data.fraction={fraction}")
-    said = log.text
-    assert f"train {len(LISTS[name])} ({name}.txt), valid 7 (val.txt), test 7 (test.txt); " in said
-    assert f"{len(LISTS[name])} images, batch 4" in said
+    count = len(LISTS[name])
+    assert said_once(log, f"train {count} ({name}.txt)", "valid 7 (val.txt)", "test 7 (test.txt)")
+    assert said_once(log, f"{count} images", "batch 4")
     found = index_of(tmp_path / "run")
     assert found["train"] == {f"images/{film}.png" for film in LISTS[name]} and found["valid"] == set(LISTS["val"])
     monkeypatch.chdir("/")  # the checkpoint knows where the lists are

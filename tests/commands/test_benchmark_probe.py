@@ -18,7 +18,8 @@ def given(**values: int) -> argparse.Namespace:
 def test_both_probes_run_and_agree(capsys: pytest.CaptureFixture[str]) -> None:
     probe.run(given())
     said = capsys.readouterr().out.splitlines()[-1]
-    assert re.search(r"40 studies, 3 epochs: .* ratio \d+\.\d; losses differ by \d\.\de[-+]\d+ at most", said)
+    found = re.search(r"40 studies, 3 epochs: .* ratio (\d+\.\d); .* (\d\.\de[-+]\d+) at most", said)
+    assert found is not None and float(found[1]) > 0 and float(found[2]) < 1e-4
 
 
 @pytest.mark.parametrize("wrong", [{"studies": 39}, {"epochs": 0}])

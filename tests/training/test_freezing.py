@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import plain_checkpoint
-from helpers import PACKAGES, TinyTexts, batch_of, equal_everywhere, settings, two_towers, write_manifest
+from helpers import PACKAGES, TinyTexts, batch_of, equal_everywhere, said_once, settings, two_towers, write_manifest
 from lines import trainer
 from torch import Tensor, nn
 
@@ -210,12 +210,11 @@ def run(data: Path, folder: Path, *overrides: str) -> dict[str, Tensor]:
 
 def test_the_config_freezes_layers_of_both_towers(data: Path, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     still = run(data, tmp_path / "still", "optimizer.lr=0")
-    (line,) = [line for line in log.messages if line.startswith("train: ")]
-    found = re.search(r"fp?l?o?a?t?32, ([\d.]+) M parameters; ", line)
+    found = re.search(r"([\d.]+) M parameters", said_once(log, "train: ", "parameters"))
     assert found is not None
     frozen = ("freeze.image_encoder=[0,1]", "freeze.text_encoder={all_but_last:1}")
     model = run(data, tmp_path / "frozen", *frozen)
-    assert f" of {found[1]} M parameters trained; " in log.text
+    assert said_once(log, f" of {found[1]} M parameters trained")
     image = ("conv1.", "bn1.", "layer1.")  # timm's test_resnet: stem, four stages
     text = ("embeddings.",)  # and one block
     for name, value in model.items():

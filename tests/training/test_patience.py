@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from checkpoints import plain_checkpoint
-from helpers import batch_of, in_processes, settings, write_manifest
+from helpers import batch_of, in_processes, said_once, settings, write_manifest
 from torch import Tensor, nn
 
 from cxrcl.app.train import train
@@ -158,7 +158,7 @@ def test_a_run_that_stopped_early_is_complete(data: Path, tmp_path: Path, log: p
     given = values(data, tmp_path / "run", "trainer.patience=2")
     done = train(given)
     assert done.finished and done.steps == 3
-    assert "stopped early after step 3: classification/mean_auroc was not better in the last 2 evaluations" in log.text
+    assert said_once(log, "stopped early", "step 3", "classification/mean_auroc", "last 2 evaluations")
     assert plain_checkpoint(done.checkpoint)["progress"]["step"] == 1  # best.pt is the first of equals
     again = train(given)
     assert again.finished and again.steps == 3 and again.checkpoint == done.checkpoint
