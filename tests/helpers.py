@@ -34,7 +34,7 @@ from cxrcl.types import Batch, Features, ImageSpec, Text, Tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (*OWN_PACKAGES, "helpers")
-LABELS = ("No Finding", "Cardiomegaly", "Edema")
+ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 # ------------------------------------------------------------------------------------------------- towers

@@ -7,18 +7,16 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+from helpers import ALONE
 from torch import Tensor, nn
 
 from cxrcl.checkpoint.content import TrainingState
-from cxrcl.distributed import Runtime
 from cxrcl.evaluation.evaluator import EvaluatorResult
 from cxrcl.objectives.base import Objective
 from cxrcl.training.optim import Constant, Schedule
 from cxrcl.training.tracking import Tracker
 from cxrcl.training.trainer import Plan, Precision, Trainer
 from cxrcl.types import Batch, Features, StepOutput
-
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 class Line(Objective):

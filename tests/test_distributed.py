@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import as_checkpoint
-from helpers import FixedData, TinyImages, TinyTexts, batch_of, in_processes
+from helpers import ALONE, FixedData, TinyImages, TinyTexts, batch_of, in_processes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,8 +30,6 @@ from cxrcl.training.run_folder import RunFolder
 from cxrcl.training.tracking import Tracker
 from cxrcl.training.trainer import NonFinite, Plan, Precision, Trainer
 from cxrcl.types import Batch, StepOutput
-
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 # ------------------------------------------------------------------ what both sides compute (rank 0 of 1, or r of 2)
 

@@ -14,7 +14,7 @@ import torch
 from api_models import CLASSIFY, CLIP, HEART, SIMCLR, Make
 from checkpoints import as_checkpoint, plain_checkpoint, write_plain
 from command_line import Command
-from helpers import PACKAGES, ROOT, TinyImages, near
+from helpers import ALONE, PACKAGES, ROOT, TinyImages, near
 
 import cxrcl
 from cxrcl import api
@@ -23,13 +23,12 @@ from cxrcl.app.model import build_transform, prepare
 from cxrcl.data import manifest
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.splits import Splits
-from cxrcl.distributed import Runtime
 from cxrcl.errors import CheckpointError, ConfigError, DataError
 from cxrcl.evaluation.shared_pass import SharedPass, embedding_request
 
 
 def test_images_are_embedded_as_by_the_evaluators(trained: Path, tiny_set: Path, model: api.Model) -> None:
-    runtime = Runtime(0, 1, torch.device("cpu"))
+    runtime = ALONE
     state = plain_checkpoint(trained)
     clip: Any = restoring.restore_model(as_checkpoint(state))
     transform = build_transform(state["config"]["transform"], clip, PACKAGES)

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import plain_checkpoint
-from helpers import PACKAGES, StopsRun, TinyImages, in_processes, said_once, settings, tiny_towers, write_manifest
+from helpers import (
+    ALONE,
+    PACKAGES,
+    StopsRun,
+    TinyImages,
+    in_processes,
+    said_once,
+    settings,
+    tiny_towers,
+    write_manifest,
+)
 
 from cxrcl.app import features
 from cxrcl.app.model import prepare
@@ -210,7 +220,7 @@ def _encode(runtime: Runtime, folder: Path) -> dict[str, np.ndarray]:
 def test_processes_share_the_films_and_all_know_them(tmp_path: Path) -> None:
     data = write_manifest(tmp_path / "data", studies=6)
     (data / "images" / "001_PA.png").write_text("no film")
-    alone = _encode(Runtime(0, 1, torch.device("cpu")), tmp_path)
+    alone = _encode(ALONE, tmp_path)
     assert len(alone) == 4 and not any("001_PA" in path for path in alone)
     for found in in_processes(2, _encode, tmp_path):
         assert found.keys() == alone.keys()

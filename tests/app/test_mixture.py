@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from checkpoints import plain_checkpoint
+from helpers import ALONE, ROOT
 from tiny import LABELS, TINY_RUN, TINY_TEXT, write_film, write_rows, write_tiny_set
 
 from cxrcl.app import evaluate as evaluate_module
@@ -32,10 +32,8 @@ from cxrcl.data.sources.base import Source
 from cxrcl.data.text.prompts import PromptSampler
 from cxrcl.data.text.reports import ReportSampler
 from cxrcl.data.text.texts import Texts
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = {"_target_": "cxrcl.data.text.prompts.PromptSampler", "file": "chexpert.json", "num_negatives": 1}
 SHARDS = {"pos": ["Shards of metal."], "neg": ["Free of metal."], "unc": ["Perhaps metal."]}
 OWN_FILE = {"Shrapnel": SHARDS, "Edema": {"pos": ["Wet."], "neg": ["Dry."], "unc": ["Damp."]}}
@@ -72,7 +70,7 @@ def sources_of(values: dict[str, Any]) -> dict[str, Source]:
 
 def load(values: dict[str, Any]) -> manifest.Manifest:
     cfg = sections.parse(values["data"], sections.Data)
-    return load_data(cfg, mixture.build_sources(cfg, OWN_PACKAGES), Runtime(0, 1, torch.device("cpu")))
+    return load_data(cfg, mixture.build_sources(cfg, OWN_PACKAGES), ALONE)
 
 
 # ------------------------------------------------------------------------------------------------ settings

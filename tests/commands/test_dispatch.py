@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from cxrcl.commands import dispatch, entry
 from cxrcl.commands.entry import spelled
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["benchmark", "demo", "evaluate", "export", "finetune", "inference", "pack", "prepare", "score", "train"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PACKAGES
+from helpers import ALONE, PACKAGES
 
 from cxrcl.app import evaluators
 from cxrcl.app.model import GIVEN_TO_OBJECTIVES
@@ -20,7 +20,6 @@ from cxrcl.config.nodes import OPTIMIZER_PACKAGES, OWN_PACKAGES, bind, build, di
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.sources.base import Source
 from cxrcl.data.text.prompts import PromptSampler
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, nearest
 from cxrcl.evaluation.evaluator import Evaluators
 from cxrcl.models.base import ImageEncoder, TextEncoder
@@ -245,7 +244,7 @@ def test_a_package_can_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_only_an_evaluator_is_one() -> None:
-    node, alone = {"_target_": "helpers.StopsRun"}, Runtime(0, 1, torch.device("cpu"))
+    node, alone = {"_target_": "helpers.StopsRun"}, ALONE
 
     def made() -> Evaluators:
         return evaluators.build_evaluators({"mine": node}, None, Objective(), 4, PACKAGES, [], alone)  # type: ignore[arg-type]

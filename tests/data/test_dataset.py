@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from helpers import ALONE
 
 from cxrcl.app.data import load_data
 from cxrcl.app.sources import build_sources
@@ -22,7 +22,6 @@ from cxrcl.data.order import GlobalBatches, epoch_order
 from cxrcl.data.text.prompts import PromptSampler
 from cxrcl.data.text.reports import ReportSampler
 from cxrcl.data.text.texts import Texts
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.types import ImageSpec
 
@@ -176,7 +175,7 @@ def test_labels_about_which_nothing_is_said_are_dropped(tiny_set: Path) -> None:
 
 def test_texts_speak_of_what_the_source_states_whatever_the_policy(tiny_set: Path) -> None:
     cfg = sections.Data(root=str(tiny_set), label_policy="ignore")
-    data = load_data(cfg, build_sources(cfg, OWN_PACKAGES), Runtime(0, 1, torch.device("cpu"))).split("train")
+    data = load_data(cfg, build_sources(cfg, OWN_PACKAGES), ALONE).split("train")
     studies = data.rows["study"].tolist()
     blank, uncertain = studies.index("s0"), studies.index("s1")
     assert np.isnan(data.values[[blank, uncertain], data.labels.index("Edema")]).all()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import metrics_of, two_towers
+from helpers import ALONE, metrics_of, two_towers
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,7 +21,6 @@ from cxrcl.data.splits import Splits
 from cxrcl.data.text.prompts import PromptSampler
 from cxrcl.data.text.reports import ReportSampler
 from cxrcl.data.text.texts import Texts
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.classification import Classification
 from cxrcl.evaluation.loss import Loss
@@ -138,7 +137,7 @@ def test_one_view_is_the_image_itself_and_one_text_the_fixed_one_whatever_the_ot
 
 
 def test_the_loss_over_two_views_is_the_same_at_each_evaluation(splits: Splits) -> None:
-    model, alone = two_towers(SimClr).eval(), Runtime(0, 1, torch.device("cpu"))
+    model, alone = two_towers(SimClr).eval(), ALONE
     with torch.no_grad():
         first, again = (metrics_of(Loss(splits, 3), model, alone)["total"] for _ in range(2))
     assert first == again and math.isfinite(first)
@@ -166,7 +165,7 @@ def test_labels_without_sentences_do_not_stop_a_classifier(put: Callable[..., Pa
 
     splits = Splits(manifest.load(folder), transform, make_texts, None, transform.finish, BatchReader(0))
     assert splits.size("test") == 4 and splits.column("test", "patient") == ["0", "1", "2", "3"]
-    figures = metrics_of(Classification(splits, splits=("test",)), Brightness(), Runtime(0, 1, torch.device("cpu")))
+    figures = metrics_of(Classification(splits, splits=("test",)), Brightness(), ALONE)
     assert figures["auroc/Scoliosis"] == 1
     with pytest.raises(ConfigError, match=r"chexpert\.json has no sentences for Scoliosis"):
         splits.texts("test")

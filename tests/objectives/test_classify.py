@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import as_checkpoint
-from helpers import PACKAGES, FixedData, TinyImages, assert_same, batch_of, equal_everywhere, metrics_of
+from helpers import ALONE, PACKAGES, FixedData, TinyImages, assert_same, batch_of, equal_everywhere, metrics_of
 from torch import Tensor
 
 from cxrcl.app import restore as restoring
 from cxrcl.app.model import build_model
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.loss import Loss
 from cxrcl.objectives.classify import Classify
@@ -372,9 +371,7 @@ def test_a_restored_classifier_has_the_loss_of_training(task: str, weights: Any)
     seen = model.encode_images(given.images[:, 0])
     assert torch.equal(found.classify(found.encode_images(given.images[:, 0])), model.classify(seen))
     data = FixedData(("a", "b", "c"), {"valid": (given.images[:, 0], TRAINING, [""] * 9, [""] * 9)})
-    one, other = (
-        metrics_of(Loss(data, batch_size=4), each, Runtime(0, 1, torch.device("cpu"))) for each in (found, model)
-    )
+    one, other = (metrics_of(Loss(data, batch_size=4), each, ALONE) for each in (found, model))
     assert one == other and one["total"] > 0
 
 

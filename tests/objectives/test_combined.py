@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TinyImages, TinyTexts, batch_of, equal_everywhere
+from helpers import ALONE, TinyImages, TinyTexts, batch_of, equal_everywhere
 from torch import Tensor
 
 from cxrcl.app.plan import make_plan
 from cxrcl.config import sections
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.objectives.base import Objective
@@ -29,7 +28,6 @@ from cxrcl.objectives.simclr import SimClr
 from cxrcl.training.micro_batch import BatchGradient
 from cxrcl.types import Batch, Classifies, EmbedsImages, EmbedsText
 
-ALONE = Runtime(0, 1, torch.device("cpu"))
 HEADS = {"image_head": partial(Linear, out_dim=6), "text_head": partial(Linear, out_dim=6)}
 WEIGHTS = {"clip": 2.0, "simclr": 0.5}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {

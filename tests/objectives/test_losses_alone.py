@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 import torch
-from helpers import TinyImages, assert_golden, golden, in_processes, two_towers, unit_rows
+from helpers import ALONE, TinyImages, assert_golden, golden, in_processes, two_towers, unit_rows
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,7 +44,6 @@ from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
 
 COUNT = 8
-ALONE = Runtime(0, 1, torch.device("cpu"))
 IDENTITIES = torch.tensor([0, 1, 2, 0, 4, 0, 6, 2])  # with two processes, equal texts lie on both sides
 TWO_IDENTITIES = torch.stack([IDENTITIES, torch.tensor([10, 11, 4, 13, 14, 13, 16, 17])], dim=1)
 WORD_COUNTS = torch.tensor([3, 1, 4, 2, 4, 3, 1, 2])

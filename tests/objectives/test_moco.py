@@ -21,7 +21,6 @@ from cxrcl.app.model import build_model
 from cxrcl.app.plan import make_plan
 from cxrcl.commands.hydra import compose
 from cxrcl.config import sections
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.models.heads import MLP, Linear
 from cxrcl.objectives import moco as module
@@ -32,8 +31,6 @@ from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import unit_vectors
 from cxrcl.training.optim import parameter_groups
 from cxrcl.types import Batch, EncodesImages
-
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 def moco(dtype: torch.dtype = torch.float64, norm: bool = False, **arguments: Any) -> Moco:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TinyImages, batch_of, equal_everywhere, in_processes
+from helpers import ALONE, TinyImages, batch_of, equal_everywhere, in_processes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +24,6 @@ from cxrcl.types import Batch
 
 COUNT = 8  # samples of the global batch
 STEPS = 5
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 def moco(norm: bool = False, **arguments: Any) -> Moco:

@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 import torch
-from helpers import TinyImages, TinyTexts, batch_of, in_processes, two_towers
+from helpers import ALONE, TinyImages, TinyTexts, batch_of, in_processes, two_towers
 from torch import Tensor
 
 from cxrcl.distributed import Runtime
@@ -33,7 +33,6 @@ from cxrcl.objectives.simclr import SimClr
 from cxrcl.types import Batch, Text
 
 COUNT = 8  # samples of the global batch
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 def pairs(views: int = 1, texts: int = 1) -> Batch:

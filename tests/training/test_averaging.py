@@ -45,7 +45,6 @@ from cxrcl.training.trainer import Precision, Trainer
 from cxrcl.types import Batch
 
 HEAD = partial(Linear, out_dim=6)
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 def classifier() -> Classify:

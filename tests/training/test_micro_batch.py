@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TinyImages, TinyTexts, batch_of, in_processes, text_of
+from helpers import ALONE, TinyImages, TinyTexts, batch_of, in_processes, text_of
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
@@ -29,7 +29,6 @@ from cxrcl.training.tracking import Tracker
 from cxrcl.training.trainer import NonFinite, Plan, Precision, Trainer
 from cxrcl.types import Batch, StepOutput, Text
 
-ALONE = Runtime(0, 1, torch.device("cpu"))
 HEAD = partial(Linear, out_dim=6)
 
 

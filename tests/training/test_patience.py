@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from checkpoints import plain_checkpoint
-from helpers import batch_of, in_processes, said_once, settings, write_manifest
+from helpers import ALONE, batch_of, in_processes, said_once, settings, write_manifest
 from torch import Tensor, nn
 
 from cxrcl.app.train import train
@@ -24,8 +24,6 @@ from cxrcl.training.optim import Constant
 from cxrcl.training.tracking import Tracker
 from cxrcl.training.trainer import Plan, Precision, Trainer
 from cxrcl.types import Batch, StepOutput
-
-ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 class Point(Objective):
