@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo 'make demo      pre-train a small CLIP on phantom images, score it zero-shot, read one image (minutes, CPU or GPU)'
-	@echo 'make test      the test suite (under 6 minutes on 2 cores); make test-all adds the slow tests; JOBS=8 uses 8 cores'
+	@echo 'make test      the test suite (under 5 minutes on 2 cores); make test-all adds the slow tests; JOBS=8 uses 8 cores'
 	@echo 'make test-min  the suite against the oldest supported packages, in .venv-min'
 	@echo 'make lint      ruff and mypy;  make format  rewrites with ruff;  make wheel  builds dist/*.whl'
 

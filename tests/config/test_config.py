@@ -49,14 +49,19 @@ def entries_of(experiment: str) -> tuple[str, ...]:
     return ("finetune",) if experiment.startswith(("finetune", "compare_")) else ("train", "finetune")
 
 
-def choices() -> Iterator[tuple[str, str]]:
-    """(entry, override) for every file of every group that the entry has."""
+def choices() -> Iterator[Any]:
+    """(entry, override) for every file of every group that the entry has.
+
+    Fine-tuning takes most groups as they are in training: of these one file is enough, the others are slow tests.
+    """
     for entry in REQUIRED:
         groups = ["data", "evals", "experiment"] if entry == "evaluate" else GROUPS
         for group in groups:
-            for file in sorted((CONFIGS / group).glob("*.yaml")):
+            of_training = entry == "finetune" and group not in ("experiment", "objective", "evals")
+            for k, file in enumerate(sorted((CONFIGS / group).glob("*.yaml"))):
                 if group != "experiment" or entry in entries_of(file.stem):
-                    yield entry, f"{group}={file.stem}" if group != "evals" else f"evals=[{file.stem}]"
+                    override = f"{group}={file.stem}" if group != "evals" else f"evals=[{file.stem}]"
+                    yield pytest.param(entry, override, marks=[pytest.mark.slow] if of_training and k else [])
 
 
 def compose(entry: str, *overrides: str) -> dict[str, Any]:
