@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,23 +29,6 @@ def test_a_folder_is_a_source_as_it_is(
 def test_a_source_without_a_folder_is_refused() -> None:
     with pytest.raises(ValueError, match="root and store: null both, expected a folder with manifest"):
         Source()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("weight", value) for value in (0, -1.0, math.inf, math.nan)),
-        *(("fraction", value) for value in (0, -0.5, 1.01, math.nan)),
-    ],
-)
-def test_shares_that_are_none_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{name}={value}: expected a number above 0"):
-        Source("here", **{name: value})
-
-
-def test_a_share_may_be_all_or_very_small() -> None:
-    source = Source("here", weight=1e-9, fraction=1, prompts="own.json")
-    assert (source.weight, source.fraction, source.prompts) == (1e-9, 1, "own.json")
 
 
 def test_each_setting_of_the_phantom_set_has_a_folder_of_its_own(tmp_path: Path) -> None:
