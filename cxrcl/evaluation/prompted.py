@@ -17,6 +17,26 @@ Over = Literal["direction", "mean", "max"]
 By = Literal["global", "local", "both"]
 
 
+def class_prompts(
+    prompts: Callable[[str, Sequence[str]], Prompts], file: str, labels: Sequence[str], keep: Sequence[str] | None
+) -> dict[str, Sequence[str]]:
+    """The positive sentences of the classes that a prompts file and the data have: class -> sentences.
+
+    Args:
+        prompts: file, labels -> its sentences.
+        labels: those of the data.
+        keep: of them, the classes; None takes all.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    sentences = prompts(file, labels)
+    classes = {name: sentences[name]["pos"] for name in (labels if keep is None else keep) if name in sentences}
+    if len(classes) < 2:
+        raise ValueError(f"{file} has prompts for {', '.join(classes) or 'none'} of the labels: 2 are needed")
+    return classes
+
+
 class Prompted:
     """Similarity of images with each of G groups of sentences.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,7 +14,7 @@ from torch import nn
 from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
 from cxrcl.evaluation.metrics import off_diagonal_mean
 from cxrcl.evaluation.projections import FEWEST, Method, Projection, check_method, project
-from cxrcl.evaluation.prompted import directions_of
+from cxrcl.evaluation.prompted import class_prompts, directions_of
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
 from cxrcl.types import Count, EmbedsImages, EmbedsText, EvalData
 
@@ -81,9 +82,6 @@ class Representation(Evaluator):
     `uniformity_text` the log of the mean of exp(-2 d^2) over pairs (Wang and Isola 2020; the lower, the more spread).
 
     Args:
-        data: the splits (given by the application).
-        prompts: reads a prompts file (given by the application).
-        splits: pooled.
         file: a prompts file; its positive sentences describe the classes.
         labels_keep: classes, and labels of the images that are drawn; None takes all. An image is drawn if exactly
             one of them is positive.
@@ -115,14 +113,10 @@ class Representation(Evaluator):
         check_label_names(labels_keep, data.labels, "labels_keep")
         for name in method:
             check_method(name)
-        if dump == "parquet":
-            _check_parquet()
+        if dump == "parquet" and importlib.util.find_spec("pyarrow") is None:
+            raise ValueError("dump=parquet needs the package pyarrow: pip install 'cxrcl[parquet]', or set dump=npy")
         self.labels = tuple(data.labels if labels_keep is None else labels_keep)
-        sentences = prompts(file, data.labels)
-        self.classes = tuple(name for name in self.labels if name in sentences)
-        if len(self.classes) < 2:
-            raise ValueError(f"{file} has prompts for {', '.join(self.classes) or 'none'} of the labels: 2 are needed")
-        self.sentences = [sentences[name]["pos"] for name in self.classes]
+        self.sentences = class_prompts(prompts, file, data.labels, keep=labels_keep)
         self.max_per_class, self.methods, self.dimensions = max_samples_per_class, tuple(method), tuple(dimensions)
 
     def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
@@ -137,14 +131,14 @@ class Representation(Evaluator):
         reports = [text for split in self.splits for text in self.data.texts(split)]
         with_text = [k for k, text in enumerate(reports) if text]
         texts = shared.texts([reports[k] for k in with_text]).double().numpy() if with_text else images[:0]
-        directions = directions_of(shared.texts, self.sentences).double().numpy()
+        directions = directions_of(shared.texts, list(self.sentences.values())).double().numpy()
         similarity = directions @ directions.T
         along = _along(images[with_text], texts)
         sampled, names = self._sample(shared.labels(self.splits).numpy())
         row_of_text = {image: k for k, image in enumerate(with_text)}
         pairs = [(row_of_text[image], name) for image, name in zip(sampled, names, strict=True) if image in row_of_text]
         space = Space(
-            classes=self.classes,
+            classes=tuple(self.sentences),
             similarity=similarity,
             points=np.concatenate([images[sampled], texts[[row for row, _ in pairs]]]),
             point_labels=[*names, *(name for _, name in pairs)],
@@ -162,7 +156,7 @@ class Representation(Evaluator):
             "uniformity_image": self._uniformity(images),
             "uniformity_text": self._uniformity(texts),
             "class_similarity": off_diagonal_mean(similarity),
-            "classes": float(len(self.classes)),
+            "classes": float(len(self.sentences)),
         }
         return EvaluatorResult(metrics, artifacts={"space": space})
 
@@ -220,10 +214,3 @@ def _along(images: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
     line = images.mean(axis=0) - texts.mean(axis=0)
     line /= max(float(np.linalg.norm(line)), 1e-12)
     return {"image": images @ line, "text": texts @ line}
-
-
-def _check_parquet() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ValueError("dump=parquet needs the package pyarrow: pip install 'cxrcl[parquet]', or set dump=npy")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
-from cxrcl.evaluation.prompted import By, Over, Prompted
+from cxrcl.evaluation.prompted import By, Over, Prompted, class_prompts
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
 from cxrcl.types import EmbedsImages, EmbedsText, EvalData
@@ -27,9 +27,6 @@ class ZeroShotClasses(Evaluator):
     """Accuracy of the class whose prompts are most similar to the image, over images with exactly one of the classes.
 
     Args:
-        data: the splits (given by the application).
-        prompts: reads a prompts file (given by the application).
-        splits: pooled before scoring.
         file: a prompts file; its positive sentences describe the classes.
         labels: the classes; None takes all labels that the file and the data have.
         over, by: how a class's prompts become one similarity, see `cxrcl.evaluation.prompted.Prompted`.
@@ -56,17 +53,15 @@ class ZeroShotClasses(Evaluator):
     ) -> None:
         self.data, self.splits, self.file = data, tuple(splits), file
         check_label_names(labels, data.labels, "labels")
-        sentences = prompts(file, data.labels)
-        self.labels = tuple(name for name in (data.labels if labels is None else labels) if name in sentences)
-        if len(self.labels) < 2:
-            raise ValueError(f"{file} has prompts for {', '.join(self.labels) or 'none'} of the labels: 2 are needed")
+        sentences = class_prompts(prompts, file, data.labels, keep=labels)
+        self.labels = tuple(sentences)
         if standardise == "split" and (standardise_on in splits or not data.size(standardise_on)):
             raise ValueError(f"standardise_on={standardise_on}: expected a split that is not scored and has images")
         self.reference_splits: tuple[str, ...] = {"none": (), "split": (standardise_on,), "scored": self.splits}[
             standardise
         ]
         self.standardise = standardise
-        self.prompted = Prompted([sentences[name]["pos"] for name in self.labels], over, by)
+        self.prompted = Prompted(list(sentences.values()), over, by)
 
     def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
         return self.prompted.requests(model, device, tuple(dict.fromkeys((*self.splits, *self.reference_splits))))
@@ -83,7 +78,7 @@ class ZeroShotClasses(Evaluator):
         metrics = {"images": float(has_one.sum()), "chance": 1 / len(self.labels)}
         if not has_one.any():
             return EvaluatorResult({**metrics, "accuracy": float("nan"), "macro_f1": float("nan")}, scores=scores)
-        from sklearn.metrics import f1_score, recall_score
+        from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
         actual, chosen = (labels[has_one] == 1).argmax(axis=1), similarity[has_one].argmax(axis=1)
         present = np.unique(actual)
@@ -95,7 +90,7 @@ class ZeroShotClasses(Evaluator):
         for k in present:
             metrics[f"recall/{self.labels[k]}"] = float((chosen[actual == k] == k).mean())
             metrics[f"images/{self.labels[k]}"] = float((actual == k).sum())
-        confusion = ClassConfusion(self.labels, _confusion(actual, chosen, len(self.labels)))
+        confusion = ClassConfusion(self.labels, confusion_matrix(actual, chosen, labels=range(len(self.labels))))
         return EvaluatorResult(metrics, scores=scores, artifacts={"confusion": confusion})
 
     @property
@@ -107,8 +102,3 @@ class ZeroShotClasses(Evaluator):
             "scored": ", standardised by class over the scored images (depends on which images are scored)",
         }[self.standardise]
         return f"class with the {over} {self.prompted.by} similarity over its prompts{standard}"
-
-
-def _confusion(actual: np.ndarray, chosen: np.ndarray, count: int) -> np.ndarray:
-    """Numbers of images [count, count] by class (row) and by the class that was chosen (column); both int [N]."""
-    return np.bincount(actual * count + chosen, minlength=count * count).reshape(count, count)
