@@ -217,7 +217,7 @@ def _work(runtime: Runtime, folder: Path) -> dict[str, Any]:
     }
 
 
-def rows_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor, Tensor]:
+def rows_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor]:
     """The second process has no share of a single image and still takes part."""
     from cxrcl.evaluation.embed import over_images
 
@@ -225,7 +225,7 @@ def rows_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         shared = SharedPass(model, runtime, data, 2, [pooled_request(("valid",))])
         rows = shared.rows("pooled", ("valid",))
-        return rows, *over_images(data, ["valid"], runtime, lambda batch: batch.images.flatten(1)[:, :4])
+        return rows, over_images(data, "valid", runtime, lambda b: {"it": b.images.flatten(1)[:, :4]}, 64)["it"]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,46 +21,26 @@ def share(runtime: Gathers, count: int, batch_size: int) -> range:
 
 
 def over_images(
-    data: EvalData, splits: Sequence[str], runtime: Gathers, compute: Callable[[Batch], Tensor], batch_size: int = 64
-) -> tuple[Tensor, Tensor]:
-    """Rows of `compute` and labels for all images of the splits, in their order.
+    data: EvalData, split: str, runtime: Gathers, compute: Callable[[Batch], Mapping[str, Tensor]], batch_size: int
+) -> dict[str, Tensor]:
+    """Rows of all images of a split by name, in its order.
 
     Every process computes its share; the result is the same in each and does not depend on their number.
 
     Args:
-        compute: batch of B images -> float [B, ...].
+        compute: batch of B images -> float [B, ...] by name.
 
     Returns:
-        float32 [N, ...] and labels float32 [N, C], on the CPU.
+        float32 [N, ...] on the CPU.
     """
-    rows, labels = [], []
-    for split in splits:
-        parts, label_parts = [], []
-        for batch in data.batches(split, share(runtime, data.size(split), batch_size), batch_size):
-            parts.append(compute(batch).float())
-            label_parts.append(batch.labels)
-        rows.append(runtime.gather_rows(_stack(parts, compute, data, split, batch_size, runtime)).cpu())
-        labels.append(runtime.gather_rows(torch.cat(label_parts) if label_parts else _no_labels(data, runtime)).cpu())
-    return torch.cat(rows), torch.cat(labels)
-
-
-def _no_labels(data: EvalData, runtime: Gathers) -> Tensor:
-    return torch.empty((0, len(data.labels)), device=runtime.device)
-
-
-def _stack(
-    parts: list[Tensor],
-    compute: Callable[[Batch], Tensor],
-    data: EvalData,
-    split: str,
-    batch_size: int,
-    runtime: Gathers,
-) -> Tensor:
-    if parts:
-        return torch.cat(parts)
-    # A process without a share still takes part in the gather: it needs the shape of a row.
-    example = next(iter(data.batches(split, range(1), batch_size)))
-    return compute(example).float()[:0]
+    parts: list[dict[str, Tensor]] = []
+    for batch in data.batches(split, share(runtime, data.size(split), batch_size), batch_size):
+        parts.append({name: rows.float() for name, rows in compute(batch).items()})
+    if not parts:
+        # A process without a share still takes part in the gather: it needs the shape of a row.
+        example = next(iter(data.batches(split, range(1), 1)))
+        parts.append({name: rows[:0].float() for name, rows in compute(example).items()})
+    return {name: runtime.gather_rows(torch.cat([part[name] for part in parts])).cpu() for name in parts[0]}
 
 
 def embed_texts(model: EmbedsText, texts: Sequence[str], device: torch.device, batch_size: int = 128) -> Tensor:

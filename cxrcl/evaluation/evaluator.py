@@ -35,6 +35,10 @@ class EvaluatorResult:
 class Evaluator:
     """Base of all evaluators: metrics of a model on data that the constructor takes.
 
+    A constructor is given what it names of `data` (the splits, `cxrcl.types.EvalData`), `prompts` (reads a prompts
+    file: its name, labels -> label -> "pos" and "neg" -> sentences) and `batch_size`. `splits` are the scored ones,
+    whose images are pooled.
+
     Attributes:
         needs: protocols that the model must meet.
         selects: the metric that chooses the best checkpoint where the user names none.
@@ -110,4 +114,4 @@ def check_label_names(named: Sequence[str] | None, existing: Sequence[str], argu
     """
     unknown = [name for name in named or () if name not in existing]
     if unknown:
-        raise ValueError(f"{argument}: no label {', '.join(unknown)}; there are {', '.join(existing)}")
+        raise ValueError(f"{argument}: no label {', '.join(unknown)}; there are {', '.join(existing) or 'none'}")

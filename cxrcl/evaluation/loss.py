@@ -22,9 +22,8 @@ class Loss(Evaluator):
     the loss of the primary part.
 
     Args:
-        data: the splits (given by the application).
-        batch_size: that of training (given by the application).
-        splits: scored splits, each cut into batches of its own.
+        batch_size: that of training.
+        splits: each is cut into batches of its own.
     """
 
     needs: ClassVar[tuple[type, ...]] = (ComputesLoss,)

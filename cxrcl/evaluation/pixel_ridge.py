@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,21 +18,12 @@ from cxrcl.types import Batch, EvalData
 class PixelRidge(Supervised):
     """AUROC of one ridge regression a label on standardised pixels; the model plays no part.
 
-    Trained on the labels of `train`; the penalty with the best AUROC on held-out images is taken for each label. A
-    model that has not seen labels should be compared with it: where the ridge does as well, so does a blurred picture.
+    A model that has not seen labels should be compared with it: where the ridge does as well, so does a blurred
+    picture.
 
     Args:
-        data: the splits (given by the application).
-        splits: pooled before scoring.
-        train: the split that gives the labels.
-        choose_on: the split that chooses the penalty; None when every other split is scored.
         side_px: images are shrunk to this side.
-        penalties: tried for each label; without `choose_on`, five folds of the training patients choose.
-        labels: score these only; None scores all.
-        mean_over, against_normal, resamples: as for `cxrcl.evaluation.zero_shot.ZeroShot`.
     """
-
-    needs: ClassVar[tuple[type, ...]] = ()
 
     def __init__(
         self,
@@ -49,14 +41,14 @@ class PixelRidge(Supervised):
         super().__init__(data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples)
         self.side_px = side_px
 
-    def vectors(self, shared: SharedPass, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return over_images(self.data, splits, shared.runtime, self._pixels, shared.batch_size)
+    def vectors(self, shared: SharedPass, splits: Sequence[str]) -> Tensor:
+        def pixels(batch: Batch) -> Mapping[str, Tensor]:
+            assert batch.images is not None
+            grey = batch.images[:, 0, :1]
+            return {"grey": F.interpolate(grey, size=(self.side_px,) * 2, mode="area").flatten(1)}
 
-    def _pixels(self, batch: Batch) -> Tensor:
-        """Grey values float32 [B, side_px * side_px]."""
-        assert batch.images is not None
-        grey = batch.images[:, 0, :1]
-        return F.interpolate(grey, size=(self.side_px,) * 2, mode="area").flatten(1)
+        parts = [over_images(self.data, split, shared.runtime, pixels, shared.batch_size) for split in splits]
+        return torch.cat([part["grey"] for part in parts])
 
     def estimator(self, penalty: float) -> Any:
         from sklearn.linear_model import Ridge

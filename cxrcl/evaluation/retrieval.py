@@ -85,8 +85,6 @@ class Retrieval(Evaluator):
     that is exactly as similar as the right one ranks before it.
 
     Args:
-        data: the splits (given by the application).
-        splits: pooled before ranking.
         at: the k of recall at k.
         classes: labels; adds precision at k of image -> text and text -> image, where an item is relevant if an image
             of it has the query's class (GLoRIA, Huang et al. 2021). Images with exactly one of the classes take part,

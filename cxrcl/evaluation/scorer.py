@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult
+from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
 from cxrcl.evaluation.metrics import NO_FINDING, labels_of_mean, mean_auroc
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import Scores
@@ -24,16 +24,42 @@ class Scorer(Evaluator):
     labels or images.
 
     Args:
-        data: the splits.
-        splits: pooled before scoring.
         mean_over: labels of the mean; None takes all but `No Finding`.
         resamples: bootstrap resamples of patients; 0 gives no intervals.
     """
 
     selects: ClassVar[str] = "mean_auroc"
 
-    def __init__(self, data: EvalData, splits: Sequence[str], mean_over: Sequence[str] | None, resamples: int) -> None:
+    def __init__(
+        self,
+        data: EvalData,
+        splits: Sequence[str] = ("valid",),
+        mean_over: Sequence[str] | None = None,
+        resamples: int = 0,
+    ) -> None:
         self.data, self.splits, self.mean_over, self.resamples = data, tuple(splits), mean_over, resamples
+        self.score_only(None)
+
+    def score_only(self, labels: Sequence[str] | None, against_normal: Sequence[str] = ()) -> None:
+        """Called by constructors.
+
+        Args:
+            labels: score these; None scores all.
+            against_normal: labels whose negatives are the images labelled `No Finding` wherever they are blank.
+
+        Raises:
+            ValueError: the data lack one of them, or `mean_over` names another one.
+        """
+        self.labels, self.against_normal = tuple(self.data.labels if labels is None else labels), against_normal
+        check_label_names(self.labels, self.data.labels, "labels")
+        check_label_names(self.mean_over, self.labels, "mean_over")
+        needed = (*against_normal, NO_FINDING) if against_normal else ()
+        check_label_names(needed, self.data.labels, "against_normal")
+
+    def truth(self, shared: SharedPass, splits: Sequence[str]) -> np.ndarray:
+        """Scored labels of the images of the splits, float32 [N, C], those of `against_normal` filled."""
+        labels = labels_against_normal(shared.labels(splits).numpy(), self.data.labels, self.against_normal)
+        return labels[:, [self.data.labels.index(name) for name in self.labels]]
 
     def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
         """Scores of the images of splits that were requested, in their order."""

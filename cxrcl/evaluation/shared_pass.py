@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from cxrcl.evaluation.embed import embed_texts, share
+from cxrcl.evaluation.embed import embed_texts, over_images
 from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, EvalData, Features, Gathers
 
 
@@ -92,12 +92,13 @@ class SharedPass:
 
     def _rows_of(self, split: str, name: str) -> Tensor:
         if (name, split) not in self._rows:
-            self._encode(split)
+            rows = over_images(self.data, split, self.runtime, self._computes(split), self.batch_size)
+            self._rows |= {(each, split): values for each, values in rows.items()}
         return self._rows[name, split]
 
-    def _encode(self, split: str) -> None:
-        """Compute the rows of every request for this split."""
-        encoder, runtime = cast(EncodesImages, self.model), self.runtime
+    def _computes(self, split: str) -> Callable[[Batch], dict[str, Tensor]]:
+        """Batch of B images of this split -> rows [B, ...] of every request for it."""
+        encoder = cast(EncodesImages, self.model)
         computations = {request.name: request.compute for request in self._requests if split in request.splits}
 
         def compute(batch: Batch) -> dict[str, Tensor]:
@@ -106,16 +107,6 @@ class SharedPass:
             else:
                 assert batch.images is not None
                 features = encoder.encode_images(batch.images[:, 0])
-            return {name: call(features).float() for name, call in computations.items()}
+            return {name: call(features) for name, call in computations.items()}
 
-        parts: list[Mapping[str, Tensor]] = []
-        positions = share(runtime, self.data.size(split), self.batch_size)
-        for batch in self.data.batches(split, positions, self.batch_size):
-            parts.append(compute(batch))
-        if not parts and self.data.size(split):
-            # A process without a share still takes part in the gather: it needs the shape of a row.
-            first = next(iter(self.data.batches(split, range(1), 1)))
-            parts.append({name: rows[:0] for name, rows in compute(first).items()})
-        for name in computations:
-            rows = torch.cat([part[name] for part in parts])
-            self._rows[name, split] = runtime.gather_rows(rows).cpu()
+        return compute

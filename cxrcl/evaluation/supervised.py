@@ -9,9 +9,8 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from cxrcl.evaluation.evaluator import check_label_names
-from cxrcl.evaluation.metrics import NO_FINDING, auroc, is_labelled
-from cxrcl.evaluation.scorer import Scorer, labels_against_normal
+from cxrcl.evaluation.metrics import auroc, is_labelled
+from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import SharedPass
 from cxrcl.types import EvalData, Positive
@@ -24,51 +23,39 @@ class Supervised(Scorer):
     """AUROC of one linear model a label, trained on `train`; of several penalties the best on held-out images is taken.
 
     Args:
-        data: the splits.
-        splits: pooled before scoring.
         train: the split that gives the labels.
-        choose_on: the split that chooses the penalty; None: five folds of the training patients do.
+        choose_on: the split that chooses the penalty by its AUROC, for each label; None, such as where every other
+            split is scored: five folds of the training patients do.
         penalties: tried for each label.
-        labels: score these only; None scores all.
-        mean_over, against_normal, resamples: as for `cxrcl.evaluation.zero_shot.ZeroShot`.
+        labels, against_normal, mean_over, resamples: see `Scorer`.
     """
 
     def __init__(
         self,
         data: EvalData,
-        splits: Sequence[str],
-        train: str,
-        choose_on: str | None,
-        penalties: Penalties,
-        labels: Sequence[str] | None,
-        mean_over: Sequence[str] | None,
-        against_normal: Sequence[str],
-        resamples: int,
+        splits: Sequence[str] = ("test",),
+        train: str = "train",
+        choose_on: str | None = "valid",
+        penalties: Penalties = (1.0, 10.0, 100.0, 1e3),
+        labels: Sequence[str] | None = None,
+        mean_over: Sequence[str] | None = None,
+        against_normal: Sequence[str] = (),
+        resamples: int = 0,
     ) -> None:
-        learns_from = [train] if choose_on is None else [train, choose_on]
-        if train == choose_on or not set(learns_from).isdisjoint(splits):
+        self.learns_from = [train] if choose_on is None else [train, choose_on]
+        if train == choose_on or not set(self.learns_from).isdisjoint(splits):
             raise ValueError(
                 f"train={train}, choose_on={choose_on}: a model learns from them, so that it cannot be scored on them "
                 "as well, and each is another split; choose_on=null lets folds of the training patients choose"
             )
-        if empty := [name for name in learns_from if not data.size(name)]:
+        if empty := [name for name in self.learns_from if not data.size(name)]:
             raise ValueError(f"no row has the split {', '.join(empty)}, and a linear model learns from it")
         super().__init__(data, splits, mean_over, resamples)
-        self.train, self.choose_on = train, choose_on
-        self.penalties = tuple(penalties)
-        self.labels = tuple(data.labels if labels is None else labels)
-        check_label_names(self.labels, data.labels, "labels")
-        check_label_names(mean_over, self.labels, "mean_over")
-        check_label_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
-        self.against_normal = against_normal
+        self.score_only(labels, against_normal)
+        self.train, self.choose_on, self.penalties = train, choose_on, tuple(penalties)
 
-    @property
-    def all_splits(self) -> tuple[str, ...]:
-        """Those that the models learn from and those that are scored."""
-        return (self.train, *([self.choose_on] if self.choose_on else []), *self.splits)
-
-    def vectors(self, shared: SharedPass, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What the linear models take of the images of the splits, float32 [N, D], and labels float32 [N, C]."""
+    def vectors(self, shared: SharedPass, splits: Sequence[str]) -> Tensor:
+        """What the linear models take of the images of the splits, float32 [N, D]."""
         raise TypeError(f"{type(self).__name__} does not define vectors()")
 
     def estimator(self, penalty: float) -> Any:
@@ -77,24 +64,20 @@ class Supervised(Scorer):
 
     def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
         models = shared.once(self, lambda: self._fit(shared))  # the same for scored and held-out splits
-        x, y = self._vectors_and_labels(splits, shared)
-        columns = [self.data.labels.index(name) for name in self.labels]
-        return Scores(names=self.labels, scores=np.stack([model(x) for model in models], axis=1), labels=y[:, columns])
+        x, y = self._vectors_and_labels(shared, splits)
+        return Scores(names=self.labels, scores=np.stack([model(x) for model in models], axis=1), labels=y)
 
     def _fit(self, shared: SharedPass) -> list[LinearModel]:
         """One model for each label."""
-        x, y = self._vectors_and_labels([self.train], shared)
-        chooser = self._vectors_and_labels([self.choose_on], shared) if self.choose_on else None
-        columns = [self.data.labels.index(name) for name in self.labels]
-        return [
-            self._fit_best(x, y[:, column], None if chooser is None else (chooser[0], chooser[1][:, column]))
-            for column in columns
-        ]
+        x, y = self._vectors_and_labels(shared, [self.train])
+        if self.choose_on is None:
+            return [self._fit_best(x, y[:, k], None) for k in range(len(self.labels))]
+        chooser, known = self._vectors_and_labels(shared, [self.choose_on])
+        return [self._fit_best(x, y[:, k], (chooser, known[:, k])) for k in range(len(self.labels))]
 
-    def _vectors_and_labels(self, splits: Sequence[str], shared: SharedPass) -> tuple[np.ndarray, np.ndarray]:
+    def _vectors_and_labels(self, shared: SharedPass, splits: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """float32 [N, D] and [N, C]."""
-        rows, labels = self.vectors(shared, splits)
-        return rows.numpy(), labels_against_normal(labels.numpy(), self.data.labels, self.against_normal)
+        return self.vectors(shared, splits).numpy(), self.truth(shared, splits)
 
     def _fit_best(self, x: np.ndarray, y: np.ndarray, held_out: tuple[np.ndarray, np.ndarray] | None) -> LinearModel:
         """The model of one label with the penalty whose AUROC is best on `held_out`, or over folds of the patients.

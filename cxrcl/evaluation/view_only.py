@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -21,16 +20,11 @@ class ViewOnly(Scorer):
     better than this score may have learnt no more.
 
     Args:
-        data: the splits (given by the application).
-        splits: pooled before scoring.
         train: the split whose labels are counted.
         columns: columns of the manifest; an image's group is its values of all of them. A group without training
             images has the share of all.
-        mean_over: labels of the mean; None takes all but `No Finding`.
-        resamples: bootstrap resamples of patients; 0 gives no intervals.
+        mean_over, resamples: see `Scorer`.
     """
-
-    needs: ClassVar[tuple[type, ...]] = ()
 
     def __init__(
         self,

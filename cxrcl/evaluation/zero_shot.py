@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxrcl.evaluation.evaluator import EvaluatorResult, check_label_names
-from cxrcl.evaluation.metrics import NO_FINDING, mean_auroc
+from cxrcl.evaluation.evaluator import EvaluatorResult
+from cxrcl.evaluation.metrics import mean_auroc
 from cxrcl.evaluation.prompted import By, Over, Prompted
-from cxrcl.evaluation.scorer import Scorer, labels_against_normal
+from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
 from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ScalesSimilarity
@@ -27,19 +27,13 @@ class ZeroShot(Scorer):
     from .92 to .49 where they have to read negations.
 
     Args:
-        data: the splits (given by the application).
-        prompts: reads a prompts file (given by the application).
-        splits: pooled before scoring.
         file: a prompts file; labels that it or the data lacks are left out.
         other_files: further prompts for the same labels: a model's metric should not depend on its prompts. Adds
             their means, and the mean and the worst over all files.
-        labels: score these only; None scores all that have prompts.
         over, by: how a label's prompts become one similarity, see `cxrcl.evaluation.prompted.Prompted`.
         scaled: the margin is multiplied by the model's learned scale before it becomes a probability; not where a
             protocol takes the softmax of bare cosines.
-        mean_over: labels of the mean; None takes all but `No Finding`.
-        against_normal: labels whose negatives are the images labelled `No Finding`.
-        resamples: bootstrap resamples of patients; 0 gives no intervals.
+        labels, against_normal, mean_over, resamples: see `cxrcl.evaluation.scorer.Scorer`.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EmbedsImages, EmbedsText)
@@ -60,19 +54,16 @@ class ZeroShot(Scorer):
         resamples: int = 0,
     ) -> None:
         super().__init__(data, splits, mean_over, resamples)
+        self.score_only(labels, against_normal)
         self.file, self.scaled = file, scaled
-        check_label_names(labels, data.labels, "labels")
-        check_label_names((*against_normal, NO_FINDING) if against_normal else (), data.labels, "against_normal")
         sentences = prompts(file, data.labels)
-        requested = data.labels if labels is None else tuple(labels)
-        self.labels = tuple(name for name in requested if sentences.get(name, {}).get("neg"))
-        lacking = [name for name in labels or () if name not in self.labels]
+        described = [name for name in self.labels if sentences.get(name, {}).get("neg")]
+        lacking = [name for name in labels or () if name not in described]
         if not data.labels:
             raise ValueError("the data have no labels")
-        if lacking or not self.labels:
+        if lacking or not described:
             raise ValueError(f"{file} has no positive and negative prompts for {', '.join(lacking or data.labels)}")
-        check_label_names(mean_over, self.labels, "mean_over")
-        self.against_normal = against_normal
+        self.score_only(described, against_normal)
         self.families: dict[str, tuple[tuple[str, ...], Prompted]] = {}
         for name in dict.fromkeys((file, *other_files)):
             family = prompts(name, data.labels)
@@ -92,12 +83,10 @@ class ZeroShot(Scorer):
         positive, negative = self._sides(shared, splits, first_family)
         margin = positive - negative
         scale = cast(ScalesSimilarity, shared.model).similarity_scale() if self.scaled else 1.0
-        labels = labels_against_normal(shared.labels(splits).numpy(), self.data.labels, self.against_normal)
-        columns = [self.data.labels.index(name) for name in self.labels]
         return Scores(
             names=self.labels,
             scores=margin,
-            labels=labels[:, columns],
+            labels=self.truth(shared, splits),
             # The softmax over both sides is the sigmoid of their difference.
             probabilities=expit(scale * margin.astype(float)),
         )
