@@ -12,7 +12,7 @@ from helpers import FixedData, metrics_of
 from torch.nn import functional as F
 
 from cxrcl.evaluation.evaluator import Evaluators
-from cxrcl.evaluation.metrics.averages import off_diagonal_mean
+from cxrcl.evaluation.metrics import off_diagonal_mean
 from cxrcl.evaluation.projections import project
 from cxrcl.evaluation.representation import Representation, Space
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 import numpy as np
 from scipy import sparse
 
+from cxrcl.evaluation.metrics.curves import BINS, bin_of
 from cxrcl.evaluation.metrics.decisions import Confusion, decision_metrics, ratio
-from cxrcl.evaluation.metrics.probability import BINS, bin_of, brier, ece
 from cxrcl.evaluation.metrics.ranking import Ranking
 
 RANKING = ("auroc", "auprc")
@@ -43,23 +43,11 @@ class LabelColumn:
 
 def pooled(columns: Sequence[LabelColumn]) -> LabelColumn:
     """The images of several labels one after another, for micro averages; without arrays that one of them lacks."""
-
-    def joined(name: str) -> np.ndarray | None:
-        parts = [getattr(column, name) for column in columns]
-        return None if not parts or any(part is None for part in parts) else np.concatenate(parts)
-
-    def required(name: str, dtype: type) -> np.ndarray:
-        array = joined(name)
-        return np.zeros(0, dtype) if array is None else array
-
-    return LabelColumn(
-        scores=required("scores", float),
-        positive=required("positive", bool),
-        patient_index=required("patient_index", int),
-        probabilities=joined("probabilities"),
-        predicted=joined("predicted"),
-        order=joined("order"),
-    )
+    if not columns:
+        return LabelColumn(np.zeros(0), np.zeros(0, bool), np.zeros(0, int))
+    arrays = {field.name: [getattr(column, field.name) for column in columns] for field in fields(LabelColumn)}
+    complete = {name: parts for name, parts in arrays.items() if not any(part is None for part in parts)}
+    return LabelColumn(**{name: np.concatenate(parts) for name, parts in complete.items()})
 
 
 class _Row(IntEnum):
@@ -114,8 +102,12 @@ class LabelMetrics:
         images = sums[_Row.IMAGES]
         metrics["mse"] = ratio(sums[_Row.SQUARED_ERRORS_OF_SCORES], images)
         if self.column.probabilities is not None:
-            metrics["brier"] = brier(sums[_Row.SQUARED_ERRORS_OF_PROBABILITIES], images)
-            metrics["ece"] = ece(sums[_Row.GAPS :], images)
+            # Brier (1950): 1/n * sum over images of (p_i - y_i)^2.
+            metrics["brier"] = ratio(sums[_Row.SQUARED_ERRORS_OF_PROBABILITIES], images)
+            # Expected calibration error (Guo et al. 2017, equation 3, with the probability of the label as confidence):
+            # sum over bins b of n_b / n * |mean probability - share of positives| = 1/n * sum over b of |gap_b|, where
+            # gap_b is the sum over the images of the bin of p_i - y_i.
+            metrics["ece"] = ratio(np.abs(sums[_Row.GAPS :]).sum(axis=0), images)
         if self.column.predicted is not None:
             metrics |= decision_metrics(Confusion(*sums[_Row.CONFUSION : _Row.GAPS]))
         has_one_class = np.isnan(metrics["auroc"])

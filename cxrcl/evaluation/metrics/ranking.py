@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import sparse
 
-from cxrcl.evaluation.metrics.labels import is_labelled
+from cxrcl.evaluation.metrics.labels import known, labels_of_mean
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -39,9 +41,27 @@ def auprc(scores: np.ndarray, labels: np.ndarray) -> float:
     return _unweighted(scores, labels)[1]
 
 
+def mean_auroc(
+    scores: np.ndarray, labels: np.ndarray, names: Sequence[str], mean_over: Sequence[str] | None = None
+) -> float:
+    """Mean AUROC over labels but `No Finding`, or over `mean_over`, of those that have both classes.
+
+    Args:
+        scores: float [N, C].
+        labels: float [N, C] of 1, 0 and anything else for unknown.
+        names: of the C labels.
+
+    Returns:
+        nan where no label has both classes.
+    """
+    chosen = labels_of_mean(names, mean_over)
+    areas = [auroc(scores[:, k], labels[:, k]) for k, name in enumerate(names) if name in chosen]
+    defined = [area for area in areas if not np.isnan(area)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
 def _unweighted(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    labelled = is_labelled(labels)
-    scores, positive = scores[labelled], labels[labelled] == 1
+    scores, positive = known(scores, labels)
     if np.isnan(scores).any():
         return float("nan"), float("nan")
     one_patient = np.zeros(len(scores), int)

@@ -49,7 +49,7 @@ class Patients:
 def resampled(
     labels: Sequence[LabelMetrics], patients: Patients
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
-    """The metrics of C labels, for the images as they are and in every resample of their patients.
+    """The metrics of C > 0 labels, for the images as they are and in every resample of their patients.
 
     `ece` is nan in the resamples: drawing twice adds noise to each bin, so that their ECE lies above that of the
     images.
@@ -61,17 +61,12 @@ def resampled(
     def stacked(counts: np.ndarray) -> dict[str, np.ndarray]:
         by_label = [label.at(counts) for label in labels]
         undefined = np.full(counts.shape[1], np.nan)
-        return {
-            name: np.stack([metrics.get(name, undefined) for metrics in by_label], axis=1)
-            if by_label
-            else np.empty((counts.shape[1], 0))
-            for name in METRICS
-        }
+        return {name: np.stack([metrics.get(name, undefined) for metrics in by_label], axis=1) for name in METRICS}
 
     plain = {name: values[0] for name, values in stacked(patients.everyone()).items()}
     # 2^20 doubles are 8 MB, what a processor's cache holds, where the sums over intervals of scores run twice as fast.
     # Fewer than 16 resamples at a time waste the sparse products, more than 256 gain nothing.
-    at_once = int(np.clip(2**20 // max([1, *(label.numbers_per_resample for label in labels)]), 16, 256))
+    at_once = int(np.clip(2**20 // max(label.numbers_per_resample for label in labels), 16, 256))
     parts = [stacked(counts) for counts in patients.draws(at_once)]
     empty = np.empty((0, len(labels)))
     drawn = {name: np.concatenate([empty, *(part[name] for part in parts)]) for name in METRICS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxrcl.evaluation.metrics.labels import is_labelled, missing_class
+from cxrcl.evaluation.metrics.labels import known
 
 EXTREME = 1e-12  # probabilities of exactly 0 and 1 have no finite logit
 COLDEST, HOTTEST = 1e-4, 1e4
@@ -48,9 +48,8 @@ def fit_temperature(log_odds: np.ndarray, labels: np.ndarray) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    labelled = is_labelled(labels)
-    log_odds, positive = log_odds[labelled], labels[labelled] == 1
-    if missing_class(int(positive.sum()), int((~positive).sum())):
+    log_odds, positive = known(log_odds, labels)
+    if positive.all() or not positive.any():
         return float("nan")
     signed = np.where(positive, -log_odds, log_odds)
 

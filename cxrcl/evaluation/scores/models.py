@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cxrcl.evaluation.metrics.averages import HEAD, TAIL
+from cxrcl.evaluation.metrics.curves import BINS
 from cxrcl.evaluation.metrics.label_metrics import METRICS
-from cxrcl.evaluation.metrics.probability import BINS
+from cxrcl.evaluation.metrics.labels import HEAD, TAIL
 from cxrcl.evaluation.scores.bootstrap import LEVEL, Patients
-from cxrcl.evaluation.scores.score_report import Comparison, ModelScores, ScoreReport
+from cxrcl.evaluation.scores.score_report import Comparison, ModelScores, ScoreReport, or_none
 from cxrcl.evaluation.scores.scoring import ENOUGH, Measured, Predicted, score_images, with_interval
 from cxrcl.evaluation.scores.subgroups import score_groups
 
@@ -108,21 +108,17 @@ def compare(kind: str, models: Mapping[str, Mapping[str, Measured]]) -> list[Com
     (reference, base), *others = models.items()
     comparisons = []
     for metric in METRICS:
-        pairs = [(name, label, part, base[label]) for name, parts in others for label, part in parts.items()]
-        drawn = [part.drawn[metric] - first.drawn[metric] for _, _, part, first in pairs]
-        differences = [
-            with_interval(
-                part.plain[metric] - first.plain[metric],
-                values,
-                part.reasons.get(metric) or first.reasons.get(metric, ""),
-            )
-            for (_, _, part, first), values in zip(pairs, drawn, strict=True)
-        ]
-        # A difference without an interval has no p-value either: both would be of an unfair sample of the resamples.
-        p_values = [
-            float("nan") if difference.low is None else two_sided_p(values)
-            for difference, values in zip(differences, drawn, strict=True)
-        ]
+        family = []
+        for name, parts in others:
+            for label, part in parts.items():
+                first = base[label]
+                values = part.drawn[metric] - first.drawn[metric]
+                reason = part.reasons.get(metric) or first.reasons.get(metric, "")
+                difference = with_interval(part.plain[metric] - first.plain[metric], values, reason)
+                # Without an interval there is no p-value either: both would be of an unfair sample of the resamples.
+                p = float("nan") if difference.low is None else two_sided_p(values)
+                family.append((name, label, difference, p))
+        corrected = holm([p for *_, p in family])
         comparisons += [
             Comparison(
                 model=name,
@@ -131,12 +127,10 @@ def compare(kind: str, models: Mapping[str, Mapping[str, Measured]]) -> list[Com
                 label=label,
                 metric=metric,
                 difference=difference,
-                p=_or_none(p),
-                p_holm=_or_none(corrected),
+                p=or_none(p),
+                p_holm=or_none(p_holm),
             )
-            for (name, label, _, _), difference, p, corrected in zip(
-                pairs, differences, p_values, holm(p_values), strict=True
-            )
+            for (name, label, difference, p), p_holm in zip(family, corrected, strict=True)
         ]
     return comparisons
 
@@ -168,7 +162,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(ascending) - step) * values[k]))
         corrected[k] = largest
     return corrected.tolist()
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

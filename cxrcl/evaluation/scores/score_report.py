@@ -154,6 +154,11 @@ class ScoreReport:
     comparisons: list[Comparison]
 
 
+def or_none(value: float) -> float | None:
+    """A value; None where it is nan."""
+    return None if math.isnan(value) else float(value)
+
+
 def plain(value: Any) -> Any:
     """Plain values of dataclasses, which `json.dumps(..., allow_nan=False)` takes; nan and infinity become None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrcl.evaluation.metrics.averages import mean_over_labels, weightings
+from cxrcl.evaluation.metrics.curves import reliability
 from cxrcl.evaluation.metrics.label_metrics import DECISIONS, METRICS, PROBABILITY, LabelColumn, LabelMetrics, pooled
-from cxrcl.evaluation.metrics.labels import is_labelled, missing_class
-from cxrcl.evaluation.metrics.probability import reliability
+from cxrcl.evaluation.metrics.labels import is_labelled, mean_over_labels, weightings
 from cxrcl.evaluation.scores.bootstrap import Patients, interval, resampled
-from cxrcl.evaluation.scores.score_report import AverageScores, LabelScores, Score
+from cxrcl.evaluation.scores.score_report import AverageScores, LabelScores, Score, or_none
 
 NO_PROBABILITY = "the scores are not probabilities: some lie outside [0, 1]"
 ENOUGH = 0.9  # of the resamples must have a value for an interval
@@ -188,24 +187,21 @@ def _label_scores(
         positives=positives,
         negatives=len(column.positive) - positives,
         unknown=size - len(column.positive),
-        threshold=_or_none(predicted.thresholds[k]),
-        temperature=_or_none(predicted.temperatures[k]),
+        threshold=or_none(predicted.thresholds[k]),
+        temperature=or_none(predicted.temperatures[k]),
         scores=scores,
         confusion=None if confusion is None else {name: int(value) for name, value in confusion._asdict().items()},
         reliability=None if column.probabilities is None else reliability(column.probabilities, column.positive),
     )
 
 
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
 def _reason(metrics: LabelMetrics, metric: str) -> str:
     """Why a label has no value of a metric."""
     column = metrics.column
     positives = int(column.positive.sum())
-    if why := missing_class(positives, len(column.positive) - positives):
-        return why
+    negatives = len(column.positive) - positives
+    if not (positives and negatives):
+        return f"{positives} positives, {negatives} negatives"
     if not metrics.is_valid:
         return "a score is not a number"
     if metric in PROBABILITY and column.probabilities is None:

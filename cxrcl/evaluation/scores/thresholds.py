@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrcl.evaluation.metrics.labels import is_labelled, missing_class
+from cxrcl.evaluation.metrics.labels import known
 from cxrcl.evaluation.scores.calibration import are_probabilities, fit_temperature, logits, scaled
 from cxrcl.evaluation.scores.scoring import Predicted
 
@@ -71,9 +71,8 @@ def fit_threshold(rule: ThresholdRule, scores: np.ndarray, labels: np.ndarray) -
     if not rule.is_fitted:
         assert rule.number is not None
         return rule.number
-    labelled = is_labelled(labels)
-    scores, positive = scores[labelled], labels[labelled] == 1
-    if missing_class(int(positive.sum()), int((~positive).sum())):
+    scores, positive = known(scores, labels)
+    if positive.all() or not positive.any():
         return float("nan")
     descending = np.argsort(-scores, kind="stable")
     # Equal scores are called alike, so thresholds are the last places of runs of equal scores.

@@ -9,9 +9,8 @@ import pytest
 from score_data import LABELS, awkward
 from sklearn import metrics
 
-from cxrcl.evaluation.metrics.averages import frequency_group, weightings
 from cxrcl.evaluation.metrics.label_metrics import METRICS
-from cxrcl.evaluation.metrics.labels import is_labelled
+from cxrcl.evaluation.metrics.labels import frequency_group, is_labelled, weightings
 from cxrcl.evaluation.scores.bootstrap import Patients, interval
 from cxrcl.evaluation.scores.scoring import ImageSetScores, ranked_only, score_images, with_interval
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, predicted_from_scores
