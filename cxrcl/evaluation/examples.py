@@ -70,10 +70,11 @@ def retrieved(
     similarity = embedded @ shared.texts(texts).double().T
     best = similarity.topk(min(SHOWN, len(texts)), dim=1)
     names = [name for split in splits for name in shared.data.column(split, "image")]
+    places = [(split, row) for split in splits for row in range(shared.data.size(split))]
     return [
         Example(
             image=names[images[k]],
-            png=grey_png(_pixels(shared, splits, images[k])),
+            png=grey_png(_pixels(shared, *places[images[k]])),
             text=texts[int(text_of[k])],
             similarity=float(similarity[row, text_of[k]]),
             rank=int(ranks[k]),
@@ -85,15 +86,11 @@ def retrieved(
     ]
 
 
-def _pixels(shared: SharedPass, splits: Sequence[str], position: int) -> Tensor:
-    """The image at this position of the pooled splits, float32 [S, S]."""
-    for split in splits:
-        if position < shared.data.size(split):
-            images = next(iter(shared.data.batches(split, [position], 1))).images
-            assert images is not None
-            return images[0, 0, 0].float().cpu()
-        position -= shared.data.size(split)
-    raise IndexError(f"the splits {', '.join(splits)} have {position} images too few")
+def _pixels(shared: SharedPass, split: str, row: int) -> Tensor:
+    """One image, float32 [S, S]."""
+    images = next(iter(shared.data.batches(split, [row], 1))).images
+    assert images is not None
+    return images[0, 0, 0].float().cpu()
 
 
 def grey_png(pixels: Tensor) -> bytes:

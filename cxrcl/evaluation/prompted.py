@@ -52,9 +52,7 @@ class Prompted:
         if over == "direction" and by != "global":
             raise ValueError(f"over=direction, by={by}: words of several sentences have no mean; use over=mean or max")
         self.groups, self.over, self.by = [list(group) for group in groups], over, by
-        self.sentences = sorted({sentence for group in self.groups for sentence in group})
-        place = {sentence: k for k, sentence in enumerate(self.sentences)}
-        self.places = [[place[sentence] for sentence in group] for group in self.groups]
+        self.sentences, self.places = _numbered(self.groups)
 
     def requests(self, model: nn.Module, device: torch.device, splits: Sequence[str]) -> list[Request]:
         """What `similarity` needs of the images of these splits.
@@ -116,7 +114,13 @@ def directions_of(embed: Callable[[Sequence[str]], Tensor], groups: Sequence[Seq
     Args:
         embed: N texts -> unit vectors [N, D].
     """
-    texts = sorted({sentence for group in groups for sentence in group})
-    place = {text: k for k, text in enumerate(texts)}
+    texts, groups_of_places = _numbered(groups)
     embedded = embed(texts)
-    return F.normalize(torch.stack([embedded[[place[text] for text in group]].mean(dim=0) for group in groups]), dim=-1)
+    return F.normalize(torch.stack([embedded[places].mean(dim=0) for places in groups_of_places]), dim=-1)
+
+
+def _numbered(groups: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int]]]:
+    """The distinct sentences of all groups, and the places among them of each group's."""
+    sentences = sorted({sentence for group in groups for sentence in group})
+    place = {sentence: k for k, sentence in enumerate(sentences)}
+    return sentences, [[place[sentence] for sentence in group] for group in groups]

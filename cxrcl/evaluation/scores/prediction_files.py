@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        return [str(name) for name in self.rows.columns]
+        return list(self.rows.columns)
 
     @property
     def ids(self) -> pd.Series:
@@ -57,7 +57,7 @@ def read(file: Path, id_column: str) -> Table:
     rows = csv_file.read(file)
     csv_file.refuse_repeated_columns(file)
     if id_column not in rows:
-        columns = ", ".join(map(str, rows.columns))
+        columns = ", ".join(rows.columns)
         raise DataError(f"{file}: no column {id_column} to match rows by; found: {columns}. Name it with --id-column")
     if rows.empty:
         raise DataError(f"{file}: 0 rows")
@@ -85,8 +85,7 @@ def of_splits(table: Table, splits: Sequence[str] | None) -> Table:
     values = pd.Series(table.column("split"))
     if absent := [name for name in splits if name not in set(values)]:
         raise DataError(f"{table.file}: no row of split {', '.join(absent)}; it has {', '.join(sorted(set(values)))}")
-    rows = table.rows[values.isin(list(splits)).to_numpy()].reset_index(drop=True)
-    return Table(table.file, rows, table.id_column, table.sha256)
+    return replace(table, rows=table.rows[values.isin(list(splits)).to_numpy()].reset_index(drop=True))
 
 
 def shared_labels(

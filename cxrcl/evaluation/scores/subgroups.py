@@ -103,36 +103,25 @@ def _gaps(
     """
     gaps = []
     for metric in METRICS:
-        for label in labels:
-            defined = {
-                group: (part.by_label[label].plain[metric], part.by_label[label].drawn[metric])
-                for group, part in scored.items()
-                if not np.isnan(part.by_label[label].plain[metric])
-            }
-            gaps += _gap(column, label, metric, [label], defined)
-        shared = [
-            label
+        having = {
+            label: {group: part for group, part in scored.items() if not np.isnan(part.by_label[label].plain[metric])}
             for label in labels
-            if label in mean_over and not any(np.isnan(p.by_label[label].plain[metric]) for p in scored.values())
-        ]
-        means = {group: _mean(part, shared, metric) for group, part in scored.items() if shared}
-        gaps += _gap(column, "macro", metric, shared, means)
+        }
+        for label, parts in having.items():
+            gaps += _gap(column, label, metric, [label], parts)
+        shared = [label for label in labels if label in mean_over and len(having[label]) == len(scored)]
+        gaps += _gap(column, "macro", metric, shared, scored if shared else {})
     return gaps
 
 
-def _mean(part: ImageSetScores, labels: Sequence[str], metric: str) -> tuple[float, np.ndarray]:
-    """The mean of a metric over labels, and float [R], those of the resamples."""
-    parts = [part.by_label[label] for label in labels]
-    return float(np.mean([p.plain[metric] for p in parts])), np.mean([p.drawn[metric] for p in parts], axis=0)
-
-
-def _gap(
-    column: str, label: str, metric: str, over: list[str], values: Mapping[str, tuple[float, np.ndarray]]
-) -> list[Gap]:
-    """The gap as a list of one; empty where fewer than two groups have the metric."""
-    if len(values) < 2:
+def _gap(column: str, label: str, metric: str, over: list[str], scored: Mapping[str, ImageSetScores]) -> list[Gap]:
+    """The gap in the mean over labels, as a list of one; empty where there are fewer than two groups."""
+    if len(scored) < 2:
         return []
-    low, high = min(values, key=lambda group: values[group][0]), max(values, key=lambda group: values[group][0])
+    by_group = {group: [part.by_label[name] for name in over] for group, part in scored.items()}
+    values = {group: float(np.mean([part.plain[metric] for part in parts])) for group, parts in by_group.items()}
+    drawn = {group: np.mean([part.drawn[metric] for part in parts], axis=0) for group, parts in by_group.items()}
+    low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
     best, worst = (low, high) if metric in ERRORS else (high, low)
-    distance = with_interval(values[high][0] - values[low][0], values[high][1] - values[low][1], "")
+    distance = with_interval(values[high] - values[low], drawn[high] - drawn[low], "")
     return [Gap(column=column, label=label, metric=metric, best=best, worst=worst, over=over, gap=distance)]

@@ -21,11 +21,11 @@ class ThresholdRule:
 
     Attributes:
         kind: `f1`, `youden`, `sensitivity` or `given`.
-        number: the sensitivity to reach, or the threshold itself.
+        number: the sensitivity to reach, or the threshold itself; of the other kinds nothing.
     """
 
     kind: str
-    number: float | None = None
+    number: float = 0.0
 
     @property
     def is_fitted(self) -> bool:
@@ -69,7 +69,6 @@ def fit_threshold(rule: ThresholdRule, scores: np.ndarray, labels: np.ndarray) -
         nan where one class only is present.
     """
     if not rule.is_fitted:
-        assert rule.number is not None
         return rule.number
     scores, positive = known(scores, labels)
     if positive.all() or not positive.any():
@@ -81,7 +80,6 @@ def fit_threshold(rule: ThresholdRule, scores: np.ndarray, labels: np.ndarray) -
     fp = ends + 1 - tp
     # argmax takes the first of several equals: the highest threshold.
     if rule.kind == "sensitivity":
-        assert rule.number is not None
         best = int(np.argmax(tp / positive.sum() >= rule.number))
     elif rule.kind == "f1":
         best = int(np.argmax(2 * tp / (ends + 1 + positive.sum())))
@@ -121,18 +119,17 @@ def predicted_from_scores(
     in_range = are_probabilities(scores) and (validation is None or are_probabilities(validation[0]))
     temperatures = np.full(len(labels), np.nan)
     probabilities = scores.astype(float) if in_range else None
-    # Thresholds are fitted on what they will be compared with: calibrated probabilities where there are any.
-    held_out = None if validation is None else validation[0]
     calibration = "none: scores as given"
     if calibrate:
         assert validation is not None
         odds, odds_held_out = (logits(part) if in_range else part for part in (scores, validation[0]))
         temperatures = np.array([fit_temperature(odds_held_out[:, k], validation[1][:, k]) for k in range(len(labels))])
-        probabilities, held_out = scaled(odds, temperatures), scaled(odds_held_out, temperatures)
+        probabilities = scaled(odds, temperatures)
+        # Thresholds are fitted on what they will be compared with: calibrated probabilities.
+        validation = (scaled(odds_held_out, temperatures), validation[1])
         kind = "probabilities" if in_range else "logits"
         calibration = f"temperature, one a label, on {fitted_on}; scores taken as {kind}"
-    fitted = None if validation is None or held_out is None else (held_out, validation[1])
-    thresholds, threshold = _thresholds(len(labels), fitted, rule, probabilities is not None, fitted_on)
+    thresholds, threshold = _thresholds(len(labels), validation, rule, probabilities is not None, fitted_on)
     return Predicted(
         name=name,
         labels=tuple(labels),
@@ -153,15 +150,12 @@ def _thresholds(
     fitted_on: str,
 ) -> tuple[np.ndarray, str]:
     """Thresholds float [C], and the rule in words."""
-    if rule is None and validation is None:
-        if have_probabilities:
-            return np.full(count, DEFAULT), f"{DEFAULT} (no validation predictions)"
-        return np.full(count, np.nan), "none: the scores are not probabilities and there are no validation predictions"
-    rule = rule or ThresholdRule("f1")
-    if not rule.is_fitted:
-        assert rule.number is not None
+    if rule is not None and not rule.is_fitted:
         return np.full(count, rule.number), f"{rule} (given)"
-    assert validation is not None
-    scores, labels = validation
-    fitted = np.array([fit_threshold(rule, scores[:, k], labels[:, k]) for k in range(count)])
-    return fitted, f"{rule} on {fitted_on}"
+    if validation is not None:
+        rule, (scores, labels) = rule or ThresholdRule("f1"), validation
+        fitted = np.array([fit_threshold(rule, scores[:, k], labels[:, k]) for k in range(count)])
+        return fitted, f"{rule} on {fitted_on}"
+    if have_probabilities:
+        return np.full(count, DEFAULT), f"{DEFAULT} (no validation predictions)"
+    return np.full(count, np.nan), "none: the scores are not probabilities and there are no validation predictions"
