@@ -79,8 +79,8 @@ class ZeroShot(Scorer):
     def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
         from scipy.special import expit
 
-        first_family = next(iter(self.families.values()))
-        positive, negative = self._sides(shared, splits, first_family)
+        _, prompted = next(iter(self.families.values()))
+        positive, negative = _sides(prompted, shared, splits)
         margin = positive - negative
         scale = cast(ScalesSimilarity, shared.model).similarity_scale() if self.scaled else 1.0
         return Scores(
@@ -95,29 +95,18 @@ class ZeroShot(Scorer):
         result = super().run(shared)
         assert result.scores is not None
         metrics, labels = dict(result.metrics), result.scores.labels
-        means: list[float] = []
-        for name, family in self.families.items():
-            chosen = [self.labels.index(label) for label in family[0]]
-            positive, negative = self._sides(shared, self.splits, family)
+        for name, (covered, prompted) in self.families.items():
+            known = labels[:, [self.labels.index(label) for label in covered]]
+            positive, negative = _sides(prompted, shared, self.splits)
             for reading, scores in (
                 ("combined", positive - negative),
                 ("affirmative", positive),
                 ("negated", -negative),
             ):
-                mean = mean_auroc(scores, labels[:, chosen], family[0], self.mean_over)
-                metrics[f"{name}/{reading}"] = mean
-                means += [mean] if reading == "combined" else []
+                metrics[f"{name}/{reading}"] = mean_auroc(scores, known, covered, self.mean_over)
+        means = [metrics[f"{name}/combined"] for name in self.families]
         metrics["over_prompts/mean"], metrics["over_prompts/worst"] = float(np.mean(means)), float(np.min(means))
         return replace(result, metrics=metrics)
-
-    @staticmethod
-    def _sides(
-        shared: SharedPass, splits: Sequence[str], family: tuple[tuple[str, ...], Prompted]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Similarities with the positive and with the negative prompts, float32 [N, C] each."""
-        labels, prompted = family
-        both = prompted.similarity(shared, splits).numpy()
-        return both[:, : len(labels)], both[:, len(labels) :]
 
     @property
     def rule(self) -> str:
@@ -128,3 +117,8 @@ class ZeroShot(Scorer):
         }[next(iter(self.families.values()))[1].over]
         times = ", times the model's learned scale" if self.scaled else ""
         return f"score = {over}, positive minus negative; probability = softmax over both sides{times}; not calibrated"
+
+
+def _sides(prompted: Prompted, shared: SharedPass, splits: Sequence[str]) -> list[np.ndarray]:
+    """Similarities with the positive and with the negative prompts, float32 [N, C] each."""
+    return np.split(prompted.similarity(shared, splits).numpy(), 2, axis=1)

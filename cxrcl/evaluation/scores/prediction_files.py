@@ -101,29 +101,31 @@ def shared_labels(
         DataError: no label is left, a label of `keep` is missing, or names differ in their writing only.
     """
     reserved = {*NOT_LABELS, *other}
-    label_names = [name for name in labels.names if name not in reserved]
-    notes = []
+
+    def offered(table: Table) -> list[str]:
+        return [name for name in table.names if name not in reserved]
+
+    if keep is not None:
+        for table in (*predictions, labels):
+            if missing := [name for name in keep if name not in offered(table)]:
+                found = ", ".join(offered(table))
+                raise DataError(f"--labels-keep: {table.file} has no column {', '.join(missing)}; found: {found}")
+        return tuple(keep), []
+    label_names, notes = offered(labels), []
     for table in predictions:
-        offered = [name for name in table.names if name not in reserved]
-        if keep is not None and (missing := [name for name in keep if name not in offered or name not in label_names]):
-            where = table if missing[0] not in offered else labels
-            columns = ", ".join(offered if where is table else label_names)
-            raise DataError(f"--labels-keep: {where.file} has no column {', '.join(missing)}; found: {columns}")
-        for name in offered if keep is None else ():
-            like = [label for label in label_names if label not in offered and _bare(label) == _bare(name)]
-            if name not in label_names and like:
+        unknown = [name for name in offered(table) if name not in label_names]
+        for name in unknown:
+            like = [label for label in label_names if label not in table.names and _bare(label) == _bare(name)]
+            if like:
                 raise DataError(f"{table.file}: column {name!r} is written {like[0]!r} in {labels.file}: rename one")
-        if keep is None and (unknown := [name for name in offered if name not in label_names]):
+        if unknown:
             notes.append(f"{table.file.name}: not scored, no such label: {', '.join(unknown)}")
     shared = tuple(name for name in label_names if all(name in table.rows for table in predictions))
     if not shared:
-        columns = ", ".join(name for name in predictions[0].names if name not in reserved) or "none"
         raise DataError(
-            f"{predictions[0].file} and {labels.file} share no label; predictions: {columns}; "
-            f"labels: {', '.join(label_names)}"
+            f"{predictions[0].file} and {labels.file} share no label; "
+            f"predictions: {', '.join(offered(predictions[0])) or 'none'}; labels: {', '.join(label_names)}"
         )
-    if keep is not None:
-        return tuple(keep), notes
     lacking = [name for name in label_names if name not in shared and _is_label(labels.rows[name])]
     if lacking:
         notes.append(f"labels left out, not in every file of predictions: {', '.join(lacking)}")
