@@ -89,9 +89,10 @@ class Evaluators:
         Raises:
             TypeError: an evaluator returns something other than an EvaluatorResult.
         """
-        requests = [request for each in self.evaluators.values() for request in each.requests(model, runtime.device)]
         requests = [
-            request._replace(splits=tuple(dict.fromkeys((*request.splits, *self.held_out)))) for request in requests
+            request._replace(splits=tuple(dict.fromkeys((*request.splits, *self.held_out))))
+            for evaluator in self.evaluators.values()
+            for request in evaluator.requests(model, runtime.device)
         ]
         shared = SharedPass(model, runtime, self.data, self.batch_size, requests, self.held_out)
         results = {}
