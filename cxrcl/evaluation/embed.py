@@ -1,4 +1,4 @@
-"""Running a model over a split, shared among processes, each image exactly once."""
+"""Running a model over the images of a split, shared among processes, and over texts; the cosines of both."""
 
 from __future__ import annotations
 
@@ -53,3 +53,9 @@ def embed_texts(model: EmbedsText, texts: Sequence[str], device: torch.device, b
         rows.append(model.embed_text(ids, mask).float().cpu())
     embedded = torch.cat(rows)
     return embedded[torch.argsort(torch.tensor(order))]
+
+
+def cosines(rows: Tensor, columns: Tensor) -> Tensor:
+    """Cosines [N, M] of unit vectors [N, D] and [M, D], in their own precision."""
+    with torch.autocast(rows.device.type, enabled=False):  # bf16 would make ties of near neighbours
+        return rows @ columns.T

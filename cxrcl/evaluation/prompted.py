@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxrcl.evaluation.embed import cosines
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
 from cxrcl.types import Features, MatchesWords
 
@@ -70,17 +71,14 @@ class Prompted:
     def similarity(self, shared: SharedPass, splits: Sequence[str]) -> Tensor:
         """Similarities of the images of the splits with each group, float32 [N, G]."""
         if self.over == "direction":
-            directions = directions_of(shared.texts, self.groups)
-            with torch.autocast("cpu", enabled=False):  # bf16 would make ties of near neighbours
-                return shared.rows("embedding", splits) @ directions.T
+            return cosines(shared.rows("embedding", splits), directions_of(shared.texts, self.groups))
         if self.by == "local":
             return shared.rows(self._local_name, splits)
         texts = shared.texts(self.sentences)
-        images = shared.rows("embedding", splits)
-        with torch.autocast("cpu", enabled=False):
-            # 4,096 images at a time: with hundreds of prompts, all similarities at once would fill the memory.
-            cosines = torch.cat([self._reduced(part @ texts.T) for part in images.split(4096)])
-        return cosines if self.by == "global" else (cosines + shared.rows(self._local_name, splits)) / 2
+        # 4,096 images at a time: with hundreds of prompts, all similarities at once would fill the memory.
+        parts = [self._reduced(cosines(part, texts)) for part in shared.rows("embedding", splits).split(4096)]
+        similarity = torch.cat(parts)
+        return similarity if self.by == "global" else (similarity + shared.rows(self._local_name, splits)) / 2
 
     @property
     def _local_name(self) -> str:

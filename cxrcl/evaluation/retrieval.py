@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cxrcl.evaluation.embed import cosines
 from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
 from cxrcl.evaluation.examples import retrieved
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
@@ -36,7 +37,7 @@ def ranks(queries: Tensor, gallery: Tensor, relevant: tuple[Tensor, Tensor], ele
     starts, ends = torch.searchsorted(item_ids, query_ids), torch.searchsorted(item_ids, query_ids, right=True)
     parts = []
     for rows in torch.arange(len(queries)).split(max(1, elements // max(1, len(gallery)))):
-        similarity = _similarity(queries[rows], gallery)
+        similarity = cosines(queries[rows], gallery)
         to_relevant = [
             row[start:end] for row, start, end in zip(similarity, starts[rows].tolist(), ends[rows].tolist())
         ]
@@ -61,7 +62,7 @@ def precision_at(
     """
     parts = []
     for rows in torch.arange(len(queries)).split(max(1, elements // len(gallery))):
-        similarity, match = _similarity(queries[rows], gallery), relevant(rows)
+        similarity, match = cosines(queries[rows], gallery), relevant(rows)
         # The worst case for nan as well: irrelevant items first, relevant ones last.
         similarity = torch.where(similarity.isnan(), torch.where(match, -torch.inf, torch.inf), similarity)
         least = similarity.topk(k, dim=1).values[:, -1:]
@@ -69,12 +70,6 @@ def precision_at(
         places = k - above.sum(dim=1) - (tied & ~match).sum(dim=1)  # left to relevant items among the last
         parts.append(((above & match).sum(dim=1) + places.clamp_min(0)) / k)
     return torch.cat(parts)
-
-
-def _similarity(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Cosines [Q, G] of unit vectors."""
-    with torch.autocast(queries.device.type, enabled=False):  # bf16 would make ties of near neighbours
-        return queries @ gallery.T
 
 
 class Retrieval(Evaluator):
