@@ -57,7 +57,15 @@ def test_groups_by_other_columns(viewed: Viewed, alone: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("settings", [{"train": "test"}, {"train": "absent"}, {"columns": []}])
-def test_wrong_settings_are_refused(viewed: Viewed, settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": "test"}, "expected"),
+        ({"train": "absent"}, "expected"),
+        ({"columns": []}, "expected"),
+        ({"mean_over": ["Oedema"]}, "mean_over: no label Oedema; there are Edema, Mass"),
+    ],
+)
+def test_wrong_settings_are_refused(viewed: Viewed, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ViewOnly(viewed, **settings)

@@ -95,6 +95,7 @@ def test_labels_are_those_that_every_file_has_and_the_others_are_named(tmp_path:
         ("image,Pleural_effusion", "image,PleuralEffusion", None, "'Pleural_effusion' is written 'PleuralEffusion' in"),
         ("image,A", "image,A,B", ["B"], r"--labels-keep: .*p0\.csv has no column B; found: A"),
         ("image,A,B", "image,A", ["B"], r"--labels-keep: .*l\.csv has no column B; found: A"),
+        ("image,A,C", "image,A,B", ["B", "C"], r"--labels-keep: .*p0\.csv has no column B; found: A, C"),
         ("image,patient", "image,patient", None, "share no label; predictions: none"),
     ],
 )
