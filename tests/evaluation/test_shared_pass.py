@@ -76,7 +76,7 @@ def test_sentences_are_encoded_once_and_come_back_in_their_order(known: Any, dat
     assert torch.equal(shared.texts(["a large heart", "clear"])[0], first[1]) and known.texts_seen == 1
 
 
-def test_zero_shottogether_encode_each_image_and_text_once(known: Any, data: Any, alone: Any) -> None:
+def test_zero_shot_together_encode_each_image_and_text_once(known: Any, data: Any, alone: Any) -> None:
     both = {"a": ZeroShot(data, lambda *_: PROMPTS, splits=BOTH), "b": Retrieval(data, splits=BOTH)}
     together = Evaluators(both, data, 3)(known, alone)
     assert known.images_seen == 7 and known.texts_seen == 4  # of 2 prompts and 4 reports, 2 are the same
