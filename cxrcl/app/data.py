@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from cxrcl.app.overrides import LOADING, explained
+from cxrcl.app.overrides import LOADING, TEXTS, explained
 from cxrcl.app.sources import Sources, as_listed, fractions_of
 from cxrcl.config import sections
 from cxrcl.data import bad_images
@@ -140,8 +140,18 @@ def without_unreadable(
     return bad_images.leave_out(data, unreadable), unreadable
 
 
-def report_sampler(cfg: sections.Reports) -> ReportSampler:
-    return ReportSampler(cfg.sections, cfg.sentences, cfg.shuffle, cfg.min_words, cfg.section, cfg.augmented)
+def text_maker(cfg: sections.Data, prompts: PromptSampler | Mapping[str, PromptSampler]) -> Callable[[Manifest], Texts]:
+    """Rows -> their texts, as the section `data` asks for them; `prompts` by source where there are several."""
+    given = cfg.reports
+    reports = ReportSampler(
+        given.sections, given.sentences, given.shuffle, given.min_words, given.section, given.augmented
+    )
+
+    @explained(TEXTS)
+    def make_texts(part: Manifest) -> Texts:
+        return Texts(part, cfg.text, reports, prompts)
+
+    return make_texts
 
 
 def token_table(texts: Texts, tokenizer: Tokenizer, runtime: Runtime) -> TokenTable | None:

@@ -1,8 +1,9 @@
-"""Scoring checkpoints, each on the same images, and all of them in one report."""
+"""Scoring checkpoints: each restored, scored on the same images and described, and all of them in one report."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,30 @@ from typing import Any
 import yaml
 
 from cxrcl import distributed
-from cxrcl.app.compare import ScoredModel, make_page
-from cxrcl.app.evaluate_model import Job, score_checkpoint
+from cxrcl.app.compare import UNTRAINED, ScoredModel, make_page, threshold_rule
+from cxrcl.app.evaluation_data import EvaluationData, data_settings, open_data
+from cxrcl.app.evaluators import build_evaluators
+from cxrcl.app.job import Job
+from cxrcl.app.plan import precision_name
+from cxrcl.app.restore import restore, untrained
+from cxrcl.checkpoint.content import Checkpoint, PromptDirections
 from cxrcl.checkpoint.find import find_checkpoints, names_of
 from cxrcl.config import sections
 from cxrcl.config.moved import with_current_names
 from cxrcl.config.nodes import OWN_PACKAGES
+from cxrcl.config.sections import Evaluate
+from cxrcl.data import exposure
+from cxrcl.data.loader import BatchReader
+from cxrcl.data.splits import Splits
 from cxrcl.errors import ConfigError
-from cxrcl.evaluation.report.content import Page
+from cxrcl.evaluation.evaluator import EvaluatorResult, Evaluators
+from cxrcl.evaluation.report.content import ClassSimilarity, Page, ScoredImages, from_results
+from cxrcl.evaluation.report.facts import DataFacts, ModelFacts, TrainedOn
+from cxrcl.evaluation.report.page import plot_training
+from cxrcl.evaluation.scores.score_report import Scores
+from cxrcl.objectives.base import Objective
+from cxrcl.training.trainer import Precision
+from cxrcl.training.trainer import evaluate as run_evaluators
 
 
 @dataclass(frozen=True)
@@ -47,14 +64,14 @@ def evaluate(
         UserError: one line, before any work starts.
     """
     values = with_current_names(values)
-    cfg = sections.parse(values, sections.Evaluate)
+    cfg = sections.parse(values, Evaluate)
     files = find_checkpoints(cfg.checkpoint)
     _check(cfg, files)
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
-        job = Job(cfg, packages, requested_evals, runtime)
+        job = Job(cfg, values, packages, requested_evals, runtime)
         models: list[ScoredModel] = []
         for file, name in zip(files, names_of(files), strict=True):
-            models += score_checkpoint(job, file, name, with_untrained=cfg.random_weights and not models)
+            models += _score_checkpoint(job, file, name, with_untrained=cfg.random_weights and not models)
         settings = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
         # The other processes have the same metrics, and nothing to write.
         page = make_page(models, cfg, command, settings) if runtime.is_main else None
@@ -63,9 +80,139 @@ def evaluate(
         return Scored(first.part.metrics, {**of_model, **first.facts.shown()}, page)
 
 
-def _check(cfg: sections.Evaluate, files: Sequence[Path]) -> None:
+def _check(cfg: Evaluate, files: Sequence[Path]) -> None:
     """Raises ConfigError for settings that contradict each other."""
     if not cfg.splits or len(set(cfg.splits)) < len(cfg.splits):
         raise ConfigError(f"splits={cfg.splits}: name one split or more, and each once")
     if cfg.ensemble and len(files) < 2:
         raise ConfigError("ensemble=true: needs two checkpoints or more: 'checkpoint=[a.pt,b.pt]'")
+
+
+# -------------------------------------------------------------------------------------------------- one checkpoint
+
+
+def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained: bool) -> list[ScoredModel]:
+    """Score one checkpoint, and the same architecture with random weights where that is asked for.
+
+    Raises:
+        UserError: a checkpoint, data or an evaluator that cannot be used.
+    """
+    device = job.runtime.device
+    checkpoint, objective, transform = restore(file, job.packages, device)
+    settings = data_settings(job.cfg, checkpoint, file)
+    with closing(BatchReader(settings.num_workers)) as batch_reader:
+        data = open_data(job, settings, checkpoint.recipe, objective, transform, batch_reader)
+        evaluators = _choose_evaluators(job, objective, data.splits)
+        precision = Precision(precision_name(checkpoint.recipe.precision, device), device)
+        facts = _data_facts(job, data, evaluators)
+        images = ScoredImages(data.scored.rows["image"].tolist(), data.scored.rows["split"].tolist())
+        results = run_evaluators(objective, evaluators, job.runtime, precision)
+        at_start = _similarity_at_start(checkpoint.origin.initial_directions, results)
+        of_model = _model_facts(checkpoint, file, data)
+        models = [(from_results(name, of_model, results, at_start, _training_log(file), images), results)]
+        if with_untrained:
+            results = _of_random_weights(job, checkpoint, evaluators, data, precision)
+            models.append((from_results(UNTRAINED, None, results, images=images), results))
+        return [ScoredModel(part, _held_out_scores(results), facts, data.scored) for part, results in models]
+
+
+def _choose_evaluators(job: Job[Evaluate], objective: Objective, splits: Splits) -> Evaluators:
+    """Evaluators that suit the model and the data, all of which score the same images."""
+    cfg = job.cfg
+    evaluators = build_evaluators(
+        cfg.evals,
+        splits,
+        objective,
+        cfg.batch_size,
+        job.packages,
+        job.requested_evals,
+        job.runtime,
+        held_out=_held_out(cfg, splits),
+    )
+    if not evaluators.evaluators:
+        raise ConfigError("evals: no evaluator can run on this model and data; name some, such as evals=[linear_probe]")
+    for name, evaluator in evaluators.evaluators.items():
+        if (scored := list(getattr(evaluator, "splits", cfg.splits))) != list(cfg.splits):
+            raise ConfigError(f"evals.{name}.splits={scored}: one report has one set of images; set splits=[...]")
+    return evaluators
+
+
+def _held_out(cfg: Evaluate, splits: Splits) -> tuple[str, ...]:
+    """The split that thresholds and temperatures are fitted on, where there is one that is not scored."""
+    if cfg.fit_on is None or cfg.fit_on in cfg.splits or not splits.size(cfg.fit_on):
+        if cfg.calibrate is not None or (cfg.threshold is not None and threshold_rule(cfg).is_fitted):
+            raise ConfigError(
+                f"fit_on={cfg.fit_on}: thresholds and temperatures need images that are not scored; name a split that "
+                "the data has and that is not among splits=[...]"
+            )
+        return ()
+    return (cfg.fit_on,)
+
+
+def _data_facts(job: Job[Evaluate], data: EvaluationData, evaluators: Evaluators) -> DataFacts:
+    """What holds for every model that is scored on these images in the same way."""
+    by_name = evaluators.evaluators
+    return DataFacts(
+        splits=tuple(job.cfg.splits),
+        images=len(data.scored),
+        manifest=data.manifest.fingerprint(),
+        uncertain_labels=str(data.cfg.label_policy),
+        left_out=data.left_out,
+        rules={name: evaluator.rule for name, evaluator in by_name.items()},
+        prompt_files={name: str(e.file) for name, e in by_name.items() if hasattr(e, "file")},
+    )
+
+
+def _of_random_weights(
+    job: Job[Evaluate], checkpoint: Checkpoint, evaluators: Evaluators, data: EvaluationData, precision: Precision
+) -> Mapping[str, EvaluatorResult]:
+    """Results of the same architecture untrained, for evaluators that depend on the weights."""
+    of_weights = {name: evaluator for name, evaluator in evaluators.evaluators.items() if evaluator.needs}
+    objective = untrained(checkpoint, job.packages, job.runtime.device)
+    collection = Evaluators(of_weights, data.splits, job.cfg.batch_size, evaluators.held_out)
+    return run_evaluators(objective, collection, job.runtime, precision)
+
+
+def _held_out_scores(results: Mapping[str, EvaluatorResult]) -> dict[str, Scores]:
+    return {name: result.held_out for name, result in results.items() if result.held_out is not None}
+
+
+def _model_facts(checkpoint: Checkpoint, file: Path, data: EvaluationData) -> ModelFacts:
+    """Which weights were scored, and whether images are among those that they are known to be trained on."""
+    trained_on, recorded = None, checkpoint.origin.exposure
+    if recorded is not None:
+        overlap = exposure.overlap(vars(recorded), data.scored)
+        trained_on = TrainedOn(
+            sources=recorded.sources,
+            contaminated=overlap["trained_on"],
+            scored=len(data.scored),
+            same_sources=tuple(overlap["same_sources"]),
+        )
+    return ModelFacts(
+        checkpoint=str(file),
+        step=checkpoint.step,
+        weights="as trained" if checkpoint.state.average is None else "moving average",
+        fingerprint=checkpoint.fingerprint(),
+        trained_on=trained_on,
+    )
+
+
+def _similarity_at_start(
+    initial: PromptDirections | None, results: Mapping[str, EvaluatorResult]
+) -> dict[str, ClassSimilarity]:
+    """Cosines between the prompts of classes before the training, for evaluators that show those after it."""
+    similarity: dict[str, ClassSimilarity] = {}
+    if initial is None:
+        return similarity
+    spaces = {name: result.artifacts["space"] for name, result in results.items() if "space" in result.artifacts}
+    for name, space in spaces.items():
+        classes = tuple(each for each in space.classes if each in initial.labels)
+        if classes:
+            directions = initial.directions[[initial.labels.index(each) for each in classes]]
+            similarity[name] = ClassSimilarity(classes, (directions @ directions.T).numpy())
+    return similarity
+
+
+def _training_log(file: Path) -> list[dict[str, float | None]]:
+    """The log of the run that a checkpoint lies in; nothing where it was moved away from there, or exported."""
+    return [] if file.is_dir() else plot_training.read(file.absolute().parent.parent / "metrics.jsonl")

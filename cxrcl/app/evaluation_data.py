@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cxrcl.app.data import image_reader, load_data, report_sampler, without_unreadable
+from cxrcl.app.data import image_reader, load_data, text_maker, without_unreadable
+from cxrcl.app.job import Job
 from cxrcl.app.model import prepare
-from cxrcl.app.overrides import TEXTS, explained
 from cxrcl.app.sources import build_sources, prompts_of, with_known_sentences
 from cxrcl.checkpoint.content import Checkpoint, Recipe
 from cxrcl.config import sections
-from cxrcl.data.images.reader import ImageReader
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.splits import Splits
-from cxrcl.data.text.texts import Texts
-from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Classifies
@@ -73,51 +70,46 @@ def overlaid(stored: Mapping[str, Any], changes: sections.EvaluateData) -> dict[
 
 
 def open_data(
+    job: Job[sections.Evaluate],
     cfg: sections.Data,
-    scored_splits: Sequence[str],
     recipe: Recipe,
     objective: Objective,
     transform: RadiographTransform,
     batch_reader: BatchReader,
-    runtime: Runtime,
-    packages: Sequence[str],
 ) -> EvaluationData:
     """Read the manifest, and make its splits ready for the model.
 
     Raises:
-        UserError: data that cannot be read, or lack a split that is scored.
+        UserError: data that cannot be read, lack a split that is scored, or are a store of images of another size than
+            the model was trained on.
     """
-    sources = build_sources(cfg, packages)
-    reader = _reader(cfg, image_reader(cfg, sources))
+    scored_splits, runtime = job.cfg.splits, job.runtime
+    sources = build_sources(cfg, job.packages)
+    reader = image_reader(cfg, sources)
+    if reader.read_px != cfg.read_px:
+        raise ConfigError(
+            f"the store holds images of {reader.read_px} px, but the checkpoint was trained on images of any size: "
+            f"data.read_px={reader.read_px} evaluates it on these all the same"
+        )
     manifest = load_data(cfg, sources, runtime)
     if isinstance(objective.evaluated(), Classifies):
         manifest = manifest.with_labels(recipe.labels)
     unreadable: Mapping[int, str] = {}
     if cfg.skip_bad_images:
         manifest, unreadable = without_unreadable(manifest, scored_splits, batch_reader, runtime, reader)
-    reports = report_sampler(cfg.reports)
-    prompts = prompts_of({**recipe.prompts, "file": recipe.prompt_sentences}, sources, packages)
-
-    @explained(TEXTS)
-    def make_texts(part: Manifest) -> Texts:
-        return Texts(part, cfg.text, reports, prompts)
-
-    tokenizer = getattr(objective, "tokenizer", None)
-    ready = prepare(transform, runtime)
-    splits = Splits(manifest, transform, make_texts, tokenizer, ready, batch_reader, reader)
+    prompts = prompts_of({**recipe.prompts, "file": recipe.prompt_sentences}, sources, job.packages)
+    splits = Splits(
+        manifest,
+        transform,
+        text_maker(cfg, prompts),
+        getattr(objective, "tokenizer", None),
+        prepare(transform, runtime),
+        batch_reader,
+        reader,
+    )
     for split in scored_splits:
         if not splits.size(split):
             raise DataError(f"splits: no row has the split {split}; set splits=[...] to ones that the data has")
     scored = np.concatenate([np.flatnonzero(manifest.rows["split"] == split) for split in scored_splits])
     left_out = len(unreadable) if cfg.skip_bad_images else None
     return EvaluationData(cfg, manifest, splits, manifest.take(scored), left_out)
-
-
-def _reader(cfg: sections.Data, reader: ImageReader) -> ImageReader:
-    """The same reader, unless a store holds images of another size than the model was trained on."""
-    if reader.read_px != cfg.read_px:
-        raise ConfigError(
-            f"the store holds images of {reader.read_px} px, but the checkpoint was trained on images of any size: "
-            f"data.read_px={reader.read_px} evaluates it on these all the same"
-        )
-    return reader

@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cxrcl.app.job import Job
 from cxrcl.config import sections
 from cxrcl.config.nodes import OPTIMIZER_PACKAGES, Node, Packages, bind, build
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.objectives.base import Objective
 from cxrcl.training.optim import Schedule, parameter_groups
-from cxrcl.training.trainer import Plan
+from cxrcl.training.trainer import Plan, Precision
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The run in steps, and what depends on their number.
+
+    Attributes:
+        trainer: its section of the config, the batch size lowered where that was asked for.
+        plan: not yet with the metric that selects the best checkpoint.
+    """
+
+    trainer: sections.Trainer
+    plan: Plan
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+
+
+def plan_steps(job: Job[sections.Train], objective: Objective, samples: int) -> Steps:
+    """Durations in steps, and what they depend on.
+
+    Raises:
+        ConfigError: durations or sizes that contradict each other, the objective or the data.
+    """
+    cfg, device = job.cfg, job.runtime.device
+    trainer = lowered_batch_size(cfg.trainer, samples, job.runtime)
+    plan = make_plan(trainer, cfg.seed, objective, samples, job.runtime.world, cfg.data.max_bad_fraction)
+    schedule = build_schedule(cfg.schedule, trainer, plan, job.packages)
+    optimizer = build_optimizer(cfg.optimizer, objective, job.packages, trainer.layer_decay, trainer.encoder_lr_factor)
+    return Steps(trainer, plan, optimizer, schedule, Precision(precision_name(trainer.precision, device), device))
 
 
 def build_optimizer(

@@ -1,37 +1,35 @@
 """A training, from a composed config to checkpoints: pre-training, probing and fine-tuning alike.
 
-`train` reads from top to bottom; each stage is a function with a typed result, in a file of `cxrcl.app.stages`.
+`train` reads from top to bottom; each stage is a function with a typed result, most of them in `cxrcl.app.stages`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cxrcl import distributed
 from cxrcl.app.check import check_nodes
 from cxrcl.app.data import token_table
+from cxrcl.app.job import Job
 from cxrcl.app.overrides import BATCHES, FITTING, explained
-from cxrcl.app.stages.announce import announce
-from cxrcl.app.stages.cached_features import with_cached_features
-from cxrcl.app.stages.evaluation import Evaluation, prepare_evaluation
-from cxrcl.app.stages.inputs import read_inputs
-from cxrcl.app.stages.job import Job, make_deterministic
-from cxrcl.app.stages.learner import Learner, build_learner
-from cxrcl.app.stages.origin import describe_origin
-from cxrcl.app.stages.outputs import Outputs, open_outputs
-from cxrcl.app.stages.samples import Samples, choose_samples
-from cxrcl.app.stages.steps import Steps, plan_steps
+from cxrcl.app.plan import plan_steps
+from cxrcl.app.stages.cached_features import check_features, with_cached_features
+from cxrcl.app.stages.evaluation import prepare_evaluation
+from cxrcl.app.stages.learning import Learner, Samples, build_learner, choose_samples, read_inputs
+from cxrcl.app.stages.outputs import announce, describe_origin, open_outputs
 from cxrcl.checkpoint.file import load
 from cxrcl.config import sections
 from cxrcl.config.moved import with_current_names
 from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.data.loader import BatchReader, Collate
 from cxrcl.data.order import GlobalBatches
-from cxrcl.objectives.base import Objective
 from cxrcl.training.run_folder import earlier_checkpoint
 from cxrcl.training.trainer import Trainer
 from cxrcl.types import Batch, Classifies, EmbedsText
@@ -81,31 +79,47 @@ def train(
     check_nodes(cfg, packages)
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime, ExitStack() as at_end:
         job = Job(cfg, values, packages, requested_evals, runtime)
-        make_deterministic(job)
+        if cfg.trainer.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
+            torch.use_deterministic_algorithms(True)
         init = load(Path(cfg.init_from).expanduser()) if cfg.init_from else None
 
         inputs = read_inputs(job)
         resumed = earlier_checkpoint(cfg.run_dir, values, inputs.fingerprint)
         learner = build_learner(job, inputs, init, resumed)
+        if cfg.data.cache_features:
+            check_features(learner)
         samples = choose_samples(job, inputs, learner)
-        steps = plan_steps(job, learner, samples)
+        steps = plan_steps(job, learner.objective, len(samples.dataset))
         batch_reader = BatchReader(cfg.data.num_workers, pin_memory=runtime.device.type == "cuda")
         at_end.callback(batch_reader.close)
         evaluation = prepare_evaluation(job, inputs, learner, steps, batch_reader)
         origin = describe_origin(job, inputs, learner, samples, init, resumed)
         outputs = open_outputs(job, inputs, samples, evaluation, origin, resumed)
         at_end.callback(outputs.tracker.close)
-        announce(job, inputs, learner, samples, steps, evaluation.plan, outputs, resumed)
+        announce(job, inputs, learner, samples, steps, evaluation, outputs, resumed)
 
         is_complete = resumed is not None and resumed.state.progress.is_complete(evaluation.plan.total_steps)
         if cfg.data.cache_features and not is_complete:
             samples, evaluation = with_cached_features(job, inputs, learner, samples, evaluation, steps, batch_reader)
             batch_reader = BatchReader(0)  # rows of memory need no workers
-        trainer = _make_trainer(job, learner, samples, steps, evaluation, outputs)
+        trainer = Trainer(
+            objective=learner.objective,
+            optimizer=steps.optimizer,
+            schedule=steps.schedule,
+            plan=evaluation.plan,
+            precision=steps.precision,
+            runtime=runtime,
+            tracker=outputs.tracker,
+            store=outputs.store,
+            prepare=learner.prepare,
+            evaluators=evaluation.evaluators,
+            why_unreadable=samples.dataset.why_unreadable,
+        )
         if resumed is not None:
             trainer.restore(resumed.state)
         with explained(FITTING):
-            finished = trainer.complete or trainer.fit(_batches(job, learner, samples, steps, batch_reader, trainer))
+            finished = trainer.complete or trainer.fit(_batches(job, learner, samples, batch_reader, trainer))
 
         images = trainer.done * trainer.plan.batch_size * trainer.plan.accumulate
         return Trained(
@@ -115,30 +129,13 @@ def train(
             steps=trainer.done,
             seconds=trainer.seconds,
             images_per_second=images / max(trainer.seconds, 1e-9),
-            evals=_suitable_evals(learner.objective),
+            # Features alone are scored by a probe.
+            evals=None if isinstance(learner.objective.evaluated(), Classifies | EmbedsText) else "linear_probe",
         )
 
 
-def _make_trainer(
-    job: Job, learner: Learner, samples: Samples, steps: Steps, evaluation: Evaluation, outputs: Outputs
-) -> Trainer:
-    return Trainer(
-        objective=learner.objective,
-        optimizer=steps.optimizer,
-        schedule=steps.schedule,
-        plan=evaluation.plan,
-        precision=steps.precision,
-        runtime=job.runtime,
-        tracker=outputs.tracker,
-        store=outputs.store,
-        prepare=learner.prepare,
-        evaluators=evaluation.evaluators,
-        why_unreadable=samples.dataset.why_unreadable,
-    )
-
-
 def _batches(
-    job: Job, learner: Learner, samples: Samples, steps: Steps, batch_reader: BatchReader, trainer: Trainer
+    job: Job[sections.Train], learner: Learner, samples: Samples, batch_reader: BatchReader, trainer: Trainer
 ) -> Iterator[Batch]:
     """Host batches from the trainer's next step to its last."""
     plan, runtime = trainer.plan, job.runtime
@@ -153,13 +150,7 @@ def _batches(
             (runtime.rank, runtime.world),
             samples.order,
         )
-    table = None
-    if samples.texts is not None and learner.tokenizer is not None and job.cfg.data.cache_tokens:
-        table = token_table(samples.texts, learner.tokenizer, runtime)
+    table, texts = None, samples.dataset.texts
+    if texts is not None and learner.tokenizer is not None and job.cfg.data.cache_tokens:
+        table = token_table(texts, learner.tokenizer, runtime)
     return batch_reader.batches(samples.dataset, order, Collate(learner.tokenizer, table))
-
-
-def _suitable_evals(objective: Objective) -> str | None:
-    """Features alone are scored by a probe."""
-    model = objective.evaluated()
-    return None if isinstance(model, Classifies | EmbedsText) else "linear_probe"

@@ -23,9 +23,10 @@ from helpers import (
     write_manifest,
 )
 
-from cxrcl.app import features
 from cxrcl.app.model import prepare
 from cxrcl.app.plan import lowered_batch_size
+from cxrcl.app.stages.cached_features import encode_once
+from cxrcl.app.stages.learning import Learner
 from cxrcl.app.train import train
 from cxrcl.commands.hydra import compose
 from cxrcl.config import sections
@@ -211,10 +212,9 @@ def _encode(runtime: Runtime, folder: Path) -> dict[str, np.ndarray]:
     objective = Classify(TinyImages(norm=True), ["a"], freeze_encoder=True)
     transform = RadiographTransform(objective.image_encoder.spec, **STILL)
     paths = sorted(map(str, (folder / "data" / "images").iterdir()))[:5]
-    return features.encode_once(
-        *(objective, paths, transform, ImageReader(), BatchReader(0), prepare(transform, runtime), runtime),
-        *(Precision("fp32", runtime.device), 2),
-    )
+    learner = Learner(objective, None, transform, prepare(transform, runtime))
+    precision = Precision("fp32", runtime.device)
+    return encode_once(learner, paths, ImageReader(), BatchReader(0), runtime, precision, batch_size=2)
 
 
 def test_processes_share_the_films_and_all_know_them(tmp_path: Path) -> None:

@@ -1,22 +1,70 @@
-"""Samples and evaluators that read features in place of images, where the encoder is frozen."""
+"""Features of a frozen encoder in place of images: each image goes through it once, and not in every epoch."""
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
-from cxrcl.app import features
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cxrcl.app.job import Job
+from cxrcl.app.plan import Steps
 from cxrcl.app.stages.evaluation import Evaluation
-from cxrcl.app.stages.inputs import Inputs
-from cxrcl.app.stages.job import Job
-from cxrcl.app.stages.learner import Learner
-from cxrcl.app.stages.samples import Samples
-from cxrcl.app.stages.steps import Steps
+from cxrcl.app.stages.learning import Inputs, Learner, Samples
+from cxrcl.config.sections import Train
+from cxrcl.data.cached_features import image_batches
+from cxrcl.data.images.reader import ImageReader
 from cxrcl.data.loader import BatchReader
+from cxrcl.data.manifest import Manifest
+from cxrcl.distributed import Runtime
+from cxrcl.errors import ConfigError
 from cxrcl.evaluation.evaluator import Evaluators
+from cxrcl.models.base import ImageEncoder
+from cxrcl.training.trainer import Precision
+from cxrcl.types import EncodesImages
+
+logger = logging.getLogger(__name__)
+
+
+def check_features(learner: Learner) -> None:
+    """Whether features stay what they are, so that they can be kept.
+
+    Raises:
+        ConfigError: the objective needs more than pooled features, the encoder is trained in any part, or the images of
+            the training are changed at random.
+    """
+    setting, objective = "data.cache_features=true", learner.objective
+    if not objective.needs_pooled_only:
+        raise ConfigError(
+            f"{setting}: {type(objective).__name__} needs more of an image than its pooled features; set it to false"
+        )
+    was_training = objective.training
+    objective.train()
+    encoders = [part for part in objective.modules() if isinstance(part, ImageEncoder)]
+    moves = any(p.requires_grad for encoder in encoders for p in encoder.parameters()) or any(
+        part.training for encoder in encoders for part in encoder.modules()
+    )
+    objective.train(was_training)
+    if moves:
+        raise ConfigError(
+            f"{setting}: features change while the encoder is trained; freeze the whole of it with "
+            "objective.freeze_encoder=true, or set it to false"
+        )
+    if learner.transform.augments:
+        raise ConfigError(
+            f"{setting}: the transform changes the images of the training at random, so that one pass is not enough; "
+            "set transform=plain, or set it to false"
+        )
 
 
 def with_cached_features(
-    job: Job,
+    job: Job[Train],
     inputs: Inputs,
     learner: Learner,
     samples: Samples,
@@ -25,18 +73,51 @@ def with_cached_features(
     batch_reader: BatchReader,
 ) -> tuple[Samples, Evaluation]:
     """Samples and evaluators that read features, for which every image goes through the frozen encoder once."""
-    paths = features.paths_in_use(samples.manifest, evaluation.manifest, evaluation.evaluated_splits)
-    cached = features.encode_once(
-        learner.objective,
-        paths,
-        learner.transform,
-        inputs.reader,
-        batch_reader,
-        learner.prepare,
-        job.runtime,
-        steps.precision,
-        steps.trainer.batch_size,
-    )
+    paths = _paths_in_use(samples.manifest, evaluation.manifest, evaluation.evaluated_splits)
+    batch_size = steps.trainer.batch_size
+    cached = encode_once(learner, paths, inputs.reader, batch_reader, job.runtime, steps.precision, batch_size)
     splits = evaluation.splits.with_features(cached)
-    evaluators = Evaluators(evaluation.evaluators.evaluators, splits, steps.trainer.batch_size)
+    evaluators = Evaluators(evaluation.evaluators.evaluators, splits, batch_size)
     return replace(samples, dataset=samples.dataset.with_features(cached)), replace(evaluation, evaluators=evaluators)
+
+
+def _paths_in_use(training: Manifest, data: Manifest, splits: Sequence[str]) -> list[str]:
+    """Paths of the training images and of those of the evaluated splits, each once."""
+    evaluated = data.rows["path"][data.rows["split"].isin(list(splits))]
+    return list(dict.fromkeys([*training.rows["path"].astype(str), *evaluated.astype(str)]))
+
+
+@torch.no_grad()
+def encode_once(
+    learner: Learner,
+    paths: Sequence[str],
+    reader: ImageReader,
+    batch_reader: BatchReader,
+    runtime: Runtime,
+    precision: Precision,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """Pooled features float32 [dim] of the images, on the CPU, by path; those that cannot be read are left out.
+
+    Every process encodes its share; all get the same.
+    """
+    encoder, mine = cast(EncodesImages, learner.objective.evaluated()), runtime.shard(len(paths))
+    learner.objective.eval()
+    rows: list[Tensor] = []
+    bad: list[bool] = []
+    live = runtime.is_main and sys.stderr.isatty()
+    if not live:  # a line where nobody looks at a bar
+        logger.info(f"{len(paths)} images go through the frozen encoder once")
+    bar = tqdm(total=len(mine), unit="image", desc="features", dynamic_ncols=True, leave=False, disable=not live)
+    with bar, precision.autocast():
+        # A process without a share encodes an image, too: the gather needs the width of a row.
+        for host in image_batches(paths, mine or range(1), batch_size, learner.transform, reader, batch_reader):
+            assert host.unreadable_row is not None
+            bad += (host.unreadable_row > 0).tolist()
+            batch = learner.prepare(host)
+            assert batch.images is not None
+            rows.append(encoder.encode_images(batch.images[:, 0]).pooled.float().cpu())
+            bar.update(len(host.index))
+    pooled = runtime.gather_rows(torch.cat(rows)[: len(mine)]).numpy()
+    unread = [flag for part in runtime.gather_objects(bad[: len(mine)]) for flag in part]
+    return {path: row for path, row, flag in zip(paths, pooled, unread, strict=True) if not flag}

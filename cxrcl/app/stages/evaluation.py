@@ -1,4 +1,4 @@
-"""Stage 5: what is measured while training."""
+"""What is measured while training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from cxrcl.app import data
 from cxrcl.app.evaluators import build_evaluators, with_selector
-from cxrcl.app.stages.inputs import Inputs
-from cxrcl.app.stages.job import Job
-from cxrcl.app.stages.learner import Learner
-from cxrcl.app.stages.steps import Steps
+from cxrcl.app.job import Job
+from cxrcl.app.plan import Steps
+from cxrcl.app.stages.learning import Inputs, Learner
+from cxrcl.config.sections import Train
 from cxrcl.data.dataset import probe_images
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.manifest import Manifest
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def prepare_evaluation(
-    job: Job, inputs: Inputs, learner: Learner, steps: Steps, batch_reader: BatchReader
+    job: Job[Train], inputs: Inputs, learner: Learner, steps: Steps, batch_reader: BatchReader
 ) -> Evaluation:
     """Evaluators that suit the model and the data, and a look at images of all splits in use.
 
@@ -72,7 +72,7 @@ def prepare_evaluation(
     return Evaluation(manifest, splits, evaluated, evaluators, selecting)
 
 
-def _evaluator_nodes(job: Job, splits: Splits) -> Mapping[str, Any]:
+def _evaluator_nodes(job: Job[Train], splits: Splits) -> Mapping[str, Any]:
     """The evaluators' nodes, or none with a remark when the data lack a split that they score."""
     nodes = job.cfg.evals
     empty = [split for split in job.cfg.splits if not splits.size(split)]

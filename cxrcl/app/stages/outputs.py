@@ -1,17 +1,29 @@
-"""Stage 6: where a run writes."""
+"""Where a training writes, what each of its checkpoints says of its origin, and the first lines that a person reads."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cxrcl.app.sources import fractions_of
+import torch
+
+import cxrcl
+from cxrcl.app.job import Job
+from cxrcl.app.model import prompt_directions
+from cxrcl.app.plan import Steps
+from cxrcl.app.restore import evaluated_part
+from cxrcl.app.sources import fractions_of, with_sentences
 from cxrcl.app.stages.evaluation import Evaluation
-from cxrcl.app.stages.inputs import Inputs
-from cxrcl.app.stages.job import Job
-from cxrcl.app.stages.samples import Samples
-from cxrcl.checkpoint.content import Checkpoint, Origin
+from cxrcl.app.stages.learning import Inputs, Learner, Samples
+from cxrcl.checkpoint.content import Checkpoint, Exposure, Origin, Recipe
+from cxrcl.config.sections import Train
+from cxrcl.data import exposure
 from cxrcl.data.fractions import write_index
+from cxrcl.data.text.prompts import fill
+from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.training.run_folder import RunFolder, choose_folder
 from cxrcl.training.tracking import FileTracker, Tracker
 
@@ -26,7 +38,12 @@ class Outputs:
 
 
 def open_outputs(
-    job: Job, inputs: Inputs, samples: Samples, evaluation: Evaluation, origin: Origin, resumed: Checkpoint | None
+    job: Job[Train],
+    inputs: Inputs,
+    samples: Samples,
+    evaluation: Evaluation,
+    origin: Origin,
+    resumed: Checkpoint | None,
 ) -> Outputs:
     """Choose the folder, and open what is written there.
 
@@ -42,3 +59,118 @@ def open_outputs(
     store = RunFolder(folder, cfg.trainer.keep_best, origin, resumed.best if resumed else ())
     tracker = FileTracker(folder, cfg.trainer.log_every) if runtime.is_main else Tracker()
     return Outputs(folder, store, tracker)
+
+
+# ----------------------------------------------------------------------------- the origin: goes into every checkpoint
+
+
+def describe_origin(
+    job: Job[Train],
+    inputs: Inputs,
+    learner: Learner,
+    samples: Samples,
+    init: Checkpoint | None,
+    resumed: Checkpoint | None,
+) -> Origin:
+    """The part of a checkpoint that stays the same through a training, and rebuilds its model and data by itself.
+
+    Args:
+        init: the checkpoint that its weights begin with.
+        resumed: the checkpoint that it goes on from.
+    """
+    if resumed is None:
+        directions = prompt_directions(learner.objective, inputs.manifest.labels, job.runtime.device)
+    else:
+        directions = resumed.origin.initial_directions
+    return Origin(
+        recipe=_recipe(job, inputs, learner),
+        versions={"cxrcl": cxrcl.__version__, "torch": str(torch.__version__), "python": platform.python_version()},
+        exposure=_exposure(samples, None if init is None else init.origin.exposure),
+        initial_directions=directions,
+    )
+
+
+def _recipe(job: Job[Train], inputs: Inputs, learner: Learner) -> Recipe:
+    cfg, sentences = job.cfg, inputs.prompts.prompts
+    encoders = {
+        name: part.node()
+        for name, part in learner.objective.named_children()
+        if isinstance(part, ImageEncoder | TextEncoder)
+    }
+    return Recipe(
+        model={"objective": dict(cfg.objective), **encoders},
+        labels=inputs.manifest.labels,
+        evaluated_part=evaluated_part(learner.objective),
+        transform=dict(cfg.transform),
+        prompts=dict(cfg.prompts),
+        prompt_sentences={**sentences, **fill(sentences, inputs.manifest.labels)},
+        precision=cfg.trainer.precision,
+        data=_data_from_anywhere(job, inputs),
+        settings=dict(job.values),
+        manifest_fingerprint=inputs.fingerprint,
+    )
+
+
+def _exposure(samples: Samples, earlier: Exposure | None) -> Exposure:
+    """What the model will have been trained on."""
+    record = exposure.of(samples.manifest, None if earlier is None else vars(earlier))
+    return Exposure(record["sources"], torch.from_numpy(record["training_images"]))
+
+
+def _data_from_anywhere(job: Job[Train], inputs: Inputs) -> dict[str, Any]:
+    """Data settings with absolute folders and the sentences of the sources: they hold from any working directory."""
+
+    def absolute(node: Mapping[str, Any]) -> dict[str, Any]:
+        folders = {key: node[key] for key in ("root", "store", "split_lists") if isinstance(node.get(key), str)}
+        return {**node, **{key: str(Path(folder).expanduser().absolute()) for key, folder in folders.items()}}
+
+    data = {**job.cfg.data.model_dump(), "read_px": inputs.reader.read_px}
+    sources = {name: node if node is None else absolute(node) for name, node in data["sources"].items()}
+    return {**absolute(data), "sources": with_sentences(sources, inputs.prompts_of_sources)}
+
+
+# ------------------------------------------------------------------------------------------------- the first lines
+
+
+def announce(
+    job: Job[Train],
+    inputs: Inputs,
+    learner: Learner,
+    samples: Samples,
+    steps: Steps,
+    evaluation: Evaluation,
+    outputs: Outputs,
+    resumed: Checkpoint | None,
+) -> None:
+    """Say what is about to be trained and where, or that nothing is left to do; and what may not have been expected."""
+    say, cfg, plan, runtime = outputs.tracker.say, job.cfg, evaluation.plan, job.runtime
+    device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
+    number_type = str(steps.precision.dtype or torch.float32).removeprefix("torch.")
+    unit = "studies" if cfg.data.unit == "study" else "images"
+    dropped = samples.dataset.dropped
+    say(
+        f"{cfg.name}: {runtime.world} x {device}, {number_type}, {_parameters(learner)}; "
+        f"{len(samples.dataset)} {unit}{f' ({dropped} without a text dropped)' if dropped else ''}, "
+        f"batch {plan.batch_size}{f' x {plan.accumulate}' if plan.accumulate > 1 else ''}, "
+        f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} steps"
+    )
+    done = 0 if resumed is None else resumed.step
+    if resumed is not None and resumed.state.progress.is_complete(plan.total_steps):
+        say(f"already complete: {outputs.folder}")
+    else:
+        say(f"{f'goes on at step {done} in' if done else 'writes to'} {outputs.folder}")
+    read_px, needed_px = inputs.reader.read_px, learner.transform.needed_side_px()
+    if read_px is not None and read_px < needed_px:
+        say(
+            f"images are read at {read_px} px and the smallest crops need {needed_px}: these are enlarged "
+            "(data.read_px)"
+        )
+    if len(inputs.sources) > 1:
+        say(f"an epoch takes {samples.epoch_summary} (samples x times)")
+
+
+def _parameters(learner: Learner) -> str:
+    count = sum(p.numel() for p in learner.objective.parameters())
+    trained = sum(p.numel() for p in learner.objective.parameters() if p.requires_grad)
+    total = f"{count / 1e6:.1f} M parameters"
+    return total if trained == count else f"{trained / 1e6:.1f} of {total} trained"

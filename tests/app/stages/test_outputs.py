@@ -10,11 +10,9 @@ import torch
 from checkpoints import as_checkpoint
 from helpers import PACKAGES, settings, tiny_towers
 
-from cxrcl.app.stages.inputs import read_inputs
-from cxrcl.app.stages.job import Job
-from cxrcl.app.stages.learner import build_learner
-from cxrcl.app.stages.origin import describe_origin
-from cxrcl.app.stages.samples import choose_samples
+from cxrcl.app.job import Job
+from cxrcl.app.stages.learning import build_learner, choose_samples, read_inputs
+from cxrcl.app.stages.outputs import describe_origin
 from cxrcl.checkpoint.content import Checkpoint, Exposure
 from cxrcl.config import sections
 from cxrcl.distributed import Runtime
