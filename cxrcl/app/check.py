@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -21,37 +21,25 @@ from cxrcl.objectives.base import Objective
 from cxrcl.training.optim import Schedule
 
 
-class Slot(NamedTuple):
-    """A place of the config that takes a node."""
-
-    path: str
-    node: Mapping[str, Any] | None
-    base: type
-    given: tuple[str, ...]  # parameters that other parts of the run fill in
-    packages: Sequence[str]
-
-
 def check_nodes(cfg: sections.Train, packages: Sequence[str]) -> None:
     """Raises ConfigError for the first node that does not fit its class, or for all that encoders' folders lack."""
-    for slot in _slots(cfg, packages):
-        if slot.node is not None:
-            bind(slot.node, slot.base, slot.path, dict.fromkeys(slot.given), slot.packages)
-    check_encoder_folders(cfg.objective, cfg.image_encoder, cfg.text_encoder, packages)
-
-
-def _slots(cfg: sections.Train, packages: Sequence[str]) -> list[Slot]:
-    optimizers = (*packages, *OPTIMIZER_PACKAGES)
-    return [
-        Slot("prompts", cfg.prompts, PromptSampler, (), packages),
-        Slot("transform", cfg.transform, RadiographTransform, ("spec",), packages),
-        Slot("image_encoder", cfg.image_encoder, ImageEncoder, (), packages),
-        Slot("text_encoder", cfg.text_encoder, TextEncoder, ("corpus",), packages),
-        Slot("objective", cfg.objective, Objective, GIVEN_TO_OBJECTIVES, packages),
-        Slot("optimizer", cfg.optimizer, torch.optim.Optimizer, ("params",), optimizers),
-        Slot("schedule", cfg.schedule, Schedule, ("total_steps", "warmup_steps"), packages),
-        *(Slot(f"evals.{name}", node, Evaluator, GIVEN_TO_EVALUATORS, packages) for name, node in cfg.evals.items()),
-        *(Slot(f"data.sources.{name}", node, Source, (), packages) for name, node in cfg.data.sources.items()),
+    # The last column: parameters that other parts of the run fill in.
+    places: list[tuple[str, Node | None, type, tuple[str, ...]]] = [
+        ("prompts", cfg.prompts, PromptSampler, ()),
+        ("transform", cfg.transform, RadiographTransform, ("spec",)),
+        ("image_encoder", cfg.image_encoder, ImageEncoder, ()),
+        ("text_encoder", cfg.text_encoder, TextEncoder, ("corpus",)),
+        ("objective", cfg.objective, Objective, GIVEN_TO_OBJECTIVES),
+        ("optimizer", cfg.optimizer, torch.optim.Optimizer, ("params",)),
+        ("schedule", cfg.schedule, Schedule, ("total_steps", "warmup_steps")),
+        *((f"evals.{name}", node, Evaluator, GIVEN_TO_EVALUATORS) for name, node in cfg.evals.items()),
+        *((f"data.sources.{name}", node, Source, ()) for name, node in cfg.data.sources.items()),
     ]
+    for path, node, base, given in places:
+        allowed = (*packages, *OPTIMIZER_PACKAGES) if base is torch.optim.Optimizer else packages
+        if node is not None:
+            bind(node, base, path, dict.fromkeys(given), allowed)
+    check_encoder_folders(cfg.objective, cfg.image_encoder, cfg.text_encoder, packages)
 
 
 def check_encoder_folders(

@@ -34,10 +34,8 @@ def restore(
     try:
         model = restore_model(checkpoint, packages, device)
         return checkpoint, model, build_transform(checkpoint.recipe.transform, model, packages)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    except (ConfigError, CheckpointError) as error:
+        raise type(error)(f"{path}: {error}") from None
     except Exception as error:  # values that no training wrote fail in the towers' libraries, in many ways
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CheckpointError(f"{path}: its model cannot be made ({reason})") from error

@@ -15,12 +15,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cxrcl.app import study_report
 from cxrcl.app.evaluate import evaluate
 from cxrcl.app.study_report import Record
-from cxrcl.app.train import train
+from cxrcl.app.train import Trained, train
 from cxrcl.checkpoint import exported
 from cxrcl.checkpoint.file import load
 from cxrcl.config import sections
@@ -33,22 +33,6 @@ from cxrcl.files import replaced
 logger = logging.getLogger(__name__)
 Figures = Mapping[str, Mapping[str, float]]
 RANDOM, IMAGENET = "random", "imagenet"
-
-
-class Trained(Protocol):
-    """What a training tells (see `cxrcl.app.train.Trained`)."""
-
-    @property
-    def checkpoint(self) -> Path: ...
-
-    @property
-    def finished(self) -> bool: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def seconds(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +76,7 @@ def run(
     train: Callable[[dict[str, Any]], Trained],
     evaluate: Callable[[dict[str, Any]], Figures],
 ) -> bool:
-    """The whole grid; False when a training was asked to stop.
+    """The whole grid, cell by cell; False when a training was asked to stop.
 
     Args:
         values: the composed config of a training, as plain containers.
@@ -112,17 +96,20 @@ def run(
         logger.info(f"study.inits.{name}: left out")
     grid, records = list(cells(study, list(starts))), dict[str, Record]()
     for number, cell in enumerate(grid, start=1):
-        settings = settings_of(values, study, cell, starts[cell.start], folder / cell.name)
-        record = _finished(folder / cell.name, settings, starts[cell.start].digest)
+        start, of_cell = starts[cell.start], folder / cell.name
+        settings = settings_of(values, study, cell, start, of_cell)
+        record = _finished(of_cell, settings, start.digest)
         if record is None:
             logger.info(f"cell {number} of {len(grid)}: {cell.name}")
-            record = _run_cell(cell, settings, starts[cell.start].digest, study, train, evaluate)
+            record = _run_cell(cell, settings, start.digest, study, train, evaluate)
             if record is None:
                 logger.info("the study was stopped: the same command goes on from there")
                 return False
-            _write(folder / cell.name / "cell.json", record.stored)
+            of_cell.mkdir(parents=True, exist_ok=True)
+            with replaced(of_cell / "cell.json") as file:
+                file.write(json.dumps(record.stored, indent=1, ensure_ascii=False).encode() + b"\n")
             if record.error is None and study.keep != "all":
-                _tidy(folder / cell.name / "checkpoints", record.stored["checkpoint"])
+                _tidy(of_cell / "checkpoints", record.stored["checkpoint"])
             result = f"failed: {record.error}" if record.error else f"{study.figure} {record.value:.4f}"
             logger.info(f"{cell.name}: {result}")
         records[cell.name] = record
@@ -158,7 +145,7 @@ def _starts(values: Mapping[str, Any], study: Study) -> tuple[dict[str, Start], 
         raise ConfigError(f"study.inits.{'; study.inits.'.join(absent)}: no such file; null leaves a start out")
     checkpoints = [file for name, file in files.items() if name != IMAGENET]
     if named is None and checkpoints:  # the same architecture for all starts
-        named = load(_path(checkpoints[0])).recipe.model.get("image_encoder")
+        named = load(Path(checkpoints[0]).expanduser()).recipe.model.get("image_encoder")
     starts: dict[str, Start] = {}
     for name, asked in study.inits.items():
         file = files.get(name)
@@ -172,20 +159,14 @@ def _starts(values: Mapping[str, Any], study: Study) -> tuple[dict[str, Start], 
     return starts, [name for name in study.inits if name not in starts]
 
 
-def _path(file: str) -> Path:
-    return Path(file).expanduser()
-
-
 def _told_by(file: str) -> Path:
     """The file that tells weights from others: of an exported model the one with the checksums of the rest."""
-    path = _path(file)
+    path = Path(file).expanduser()
     return path / exported.CONFIG if path.is_dir() else path
 
 
 def _digest(file: str | None) -> str:
-    if file is None or file == "hub":
-        return ""
-    return exported.sha256(_told_by(file))
+    return "" if file in (None, "hub") else exported.sha256(_told_by(file))
 
 
 def settings_of(values: Mapping[str, Any], study: Study, cell: Cell, start: Start, folder: Path) -> dict[str, Any]:
@@ -216,8 +197,7 @@ def _run_cell(
     evaluate: Callable[[dict[str, Any]], Figures],
 ) -> Record | None:
     """What came of it; None when the training was asked to stop."""
-    facts = {"start": cell.start, "fraction": cell.fraction, "draw": cell.draw, "seed": cell.seed}
-    stored: dict[str, Any] = {**facts, "digest": digest, "settings": settings}
+    stored: dict[str, Any] = {**vars(cell), "digest": digest, "settings": settings}
     try:
         trained = train(settings)
         if not trained.finished:
@@ -227,12 +207,16 @@ def _run_cell(
     except Exception as error:  # whatever it is, the other cells are not lost
         line = " ".join(str(error).split()) or type(error).__name__
         return Record({**stored, "error": line})
-    recorded = {
-        "checkpoint": None if study.keep == "none" else str(trained.checkpoint),
-        "steps": trained.steps,
-        "seconds": round(trained.seconds, 1),
-    }
-    return Record({**stored, "value": value, "figures": {k: dict(v) for k, v in figures.items()}, **recorded})
+    return Record(
+        {
+            **stored,
+            "value": value,
+            "figures": {k: dict(v) for k, v in figures.items()},
+            "checkpoint": None if study.keep == "none" else str(trained.checkpoint),
+            "steps": trained.steps,
+            "seconds": round(trained.seconds, 1),
+        }
+    )
 
 
 def evaluation_of(settings: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -296,12 +280,6 @@ def _tidy(folder: Path, kept: str | None) -> None:
     for file in folder.glob("*.pt"):
         if kept is None or file.name != Path(kept).name:
             file.unlink()
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(file) as opened:
-        opened.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def check_unseen(values: Mapping[str, Any]) -> None:

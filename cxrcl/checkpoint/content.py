@@ -174,7 +174,7 @@ class Checkpoint:
 def to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
     """Tensors and plain containers only, which a load with `weights_only=True` accepts."""
     origin, recipe, state = checkpoint.origin, checkpoint.recipe, checkpoint.state
-    exposure, initial, progress = origin.exposure, origin.initial_directions, state.progress
+    exposure, initial = origin.exposure, origin.initial_directions
     plain: dict[str, Any] = {
         "schema": SCHEMA,
         "config": {
@@ -195,15 +195,7 @@ def to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
         "optimizer": state.optimizer,
         "schedule": state.schedule,
         "scaler": state.scaler,
-        "progress": {
-            "step": progress.step,
-            "total": progress.total,
-            "seconds": progress.seconds,
-            "bad_images": progress.bad_images,
-            "best_score": progress.best_score,
-            "waited": progress.waited,
-            "stopped_early": progress.stopped_early,
-        },
+        "progress": dict(vars(state.progress)),
         "best": [list(entry) for entry in checkpoint.best],
     }
     if exposure is not None:

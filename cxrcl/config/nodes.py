@@ -134,16 +134,16 @@ def bind(
         if nested is not None and name in values:
             if not isinstance(values[name], Mapping):
                 raise ConfigError(f"{where}.{name}: expected a mapping with `_target_`, found {values[name]!r}")
-            nodes = {name: values[name]}
             if several:  # a null takes a node of a shipped config away
-                nodes = {f"{name}.{key}": node for key, node in values[name].items() if node is not None}
-            made: list[Any] = [
-                bind(v, nested, f"{where}.{k}", provided, packages, partial=True) for k, v in nodes.items()
-            ]
-            values[name] = dict(zip((k.split(".", 1)[1] for k in nodes), made, strict=True)) if several else made[0]
+                values[name] = {
+                    key: bind(part, nested, f"{where}.{name}.{key}", provided, packages, partial=True)
+                    for key, part in values[name].items()
+                    if part is not None
+                }
+            else:
+                values[name] = bind(values[name], nested, f"{where}.{name}", provided, packages, partial=True)
             schema[name] = (Any, ...)
-            continue
-        if parameter.default is not inspect.Parameter.empty:
+        elif parameter.default is not inspect.Parameter.empty:
             schema[name] = (parameter.annotation, parameter.default)
         elif partial:
             schema[name] = (parameter.annotation | None, None)

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,12 @@ from cxrcl.app import study
 from cxrcl.app import train as train_module
 from cxrcl.app.study import Cell
 from cxrcl.app.study_report import Record, summaries, table
+from cxrcl.app.train import Trained
+from cxrcl.commands.finetune import main as finetune
 from cxrcl.config import sections
 from cxrcl.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
-
-
-@dataclass
-class Done:
-    checkpoint: Path
-    finished: bool = True
-    steps: int = 5
-    seconds: float = 1.5
-
 
 VALUES: dict[str, Any] = {
     "image_encoder": {"_target_": "some.Encoder", "weights": None},
@@ -62,7 +54,7 @@ class Commands:
         self.evaluated: list[dict[str, Any]] = []
         self.fails, self.stops_at = fails, -1
 
-    def train(self, settings: dict[str, Any]) -> Done:
+    def train(self, settings: dict[str, Any]) -> Trained:
         self.trained.append(settings)
         if self.fails(settings):
             raise RuntimeError("out of\nmemory")
@@ -70,7 +62,8 @@ class Commands:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("best.pt", "last.pt"):
             (folder / name).touch()
-        return Done(folder / "best.pt", finished=len(self.trained) - 1 != self.stops_at)
+        finished = len(self.trained) - 1 != self.stops_at
+        return Trained(folder.parent, folder / "best.pt", finished, 5, 1.5, images_per_second=9.0, evals=None)
 
     def evaluate(self, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         self.evaluated.append(settings)
