@@ -33,20 +33,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 T = TypeVar("T")
 SIDES = ("pos", "neg")
 
-_NEEDS: dict[str, tuple[type, ...]] = {
-    "embed_images": (EmbedsImages,),
-    "embed_texts": (EmbedsText,),
-    "zero_shot": (EmbedsImages, EmbedsText, ScalesSimilarity),
-    "encode_images": (EncodesImages,),
-    "classify": (Classifies,),
-}
 _WITH_TEXTS = "load a checkpoint of an objective that reads texts, such as objective=clip"
-_REMEDIES = {
-    "embed_images": _WITH_TEXTS,
-    "embed_texts": _WITH_TEXTS,
-    "zero_shot": _WITH_TEXTS,
-    "encode_images": "give its class a method encode_images",
-    "classify": "train a classifier on it with finetune.py init_from=CHECKPOINT",
+# Method -> what a model must be for it, and the remedy where it is not.
+_NEEDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "embed_images": ((EmbedsImages,), _WITH_TEXTS),
+    "embed_texts": ((EmbedsText,), _WITH_TEXTS),
+    "zero_shot": ((EmbedsImages, EmbedsText, ScalesSimilarity), _WITH_TEXTS),
+    "encode_images": ((EncodesImages,), "give its class a method encode_images"),
+    "classify": ((Classifies,), "train a classifier on it with finetune.py init_from=CHECKPOINT"),
 }
 
 
@@ -102,7 +96,9 @@ class Model:
         self.step = loaded.step
         whole, read = type(loaded.objective).__name__, type(loaded.model).__name__
         self.objective = read if read == whole else f"{read} (of a {whole})"
-        self._can = [name for name, needs in _NEEDS.items() if all(isinstance(self._model, need) for need in needs)]
+        self._can = [
+            name for name, (needs, _) in _NEEDS.items() if all(isinstance(self._model, need) for need in needs)
+        ]
         self._zero_shot: tuple[Prompts, ZeroShotProbabilities] | None = None
         self.labels: tuple[str, ...] = ()
         self.rule: str | None = None
@@ -229,7 +225,7 @@ class Model:
         if method not in self._can:
             raise ConfigError(
                 f"{method}: not what {self.objective} can do (it has {', '.join(self._can) or 'no such method'}); "
-                f"{_REMEDIES[method]}"
+                f"{_NEEDS[method][1]}"
             )
         return self._model
 
@@ -266,17 +262,14 @@ class Model:
     ) -> np.ndarray:
         inputs, rows = _listed(images, "images"), []
         with self._loaded.inference_mode():
-            lacking: np.ndarray | None = None  # a row of nan
             for k, row in enumerate(self._loaded.map_images(inputs, self.batch_size, compute)):
-                if isinstance(row, ImageError):
-                    if not skip_bad:
-                        raise _unreadable(inputs, k, row)
-                    if lacking is None:
-                        lacking = np.full_like(next(iter(compute(self._loaded.black_image()))), np.nan)
-                    row = lacking
+                if isinstance(row, ImageError) and not skip_bad:
+                    raise _unreadable(inputs, k, row)
                 rows.append(row)
+            read = [row for row in rows if not isinstance(row, ImageError)]
             # Of no image, the width is that of any.
-            return np.stack(rows) if rows else np.stack([*compute(self._loaded.black_image())])[:0]
+            lacking = np.full_like(read[0] if read else next(iter(compute(self._loaded.black_image()))), np.nan)
+        return np.stack([lacking if isinstance(row, ImageError) else row for row in rows] or [lacking])[: len(rows)]
 
 
 def _unreadable(inputs: Sequence[ImageInput], k: int, why: ImageError) -> DataError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cxrcl
-from cxrcl.commands.entry import INTERRUPTED, guarded, spelled
+from cxrcl.commands.entry import INTERRUPTED, guarded, quoted, spelled
 from cxrcl.commands.evaluate import write_report
 from cxrcl.commands.hydra import compose, compose_or_explain
 
@@ -65,7 +65,6 @@ def _train_and_show(values: dict[str, Any], folder: Path, file: Path, recipe: st
         predictor = predict.Predictor(loaded)
         entries = list(predictor.predict([example]))
 
-    checkpoint, image = shlex.quote(str(trained.checkpoint)), shlex.quote(str(example))
     shown = "\n".join(
         [
             f"zero-shot on the test split ({scored.facts['images']} images of patients not seen in training); "
@@ -81,8 +80,8 @@ def _train_and_show(values: dict[str, Any], folder: Path, file: Path, recipe: st
             f"figures       {folder / 'results.json'}",
             f"images        {sheet}",
             f"checkpoint    {trained.checkpoint}",
-            f"TensorBoard   {_bin()}tensorboard --logdir {shlex.quote(str(folder))}",
-            f"read an image {_here('inference')} --checkpoint {checkpoint} --image {image}",
+            f"TensorBoard   {_bin()}tensorboard --logdir {quoted(folder)}",
+            f"read an image {_here('inference')} --checkpoint {quoted(trained.checkpoint)} --image {quoted(example)}",
             f"your own      {_here('train')} data.root=DIR   (DIR/manifest.csv: see README.md)",
         ]
     )

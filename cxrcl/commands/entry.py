@@ -34,6 +34,17 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that takes a number from `least` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a number, {least} or more, found {text!r}")
+        return int(text)
+
+    return number
+
+
 def guarded(command: Callable[[], None]) -> None:
     """Run a command; a mistake of the user is one line and exit status 2."""
     # Tokenisers run in forked workers, where their own threads do not survive.

@@ -6,10 +6,9 @@ Nothing in it is pickled, and it names no folder of this machine. It is read whe
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-from cxrcl.commands.entry import Parser, guarded, spelled
+from cxrcl.commands.entry import Parser, guarded, quoted, spelled
 from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.errors import ConfigError
 
@@ -48,6 +47,6 @@ def run() -> None:
         arguments.checkpoint, arguments.out, options, (*OWN_PACKAGES, *arguments.allow_package)
     ):
         print(line)
-    folder = shlex.quote(str(arguments.out))
+    folder = quoted(arguments.out)
     print(f"written: {folder} (README.md is its card)")
     print(f"next: {spelled('inference')} --checkpoint {folder} --image IMAGE")

@@ -32,34 +32,33 @@ def _path(options: str) -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(prog="inference.py", description=__doc__.splitlines()[0], epilog=RESEARCH_ONLY)
-    parser.add_argument(
-        "--checkpoint", required=True, type=_path, help="a .pt file of a training, or an exported folder"
-    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, help="a .pt file of a training, or an exported folder")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", nargs="+", type=_path, help="image files, folders of them, zip!/members")
     what.add_argument("--serve", action="store_true", help="a page on this machine where images are dropped")
-    parser.add_argument("--port", type=int, help="of the page of --serve (default: 7860)")
-    parser.add_argument("--labels", help="these labels only, separated by commas")
-    parser.add_argument(
+    add("--port", type=int, help="of the page of --serve (default: 7860)")
+    add("--labels", help="these labels only, separated by commas")
+    add(
         "--prompts",
         help='JSON {label: {"pos": [...], "neg": [...]}}, or a shipped one such as pair.json (sentences of any label); '
         "default: zero_shot.json",
     )
-    parser.add_argument("--sentences", help="text file, one sentence a line: the best matches are reported")
-    parser.add_argument(
+    add("--sentences", help="text file, one sentence a line: the best matches are reported")
+    add(
         "--phrase",
         nargs="+",
         action="extend",
         default=[],
         help="texts whose cosine is reported, and which --heatmap looks for",
     )
-    parser.add_argument("--heatmap", action="store_true", help="a picture of each image with heat-maps, in --out")
-    parser.add_argument("--out", type=_path, help="folder for results.json, predictions.csv and heatmaps/")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--overwrite", action="store_true", help="remove earlier results and pictures in --out")
-    parser.add_argument("--batch-size", type=int, help="images at a time (default: 32)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--allow-package", action="append", default=[], help="package of your own objective or encoder")
+    add("--heatmap", action="store_true", help="a picture of each image with heat-maps, in --out")
+    add("--out", type=_path, help="folder for results.json, predictions.csv and heatmaps/")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    add("--overwrite", action="store_true", help="remove earlier results and pictures in --out")
+    add("--batch-size", type=int, help="images at a time (default: 32)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--allow-package", action="append", default=[], help="package of your own objective or encoder")
     return parser.parse_args()
 
 

@@ -9,63 +9,49 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrcl.commands.entry import Parser, guarded, spelled
+from cxrcl.commands.entry import Parser, at_least, guarded, quoted, spelled
 from cxrcl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from cxrcl.data.packing.pack import Packed
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a number, {least} or more, found {text!r}")
-        return int(text)
-
-    return number
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="pack.py", description=(__doc__ or "").partition(":")[0] + ".", allow_abbrev=False)
-    parser.add_argument("root", type=Path, nargs="?", metavar="MANIFEST_DIR", help="a folder with manifest.csv")
-    parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="the folder to make")
-    parser.add_argument(
+    add = parser.add_argument
+    add("root", type=Path, nargs="?", metavar="MANIFEST_DIR", help="a folder with manifest.csv")
+    add("--out", required=True, type=Path, metavar="STORE", help="the folder to make")
+    add(
         "--read-px",
-        type=_at_least(16),
+        type=at_least(16),
         default=256,
         metavar="PX",
         help="shrink images to this shorter side; no image is enlarged (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--workers",
-        type=_at_least(0),
+        type=at_least(0),
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes that decode, threads with --wds (default: one for each core)",
     )
-    parser.add_argument("--verify", action="store_true", help="read the store again and compare all checksums")
-    parser.add_argument("--overwrite", action="store_true", help="replace a store that is there")
-    parser.add_argument(
-        "--allow-outside-root", action="store_true", help="accept paths that lead out of the folder of the manifest"
-    )
-    shards = parser.add_argument_group("WebDataset shards, in place of MANIFEST_DIR")
-    shards.add_argument(
+    add("--verify", action="store_true", help="read the store again and compare all checksums")
+    add("--overwrite", action="store_true", help="replace a store that is there")
+    add("--allow-outside-root", action="store_true", help="accept paths that lead out of the folder of the manifest")
+    add = parser.add_argument_group("WebDataset shards, in place of MANIFEST_DIR").add_argument
+    add(
         "--wds",
         nargs="+",
         metavar="PATTERN",
         help="tar files ({000..099} and * name several), URLs, or 'pipe:COMMAND': a shell command that prints a shard",
     )
-    shards.add_argument(
-        "--split", choices=("train", "valid", "test"), help="of samples whose .json names none (default: train)"
-    )
-    shards.add_argument("--classes", type=_names, metavar="NAME,NAME", help="labels of 0, 1, ... in .cls members")
-    shards.add_argument(
+    add("--split", choices=("train", "valid", "test"), help="of samples whose .json names none (default: train)")
+    add("--classes", type=_names, metavar="NAME,NAME", help="labels of 0, 1, ... in .cls members")
+    add(
         "--labels", type=_names, metavar="NAME,NAME", help="keys of .json members that are labels (default: all others)"
     )
     return parser
@@ -139,5 +125,5 @@ def run() -> None:
         print(f"{len(store)} checksums agree")
     done = f"{packed.new} images packed" if packed.new else "already packed"
     print(f"{done}: {out}, {len(store)} images of {store.read_px} px, {store.head['bytes'] / 1e6:,.1f} MB")
-    root = f"data.root={shlex.quote(str(arguments.root.expanduser()))} " if arguments.root else ""
-    print(f"next: {spelled('train')} {root}data.store={shlex.quote(str(out))}")
+    root = f"data.root={quoted(arguments.root.expanduser())} " if arguments.root else ""
+    print(f"next: {spelled('train')} {root}data.store={quoted(out)}")

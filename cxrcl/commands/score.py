@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cxrcl
-from cxrcl.commands.entry import Parser, guarded
+from cxrcl.commands.entry import Parser, at_least, guarded
 from cxrcl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,12 +29,6 @@ RESULTS, REPORT, PAGE = "results.json", "report.md", "report.html"
 def _names(text: str) -> list[str]:
     """Names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number, 0 or more, found {text!r}")
-    return int(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,8 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--groups", type=_names, default=[], metavar="COLUMNS", help="of the labels file: sex,view,age")
     add("--id-column", default="image", help="names the image in every file (default: %(default)s)")
     add("--patient-column", help="names the patient in the labels file (default: patient, where there is one)")
-    add("--resamples", type=_count, default=1000, help="of the patients, for intervals (default: %(default)s)")
-    add("--seed", type=_count, default=0, help="of the resamples (default: %(default)s)")
+    add("--resamples", type=at_least(0), default=1000, help="of the patients, for intervals (default: %(default)s)")
+    add("--seed", type=at_least(0), default=0, help="of the resamples (default: %(default)s)")
     return parser
 
 
