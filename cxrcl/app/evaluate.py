@@ -109,7 +109,9 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
         results = run_evaluators(objective, evaluators, job.runtime, precision)
         at_start = _similarity_at_start(checkpoint.origin.initial_directions, results)
         of_model = _model_facts(checkpoint, file, data)
-        models = [(from_results(name, of_model, results, at_start, _training_log(file), images), results)]
+        # Of the run that the checkpoint lies in; nothing where it was moved away from there, or exported.
+        log = [] if file.is_dir() else plot_training.read(file.absolute().parent.parent / "metrics.jsonl")
+        models = [(from_results(name, of_model, results, at_start, log, images), results)]
         if with_untrained:
             results = _of_random_weights(job, checkpoint, evaluators, data, precision)
             models.append((from_results(UNTRAINED, None, results, images=images), results))
@@ -155,7 +157,7 @@ def _data_facts(job: Job[Evaluate], data: EvaluationData, evaluators: Evaluators
     return DataFacts(
         splits=tuple(job.cfg.splits),
         images=len(data.scored),
-        manifest=data.manifest.fingerprint(),
+        manifest=data.splits.manifest.fingerprint(),
         uncertain_labels=str(data.cfg.label_policy),
         left_out=data.left_out,
         rules={name: evaluator.rule for name, evaluator in by_name.items()},
@@ -211,8 +213,3 @@ def _similarity_at_start(
             directions = initial.directions[[initial.labels.index(each) for each in classes]]
             similarity[name] = ClassSimilarity(classes, (directions @ directions.T).numpy())
     return similarity
-
-
-def _training_log(file: Path) -> list[dict[str, float | None]]:
-    """The log of the run that a checkpoint lies in; nothing where it was moved away from there, or exported."""
-    return [] if file.is_dir() else plot_training.read(file.absolute().parent.parent / "metrics.jsonl")

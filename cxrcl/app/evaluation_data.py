@@ -30,13 +30,12 @@ class EvaluationData:
 
     Attributes:
         cfg: settings of the data: those of training, with what the user set laid over.
-        manifest: rows of all splits.
+        splits: of all rows of the manifest.
         scored: rows of the scored splits, split by split.
         left_out: number of images left out as unreadable; None where that was not asked for.
     """
 
     cfg: sections.Data
-    manifest: Manifest
     splits: Splits
     scored: Manifest
     left_out: int | None
@@ -112,4 +111,4 @@ def open_data(
             raise DataError(f"splits: no row has the split {split}; set splits=[...] to ones that the data has")
     scored = np.concatenate([np.flatnonzero(manifest.rows["split"] == split) for split in scored_splits])
     left_out = len(unreadable) if cfg.skip_bad_images else None
-    return EvaluationData(cfg, manifest, splits, manifest.take(scored), left_out)
+    return EvaluationData(cfg, splits, manifest.take(scored), left_out)

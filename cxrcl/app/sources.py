@@ -103,13 +103,12 @@ def with_sentences(nodes: Nodes, prompts: PromptSampler | Mapping[str, PromptSam
 
 def with_known_sentences(nodes: Nodes, stored: Nodes) -> dict[str, Any]:
     """The nodes of sources; one that names no prompts has the sentences that a source of its name had in training."""
-    sentences = {name: node["prompts"] for name, node in stored.items() if node is not None and node.get("prompts")}
-    return {
-        name: {**node, "prompts": sentences[name]}
-        if node and name in sentences and node.get("prompts") is None
-        else node
-        for name, node in nodes.items()
-    }
+    filled = dict(nodes)
+    for name, node in nodes.items():
+        sentences = (stored.get(name) or {}).get("prompts")
+        if node and sentences and node.get("prompts") is None:
+            filled[name] = {**node, "prompts": sentences}
+    return filled
 
 
 def training_order(

@@ -21,10 +21,9 @@ def _dotted(values: Any, prefix: str = "") -> Iterable[str]:
 
 def _near(key: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
-    in_other_sections = (name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2])
-    if hint := nearest(key, names, listed=False):
-        return hint
-    return f" (did you mean `{name}`?)" if (name := next(in_other_sections, None)) else ""
+    in_other_sections = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    elsewhere = f" (did you mean `{in_other_sections[0]}`?)" if in_other_sections else ""
+    return nearest(key, names, listed=False) or elsewhere
 
 
 def _known_keys(name: str, overrides: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrcl.commands.entry import INTERRUPTED, Parser, guarded
+from cxrcl.commands.entry import FAILED, INTERRUPTED, Parser, guarded
 from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.errors import RESEARCH_ONLY, DataError, UserError
 from cxrcl.inference.results import PICTURES, RESULTS, TABLE, Results, earlier_files, shown
@@ -203,16 +203,10 @@ def run() -> None:
         print(f"error: interrupted: {len(results.entries)} of {len(images)} images were read", file=sys.stderr)
         sys.exit(INTERRUPTED)
     if failed := [entry for entry in results.entries if "error" in entry]:
-        _print_failures(failed, len(images))
-        sys.exit(1)
-
-
-def _print_failures(failed: list[dict[str, Any]], requested: int) -> None:
-    print(f"{len(failed)} of {requested} images could not be read:", file=sys.stderr)
-    for entry in failed[:MOST_SHOWN]:
-        print(f"  {shown(entry['image'])}: {entry['error']}", file=sys.stderr)
-    if len(failed) > MOST_SHOWN:
-        print(f"  and {len(failed) - MOST_SHOWN} more", file=sys.stderr)
+        lines = [f"  {shown(entry['image'])}: {entry['error']}" for entry in failed[:MOST_SHOWN]]
+        lines += [f"  and {len(failed) - MOST_SHOWN} more"] if len(failed) > MOST_SHOWN else []
+        print(f"{len(failed)} of {len(images)} images could not be read:", *lines, sep="\n", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 def as_tables(entries: list[dict[str, Any]], rule: str) -> str:

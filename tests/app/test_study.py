@@ -19,7 +19,6 @@ from cxrcl.app import train as train_module
 from cxrcl.app.study import Cell
 from cxrcl.app.study_report import Record, summaries, table
 from cxrcl.app.train import Trained
-from cxrcl.commands.finetune import main as finetune
 from cxrcl.config import sections
 from cxrcl.errors import ConfigError
 

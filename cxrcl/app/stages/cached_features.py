@@ -21,7 +21,6 @@ from cxrcl.config.sections import Train
 from cxrcl.data.cached_features import image_batches
 from cxrcl.data.images.reader import ImageReader
 from cxrcl.data.loader import BatchReader
-from cxrcl.data.manifest import Manifest
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.evaluator import Evaluators
@@ -73,18 +72,14 @@ def with_cached_features(
     batch_reader: BatchReader,
 ) -> tuple[Samples, Evaluation]:
     """Samples and evaluators that read features, for which every image goes through the frozen encoder once."""
-    paths = _paths_in_use(samples.manifest, evaluation.manifest, evaluation.evaluated_splits)
+    rows = evaluation.splits.manifest.rows
+    evaluated = rows["path"][rows["split"].isin(evaluation.evaluated_splits)]
+    paths = list(dict.fromkeys([*samples.manifest.rows["path"].astype(str), *evaluated.astype(str)]))  # each once
     batch_size = steps.trainer.batch_size
     cached = encode_once(learner, paths, inputs.reader, batch_reader, job.runtime, steps.precision, batch_size)
     splits = evaluation.splits.with_features(cached)
     evaluators = Evaluators(evaluation.evaluators.evaluators, splits, batch_size)
     return replace(samples, dataset=samples.dataset.with_features(cached)), replace(evaluation, evaluators=evaluators)
-
-
-def _paths_in_use(training: Manifest, data: Manifest, splits: Sequence[str]) -> list[str]:
-    """Paths of the training images and of those of the evaluated splits, each once."""
-    evaluated = data.rows["path"][data.rows["split"].isin(list(splits))]
-    return list(dict.fromkeys([*training.rows["path"].astype(str), *evaluated.astype(str)]))
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from cxrcl.app.stages.learning import Inputs, Learner
 from cxrcl.config.sections import Train
 from cxrcl.data.dataset import probe_images
 from cxrcl.data.loader import BatchReader
-from cxrcl.data.manifest import Manifest
 from cxrcl.data.splits import Splits
 from cxrcl.errors import DataError
 from cxrcl.evaluation.evaluator import Evaluators
@@ -29,12 +28,11 @@ class Evaluation:
     """What is measured while training.
 
     Attributes:
-        manifest: all rows but those left out as unreadable.
+        splits: of all rows but those left out as unreadable.
         evaluated_splits: none where nothing is evaluated.
         plan: with the metric that selects the best checkpoint.
     """
 
-    manifest: Manifest
     splits: Splits
     evaluated_splits: tuple[str, ...]
     evaluators: Evaluators
@@ -69,7 +67,7 @@ def prepare_evaluation(
     evaluated = tuple(cfg.splits) if nodes else ()
     in_use = manifest.rows["split"].isin(["train", *evaluated])
     probe_images(manifest.take(in_use.to_numpy()), max_bad_fraction=cfg.data.max_bad_fraction, reader=inputs.reader)
-    return Evaluation(manifest, splits, evaluated, evaluators, selecting)
+    return Evaluation(splits, evaluated, evaluators, selecting)
 
 
 def _evaluator_nodes(job: Job[Train], splits: Splits) -> Mapping[str, Any]:

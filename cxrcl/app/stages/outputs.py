@@ -55,7 +55,7 @@ def open_outputs(
     is_subset = cfg.data.split_lists or fractions_of(inputs.sources, cfg.data.fraction)
     if runtime.is_main and is_subset:
         path = folder / "training_images.csv"
-        write_index(path, samples.manifest, evaluation.manifest, evaluation.evaluated_splits)
+        write_index(path, samples.manifest, evaluation.splits.manifest, evaluation.evaluated_splits)
     store = RunFolder(folder, cfg.trainer.keep_best, origin, resumed.best if resumed else ())
     tracker = FileTracker(folder, cfg.trainer.log_every) if runtime.is_main else Tracker()
     return Outputs(folder, store, tracker)
