@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from cxrcl.errors import DataError
+from cxrcl.errors import DataError, first_line
 
 # Not any '<': a vocabulary may begin with the token <pad>.
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
@@ -73,7 +73,7 @@ def read(file: Path, separator: str = ",", header: bool = True, hint: str = "") 
     except pd.errors.EmptyDataError:
         raise DataError(f"{file}: the file is empty") from None
     except (pd.errors.ParserError, OSError, EOFError) as error:
-        raise DataError(f"{file}: not a readable CSV: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{file}: not a readable CSV: {first_line(error)}") from None
     table.columns = [str(name).strip() for name in table.columns]
     # pandas takes the first column of longer rows for names of rows, and shifts the rest
     if not isinstance(table.index, pd.RangeIndex):

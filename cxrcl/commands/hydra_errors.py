@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cxrcl.commands.entry import config_folder, spelled
-from cxrcl.errors import nearest
+from cxrcl.errors import first_line, nearest
 
 # What the other commands call the same thing.
 ELSEWHERE = {"checkpoint": "init_from", "init_from": "checkpoint", "out": "run_dir", "run_dir": "out"}
@@ -71,5 +71,5 @@ def omegaconf_line(error: Exception) -> str:
     key = str(getattr(error, "full_key", "") or "")
     if isinstance(error, MissingMandatoryValue):
         return f"{key}: has to be set: {key}=..."
-    first = str(error).splitlines()[0]
+    first = first_line(error)
     return f"{key}: {first}" if key else first

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import cxrcl.data.sources
-from cxrcl.commands.entry import Parser, guarded, spelled
+from cxrcl.commands.entry import Parser, at_least, guarded, spelled
 
 COMMON = ("source", "out", "force", "check_images", "drop_missing")
 BACK_TRANSLATE = "back-translate"
@@ -72,7 +72,7 @@ def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--check-images",
-            type=_count,
+            type=at_least(0),
             metavar="N",
             help="images to look for, drawn at random (default: all of fewer than 50,000, else 2,000)",
         )
@@ -80,12 +80,6 @@ def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
         if read is not None:
             _add_options(command.add_argument_group("options of this set"), read)
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number of images, 0 or more, found {text!r}")
-    return int(text)
 
 
 def _add_options(group: argparse._ActionsContainer, read: Callable[..., Any], defaults: object = None) -> None:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cxrcl.data.manifest import FILE_NAME, OPTIONAL, REQUIRED
 from cxrcl.data.sources.base import Prepared, read_table
 from cxrcl.data.text.reports import ReportSampler, clean
-from cxrcl.errors import DataError
+from cxrcl.errors import DataError, first_line
 
 COLUMN = "text_augment"
 JOURNAL = "back_translation.jsonl"
@@ -211,9 +211,8 @@ class Translator:
             self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(place, **options)
             self.model.to(torch.device(device)).eval()
         except Exception as error:  # the parsers raise errors of many kinds where a file or package is missing
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "" if find_spec("sentencepiece") else "; MarianMT needs pip install 'cxrcl[translate]'"
-            raise DataError(f"{option} {name}: no translation model: {reason}{hint}") from None
+            raise DataError(f"{option} {name}: no translation model: {first_line(error)}{hint}") from None
         self.num_beams = num_beams
         positions = getattr(self.model.config, "max_position_embeddings", None) or 512
         self.limit = min(self.tokenizer.model_max_length, positions)

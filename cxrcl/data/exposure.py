@@ -29,27 +29,22 @@ def of(training: Manifest, earlier: Mapping[str, Any] | None = None) -> dict[str
         sources[str(name)] = max(sources.get(str(name), 0), int(count))
     hashes = _hashes(training)
     if earlier:
-        hashes = np.concatenate([hashes, hashes_of(earlier)])
+        hashes = np.concatenate([hashes, np.asarray(earlier["training_images"])])
     return {"sources": sources, "training_images": np.unique(hashes)}
-
-
-def hashes_of(record: Mapping[str, Any]) -> np.ndarray:
-    """The hashes of the training images in a record, int64 [N]; earlier versions kept them under the key `films`."""
-    return np.asarray(record["training_images" if "training_images" in record else "films"], dtype=np.int64)
 
 
 def overlap(record: Mapping[str, Any], scored: Manifest) -> dict[str, Any]:
     """How far the images that a model is scored on are those that it was trained on.
 
     Args:
-        record: what `of` gave, in this version or an earlier one.
+        record: what `of` gave,.
 
     Returns:
         `trained_on`: how many of the scored images it was trained on; `same_sources`: sources of scored images that it
         was trained on, if only with other images.
     """
     return {
-        "trained_on": int(np.isin(_hashes(scored), hashes_of(record)).sum()),
+        "trained_on": int(np.isin(_hashes(scored), np.asarray(record["training_images"])).sum()),
         "same_sources": sorted(set(_sources(scored)) & set(record["sources"])),
     }
 

@@ -43,11 +43,3 @@ def test_a_training_from_a_checkpoint_of_the_same_source_counts_its_images_once(
     once = exposure.of(images("a", "b", "c"))
     assert exposure.of(images("a", "b", "c"), once)["sources"] == {"iu": 3}
     assert exposure.of(images("a"), once)["sources"] == {"iu": 3}
-
-
-def test_the_record_of_an_earlier_version_is_read() -> None:
-    record = exposure.of(images("a", "b"))
-    earlier = {"sources": record["sources"], "films": record["training_images"]}
-    assert exposure.overlap(earlier, images("b", "c")) == exposure.overlap(record, images("b", "c"))
-    both = exposure.of(images("c"), earlier)
-    assert exposure.overlap(both, images("a", "b", "c"))["trained_on"] == 3
