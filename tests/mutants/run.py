@@ -6,7 +6,7 @@ folder, and nothing is edited but the copy. There the tests run once as they are
 mistake, until the first failure. Printed is a Markdown table with the test that failed, or SURVIVED. Ends with status 1
 where a mistake survived: it needs a test, or, where it makes no difference to anybody, another mistake in its place.
 
-    python tests/mutants/run.py               # all: half an hour or less
+    python tests/mutants/run.py               # all: ten minutes on two cores
     python tests/mutants/run.py --only 3 7    # the third and the seventh
 
 `before` has to stand exactly once in its file, which test_mutants.py checks: a change of the code takes its mistakes
