@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,27 @@ def test_a_command_prints_the_lines_and_a_library_does_not(capsys: pytest.Captur
     guarded(lambda: logger.info("during"))
     logger.info("after")
     assert capsys.readouterr() == ("during\n", "")
+
+
+def test_a_line_that_cannot_be_printed_ends_the_command_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit):
+        guarded(lambda: logging.getLogger("cxrcl.app.train").info("a line"))
+    assert capsys.readouterr().err == "error: No space left on device\n"
+
+
+def test_a_package_that_configures_logging_does_not_double_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    root.addHandler(handler)
+    try:
+        guarded(lambda: logging.getLogger("cxrcl.app.train").info("once"))
+    finally:
+        root.removeHandler(handler)
+    assert capsys.readouterr() == ("once\n", "")
+    assert logging.getLogger("cxrcl").propagate

@@ -66,18 +66,27 @@ def guarded(command: Callable[[], None]) -> None:
         raise
 
 
+class _Printing(logging.StreamHandler):
+    """Prints lines, and fails as a print does: logging would write a traceback for each line and go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # called while the error is handled
+
+
 @contextmanager
 def _logged() -> Iterator[None]:
     """What the package logs is printed, a line each. Used as a library it is silent, unless its user asks for it."""
-    logger, handler = logging.getLogger("cxrcl"), logging.StreamHandler(sys.stdout)
-    before = logger.level
+    logger, handler = logging.getLogger("cxrcl"), _Printing(sys.stdout)
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # a package that configures the root logger would print each line again
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _fail(message: str, status: int, everywhere: bool = False) -> None:

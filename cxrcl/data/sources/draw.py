@@ -48,7 +48,7 @@ class Draw:
             DataError: the fractions leave nothing for train.
         """
         valid, test = self.valid_fraction, self.test_fraction or 0.0
-        if min(valid, test) < 0 or valid + test >= 1:
+        if not (valid >= 0 and test >= 0 and valid + test < 1):  # so that nan is refused, too
             test_option = "" if self.test_fraction is None else f" --test-fraction {test:g}"
             raise DataError(f"--valid-fraction {valid:g}{test_option}: expected 0 or more, and together less than 1")
         if own_splits is None:
