@@ -84,6 +84,24 @@ def test_zero_shot_together_encode_each_image_and_text_once(known: Any, data: An
         assert together[name].metrics == Evaluators({name: each}, data, 64)(known, alone)[name].metrics
 
 
+def test_images_are_encoded_in_the_precision_of_the_run_whichever_evaluator_comes_first(
+    known: Any, data: Any, alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    encode = known.encode_images
+
+    def watched(images: Tensor) -> Features:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return encode(images)
+
+    monkeypatch.setattr(known, "encode_images", watched)
+    of_labels, of_texts = ZeroShot(data, lambda *_: PROMPTS, splits=BOTH), Retrieval(data, splits=BOTH)
+    for first, second in ((of_labels, of_texts), (of_texts, of_labels)):
+        with torch.autocast("cpu", torch.bfloat16):
+            Evaluators({"a": first, "b": second}, data, 64)(known, alone)
+    assert seen and all(seen)
+
+
 def test_nothing_outlives_the_weights(known: Any, data: Any, alone: Any) -> None:
     class First(Evaluator):
         def requests(self, model: Any, device: torch.device) -> list[Request]:

@@ -94,6 +94,7 @@ CASES = {
     "clip_simclr": Case(
         "train", f"{TRAINING} {SMALL_IMAGES} {TEXTS} objective=clip_simclr transform=simclr data.text=prompts"
     ),
+    "clip_bf16": Case("train", f"{TRAINING} {SMALL_IMAGES} {TEXTS} trainer.precision=bf16 evals=[zero_shot,retrieval]"),
     "clip_2_processes": Case("train", f"{TRAINING} {GROUP_NORM} {TEXTS} timeout_minutes=1", processes=2),
     "classify": Case(
         "finetune",
