@@ -20,9 +20,9 @@ class Draw:
     A set that always has a test split says so by a test_fraction of None, and prepare.py has no such option for it.
 
     Attributes:
-        valid_fraction: share of the patients for valid, where there is no such split: of all, or of train where there
-            is a test split.
-        test_fraction: share of the patients for test, where all splits are drawn.
+        valid_fraction: share drawn for valid, unless the chosen split has one: of all, or of train where there is a
+            test split. Of patients; of images or reports in a set that does not tell whose they are.
+        test_fraction: share drawn for test, where the chosen split has none; counted as for valid.
         seed: of the draw.
     """
 

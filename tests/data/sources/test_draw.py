@@ -37,6 +37,12 @@ def test_given_splits_stay_and_a_missing_valid_is_drawn_from_train(test_fraction
         assert kept.tolist() == whole.tolist() and note == "Splits: as the data has them."
 
 
+@pytest.mark.parametrize("fractions", [(-0.1, 0.1), (0.1, -0.1), (0.6, 0.4), (float("nan"), 0.1), (0.1, float("nan"))])
+def test_fractions_that_leave_nothing_for_train_are_refused(fractions: tuple[float, float]) -> None:
+    with pytest.raises(DataError, match=r"^--valid-fraction \S+ --test-fraction \S+: expected 0 or more, and together"):
+        Draw(valid_fraction=fractions[0], test_fraction=fractions[1]).splits(PATIENTS)
+
+
 def test_balanced_by_the_set_of_values_of_a_patient() -> None:
     ill = pd.Series(["1" if k % 20 == 1 else "0" for k in range(200)], name="Edema")  # one image of ten patients
     splits, note = Draw().splits(PATIENTS, balanced=ill)
