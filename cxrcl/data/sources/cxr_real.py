@@ -10,13 +10,14 @@ from pathlib import Path
 
 from cxrcl.data.labels import CHEXPERT
 from cxrcl.data.sources.base import Prepared, read_table
+from cxrcl.data.sources.draw import HeldOut
 from cxrcl.errors import DataError
 
 LABELS = (*CHEXPERT, "COVID-19")
 HINT = "--source is the folder with labels.csv, reports.csv and images/"
 
 
-def read(source: Path) -> Prepared:
+def read(source: Path, *, held_out: HeldOut = HeldOut()) -> Prepared:
     """A folder with labels.csv, reports.csv and images/ (Indiana, NIH, COVID-19, Hannover images in one table)."""
     columns = ("path", "patient_id", "study_id", "view", "split", "source", *LABELS)
     labels = read_table(source / "labels.csv", columns, HINT)
@@ -35,8 +36,9 @@ def read(source: Path) -> Prepared:
     table = labels[list(columns)].merge(texts, on="path", how="left", validate="many_to_one").fillna("")
     table = table.rename(columns={"path": "image", "patient_id": "patient", "study_id": "study"})
     table["image"] = table["image"].str.removeprefix("images/")
+    table["split"], origin = held_out.splits(table["patient"], table["split"])
     notes = (
-        "Splits: as the data has them.",
+        origin,
         "A blank label means that the source does not say; it is not a negative.",
         "The column clinical_note is left out: it often names the diagnosis.",
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cxrcl.data.sources.base import split_patients
@@ -65,6 +67,56 @@ class Draw:
         parts = ", ".join(f"{name} {share:g}" for name, share in shares.items())
         even = "" if balanced is None else f", balanced by {balanced.name}"
         return splits, f"Splits: {how} ({parts} of the patients, seed {self.seed}{even})."
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """More patients held out of train, by a hash of their ids: they stay the same when patients or images are added.
+
+    A drawn split changes with every patient that is added; this one lets images be added to train later without one of
+    them having been scored before.
+
+    Attributes:
+        hold_out: share of the patients of train that go to test, and the data's own valid and test with them: nothing
+            that was ever scored chooses a setting again.
+        develop: share of the patients of train that go to valid, to choose settings on; leave it out for the last run.
+    """
+
+    hold_out: float = 0.0
+    develop: float = 0.0
+
+    def splits(self, patients: pd.Series, own_splits: pd.Series) -> tuple[pd.Series, str]:
+        """A split for each row, all rows of a patient in one.
+
+        Args:
+            patients: ids, one a row.
+            own_splits: the splits of the data.
+
+        Returns:
+            The splits, and a note on where they are from; the data's own where nothing is to be held out.
+
+        Raises:
+            DataError: the shares leave nothing for train.
+        """
+        hold_out, develop = self.hold_out, self.develop
+        if not (hold_out >= 0 and develop >= 0 and hold_out + develop < 1):  # so that nan is refused, too
+            raise DataError(
+                f"--hold-out {hold_out:g} --develop {develop:g}: expected 0 or more, and together less than 1"
+            )
+        if hold_out == develop == 0:
+            return own_splits, "Splits: as the data has them."
+        place = patients.map({name: _place(name) for name in patients.unique()})
+        drawn = np.select([place < hold_out, place < hold_out + develop], ["test", "valid"], "train")
+        splits = pd.Series(drawn, patients.index).where(own_splits == "train", "test")
+        return splits, (
+            f"Splits: the data's own valid and test are test; of the patients of train {hold_out:g} are test and "
+            f"{develop:g} valid, by the SHA-256 of their ids."
+        )
+
+
+def _place(name: str) -> float:
+    """Where an id lies in [0, 1): the same everywhere and always."""
+    return int.from_bytes(hashlib.sha256(f"0:{name}".encode()).digest()[:8], "big") / 2**64
 
 
 def _sets(patients: pd.Series, values: pd.Series) -> pd.Series:

@@ -12,6 +12,7 @@ import pytest
 from downloads import fill_images, load, write_images
 
 from cxrcl.data.sources import cxr_real
+from cxrcl.data.sources.draw import HeldOut
 from cxrcl.errors import DataError
 
 NOTE = "Known pneumothorax on the left."
@@ -67,6 +68,15 @@ def test_every_column(download: Callable[..., Path], tmp_path: Path) -> None:
     assert data.rows["source"].tolist() == ["iu", "iu", "nih"]
     assert data.rows["split"].tolist() == ["train", "train", "test"]
     assert data.rows["view"].tolist() == ["PA", "Lateral", "AP"]
+
+
+def test_patients_are_held_out(download: Callable[..., Path]) -> None:
+    rows = [{**images()[0], "path": f"images/{k}.png", "patient_id": f"iu_{k}"} for k in range(50)]
+    texts = [{**reports()[0], "image_paths": "images/0.png"}]
+    prepared = cxr_real.read(download([*rows, images()[2]], texts), held_out=HeldOut(hold_out=0.2, develop=0.2))
+    splits = prepared.table.set_index("patient")["split"]
+    assert splits["8"] == "test" and set(splits[:-1]) == {"train", "valid", "test"}
+    assert "of the patients of train 0.2 are test" in prepared.notes[0]
 
 
 def test_blank_labels_stay_blank(download: Callable[..., Path]) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from downloads import write
 
-from cxrcl.data.sources.draw import Draw, listed_splits
+from cxrcl.data.sources.draw import Draw, HeldOut, listed_splits
 from cxrcl.errors import DataError
 
 PATIENTS = pd.Series([f"p{k // 2}" for k in range(200)])
@@ -57,6 +57,29 @@ def test_balanced_by_the_set_of_values_of_a_patient() -> None:
 def test_fractions_out_of_range(valid: float, test: float | None, said: str) -> None:
     with pytest.raises(DataError, match=f"^--valid-fraction {said}"):
         Draw(valid_fraction=valid, test_fraction=test).splits(PATIENTS)
+
+
+def test_held_out_patients_stay_when_others_are_added() -> None:
+    own = pd.Series(["train"] * 160 + ["valid"] * 20 + ["test"] * 20)
+    splits, note = HeldOut(hold_out=0.2, develop=0.25).splits(PATIENTS, own)
+    counts = shares(splits)
+    assert sum(counts.values()) == 100 and 8 < counts["test"] - 20 < 25 and 10 < counts["valid"] < 30
+    assert (splits[160:] == "test").all() and "by the SHA-256 of their ids" in note
+    fewer = HeldOut(hold_out=0.2, develop=0.25).splits(PATIENTS[::3], own[::3])[0]
+    assert fewer.equals(splits[::3])
+    last = HeldOut(hold_out=0.2).splits(PATIENTS, own)[0]  # the run after development: valid goes back to train
+    assert ((last == "test") == (splits == "test")).all() and set(last) == {"train", "test"}
+
+
+def test_nothing_is_held_out_by_default() -> None:
+    own = pd.Series(["train"] * 180 + ["test"] * 20)
+    assert HeldOut().splits(PATIENTS, own) == (own, "Splits: as the data has them.")
+
+
+@pytest.mark.parametrize("shares", [(-0.1, 0.1), (0.5, 0.5), (float("nan"), 0.1)])
+def test_shares_that_leave_nothing_for_train_are_refused(shares: tuple[float, float]) -> None:
+    with pytest.raises(DataError, match=r"^--hold-out \S+ --develop \S+: expected 0 or more, and together less than 1"):
+        HeldOut(hold_out=shares[0], develop=shares[1]).splits(PATIENTS, pd.Series(["train"] * 200))
 
 
 def test_lists_name_the_images_of_each_split(tmp_path: Path) -> None:
