@@ -1,7 +1,7 @@
 """The metrics, as plain functions of arrays: numpy in, numpy out, no model and no file.
 
 - `labels`: which labels count, and averages over labels: macro, weighted and by frequency.
-- `ranking`: AUROC and average precision.
+- `ranking`: AUROC and average precision; `delong`: the variance of AUROC, with patients as clusters.
 - `decisions`: the confusion matrix at a threshold and what follows from it: F1, MCC, sensitivity, specificity, ...
 - `curves`: ROC, precision-recall and reliability.
 - `label_metrics`: every metric of one label at once, for the images as they are and for many resamples of patients.

@@ -1,4 +1,4 @@
-"""Resamples of patients, and intervals from them. Images of one patient are not independent: patients are drawn."""
+"""Resamples of patients, and the metrics in them. Images of one patient are not independent: patients are drawn."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from cxrcl.evaluation.metrics.label_metrics import METRICS, LabelMetrics
-
-LEVEL = 0.95
 
 
 class Patients:
@@ -71,16 +69,3 @@ def resampled(
     empty = np.empty((0, len(labels)))
     drawn = {name: np.concatenate([empty, *(part[name] for part in parts)]) for name in METRICS}
     return plain, {**drawn, "ece": np.full_like(drawn["ece"], np.nan)}
-
-
-def interval(samples: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval (Efron and Tibshirani 1993, section 13.3) of the samples that exist; nan where none does.
-
-    Args:
-        samples: float [R], nan: none.
-    """
-    samples = samples[~np.isnan(samples)]
-    if not len(samples):
-        return float("nan"), float("nan")
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -10,7 +10,8 @@ import numpy as np
 from cxrcl.evaluation.metrics.curves import BINS
 from cxrcl.evaluation.metrics.label_metrics import METRICS
 from cxrcl.evaluation.metrics.labels import HEAD, TAIL
-from cxrcl.evaluation.scores.bootstrap import LEVEL, Patients
+from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.intervals import LEVEL
 from cxrcl.evaluation.scores.score_report import Comparison, ModelScores, ScoreReport, or_none
 from cxrcl.evaluation.scores.scoring import ENOUGH, Measured, Predicted, score_images, with_interval
 from cxrcl.evaluation.scores.subgroups import score_groups

@@ -39,8 +39,10 @@ class Score:
 
     Attributes:
         value, low, high: None where there is none.
-        resamples: the number of them in which the metric exists; the interval is theirs.
+        resamples: the number of them in which the metric exists.
         reason: why there is no value.
+        method: of the interval: `DeLong, logit`, `percentile`, ... (see `intervals`).
+        withheld: why there is a value and no interval, such as `3 patients with positives: fewer than 5`.
     """
 
     value: float | None
@@ -48,6 +50,8 @@ class Score:
     high: float | None = None
     resamples: int = 0
     reason: str | None = None
+    method: str | None = None
+    withheld: str | None = None
 
 
 @dataclass(frozen=True)

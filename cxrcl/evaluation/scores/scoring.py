@@ -10,7 +10,8 @@ import numpy as np
 from cxrcl.evaluation.metrics.curves import reliability
 from cxrcl.evaluation.metrics.label_metrics import DECISIONS, METRICS, PROBABILITY, LabelColumn, LabelMetrics, pooled
 from cxrcl.evaluation.metrics.labels import is_labelled, mean_over_labels, weightings
-from cxrcl.evaluation.scores.bootstrap import Patients, interval, resampled
+from cxrcl.evaluation.scores.bootstrap import Patients, resampled
+from cxrcl.evaluation.scores.intervals import percentile
 from cxrcl.evaluation.scores.score_report import AverageScores, LabelScores, Score, or_none
 
 NO_PROBABILITY = "the scores are not probabilities: some lie outside [0, 1]"
@@ -115,8 +116,10 @@ def with_interval(value: float, drawn: np.ndarray, reason: str) -> Score:
         return Score(None, reason=reason)
     exist = int((~np.isnan(drawn)).sum())
     if not exist or exist < ENOUGH * len(drawn):
-        return Score(float(value), resamples=exist)
-    return Score(float(value), *interval(drawn), exist)
+        few = f"{exist} of {len(drawn)} resamples have a value, fewer than {ENOUGH:.0%}" if len(drawn) else None
+        return Score(float(value), resamples=exist, withheld=few)
+    low, high, method = percentile(drawn)
+    return Score(float(value), low, high, exist, method=method)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from score_data import LABELS, awkward
 
-from cxrcl.evaluation.scores.bootstrap import Patients, interval
+from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.intervals import percentile
 from cxrcl.evaluation.scores.models import compare, holm, score_models, two_sided_p
 from cxrcl.evaluation.scores.scoring import ranked_only, score_images
 
@@ -27,7 +28,7 @@ def test_the_p_value_is_twice_the_smaller_tail() -> None:
 def test_a_small_p_and_an_interval_without_0_go_together() -> None:
     for seed in range(40):
         drawn = np.random.default_rng(seed).normal(seed / 12, 1, size=999)
-        low, high = interval(drawn)
+        low, high, _ = percentile(drawn)
         p, excluded = two_sided_p(drawn), low > 0 or high < 0
         assert excluded if p < 0.05 else not excluded or p < 0.055
 
@@ -54,7 +55,7 @@ def test_differences_are_paired_and_corrected_within_a_metric() -> None:
     assert [one.p_holm for one in family] == holm([one.p for one in family])
     # Nearly equal scores: unpaired, the interval would be as wide as that of either.
     alike = found["alike", "auroc", "Fracture"].difference
-    own = interval(parts["first"]["Fracture"].drawn["auroc"])
+    own = percentile(parts["first"]["Fracture"].drawn["auroc"])
     assert alike.high - alike.low < 0.4 * (own[1] - own[0])
     none = found["better", "auroc", "Only ones"]
     assert none.difference.value is none.p is none.p_holm is None
