@@ -168,6 +168,12 @@ class EmbedsText(Protocol):
 
 
 @runtime_checkable
+class ProjectsText(EmbedsText, Protocol):
+    def project_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask, int64 [B, L] each -> projections float32 [B, D], of which `embed_text` has the directions."""
+
+
+@runtime_checkable
 class MatchesWords(EncodesImages, Protocol):
     tokenizer: Tokenizer
 

@@ -29,10 +29,13 @@ class Known(Objective):
     def embed_images(self, features: Features) -> Tensor:
         return F.normalize(features.pooled, dim=-1)
 
-    def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def project_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         self.texts_seen += len(ids)
         tokens = self.table[ids] * (1 + self.places[: ids.shape[1]])
-        return F.normalize((tokens * mask[..., None]).sum(dim=1), dim=-1)
+        return (tokens * mask[..., None]).sum(dim=1)
+
+    def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return F.normalize(self.project_text(ids, mask), dim=-1)
 
     def similarity_scale(self) -> float:
         return 7.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cxrcl.types import Batch, EmbedsText, EvalData, Gathers
+from cxrcl.types import Batch, EmbedsText, EvalData, Gathers, ProjectsText, Tokenizer
 
 
 def share(runtime: Gathers, count: int, batch_size: int) -> range:
@@ -45,14 +45,28 @@ def over_images(
 
 def embed_texts(model: EmbedsText, texts: Sequence[str], device: torch.device, batch_size: int = 128) -> Tensor:
     """Unit vectors of N texts, float32 [N, D] on the CPU; texts of similar length are encoded together."""
+    return _over_texts(model.embed_text, model.tokenizer, texts, device, batch_size)
+
+
+def project_texts(model: ProjectsText, texts: Sequence[str], device: torch.device, batch_size: int = 128) -> Tensor:
+    """Projections of N texts before they are normalised, float32 [N, D] on the CPU."""
+    return _over_texts(model.project_text, model.tokenizer, texts, device, batch_size)
+
+
+def _over_texts(
+    encode: Callable[[Tensor, Tensor], Tensor],
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    device: torch.device,
+    batch_size: int,
+) -> Tensor:
     order = sorted(range(len(texts)), key=lambda k: len(texts[k]))
     rows: list[Tensor] = []
     for start in range(0, len(order), batch_size):
-        tokens = model.tokenizer([texts[k] for k in order[start : start + batch_size]])
+        tokens = tokenizer([texts[k] for k in order[start : start + batch_size]])
         ids, mask = (torch.tensor(part, dtype=torch.int64, device=device) for part in (tokens.ids, tokens.mask))
-        rows.append(model.embed_text(ids, mask).float().cpu())
-    embedded = torch.cat(rows)
-    return embedded[torch.argsort(torch.tensor(order))]
+        rows.append(encode(ids, mask).float().cpu())
+    return torch.cat(rows)[torch.argsort(torch.tensor(order))]
 
 
 def cosines(rows: Tensor, columns: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cxrcl.evaluation.embed import cosines
+from cxrcl.evaluation import protocols
+from cxrcl.evaluation.embed import embed_texts
+from cxrcl.evaluation.protocols import Over
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
-from cxrcl.types import Features, MatchesWords
+from cxrcl.types import EmbedsImages, EmbedsText, Features, MatchesWords, ProjectsText, ScalesSimilarity
 
 Prompts = Mapping[str, Mapping[str, Sequence[str]]]  # label -> "pos" or "neg" -> sentences
-Over = Literal["direction", "mean", "max"]
 By = Literal["global", "local", "both"]
 
 
@@ -38,20 +38,28 @@ def class_prompts(
     return classes
 
 
+OWN_RULE = "cxrcl's own rule"
+
+
+def check_scale(model: nn.Module, scaled: bool) -> None:
+    """Raises ValueError where a model without a scale is to be `scaled`."""
+    if scaled and not isinstance(model, ScalesSimilarity):
+        raise ValueError(f"{type(model).__name__} has no scale of its similarities: set scaled=false")
+
+
 class Prompted:
     """Similarity of images with each of G groups of sentences.
 
     Args:
         groups: sentences of each group, such as the positive prompts of a label.
-        over: how the sentences of a group become one number: the cosine to their mean `direction` (the mean unit
-            vector, normalised again; Radford et al. 2021, section 3.1.4), or the `mean` or `max` of their similarities.
-        by: `global`: cosines of images and sentences; `local`: those of regions and words (`MatchesWords`); `both`:
-            their mean (GLoRIA, Huang et al. 2021).
+        over: how the sentences of a group become one similarity, see `cxrcl.evaluation.protocols.similarity`.
+        by: `global`: cosines of images and sentences; `local`: similarities of regions and words (`MatchesWords`);
+            `both`: their mean for each sentence (GLoRIA, Huang et al. 2021).
     """
 
     def __init__(self, groups: Sequence[Sequence[str]], over: Over = "direction", by: By = "global") -> None:
-        if over == "direction" and by != "global":
-            raise ValueError(f"over=direction, by={by}: words of several sentences have no mean; use over=mean or max")
+        if over not in ("mean", "max") and by != "global":
+            raise ValueError(f"over={over}, by={by}: words of several sentences have no mean; use over=mean or max")
         self.groups, self.over, self.by = [list(group) for group in groups], over, by
         self.sentences, self.places = _numbered(self.groups)
 
@@ -59,41 +67,58 @@ class Prompted:
         """What `similarity` needs of the images of these splits.
 
         Raises:
-            ValueError: the model has no similarity of regions and words, and `by` needs it.
+            ValueError: the model lacks what `over` or `by` needs of it.
         """
+        kind = type(model).__name__
+        if self.over == "raw_direction" and not isinstance(model, ProjectsText):
+            raise ValueError(
+                f"{kind} has no project_text, and over=raw_direction needs embeddings before they are normalised: set "
+                "over=direction"
+            )
         if self.by == "global":
             return [embedding_request(model, splits)]
         if not isinstance(model, MatchesWords):
-            raise ValueError(f"{type(model).__name__} has no local similarity of regions and words: set by=global")
-        local = Request(self._local_name, tuple(splits), self._local_similarity(model, device))
-        return [local] if self.by == "local" else [embedding_request(model, splits), local]
+            raise ValueError(f"{kind} has no local similarity of regions and words: set by=global")
+        return [Request(self._local_name, tuple(splits), self._with_words(model, device))]
 
     def similarity(self, shared: SharedPass, splits: Sequence[str]) -> Tensor:
         """Similarities of the images of the splits with each group, float32 [N, G]."""
-        if self.over == "direction":
-            return cosines(shared.rows("embedding", splits), directions_of(shared.texts, self.groups))
-        if self.by == "local":
+        if self.by != "global":
             return shared.rows(self._local_name, splits)
-        texts = shared.texts(self.sentences)
+        texts = shared.projected_texts if self.over == "raw_direction" else shared.texts
+        groups = self._by_group(texts(self.sentences))
         # 4,096 images at a time: with hundreds of prompts, all similarities at once would fill the memory.
-        parts = [self._reduced(cosines(part, texts)) for part in shared.rows("embedding", splits).split(4096)]
-        similarity = torch.cat(parts)
-        return similarity if self.by == "global" else (similarity + shared.rows(self._local_name, splits)) / 2
+        parts = shared.rows("embedding", splits).split(4096)
+        return torch.cat([protocols.similarity(part, groups, self.over) for part in parts])
+
+    @property
+    def rule(self) -> str:
+        """The similarity with a group, in words."""
+        each = {"global": "the cosine", "local": "the local similarity", "both": "(local + global) / 2"}[self.by]
+        return {
+            "direction": "cosine to the mean direction of the prompts (normalised, averaged, normalised)",
+            "raw_direction": "cosine to the mean of the unnormalised prompts",
+            "mean": f"mean over the prompts of {each}",
+            "max": f"maximum over the prompts of {each}",
+        }[self.over]
 
     @property
     def _local_name(self) -> str:
         """The name of the request: equal for equal groups, which are then computed once."""
-        return f"local {self.over} {self.groups}"
+        return f"{self.by} {self.over} {self.groups}"
 
-    def _reduced(self, similarity: Tensor) -> Tensor:
-        """Similarities with sentences [N, sentences] -> with groups [N, G]."""
-        groups = [similarity[:, places] for places in self.places]
-        return torch.stack([g.mean(dim=1) if self.over == "mean" else g.amax(dim=1) for g in groups], dim=1)
+    def _by_group(self, by_sentence: Tensor) -> list[Tensor]:
+        """Rows [sentences, ...] -> those of each group [P, ...]."""
+        return [by_sentence[places] for places in self.places]
 
-    def _local_similarity(self, model: nn.Module, device: torch.device) -> Callable[[Features], Tensor]:
-        """Features of B images -> [B, G]; the words of the sentences are encoded before the first image."""
+    def _with_words(self, model: nn.Module, device: torch.device) -> Callable[[Features], Tensor]:
+        """Features of B images -> similarities [B, G], the sentences encoded before the first image.
+
+        Joined while the images pass: similarities with each sentence are never held for all images.
+        """
         matcher = cast(MatchesWords, model)
         words: list[tuple[Tensor, Tensor]] = []
+        texts: list[Tensor] = []
 
         def compute(features: Features) -> Tensor:
             if not words:
@@ -101,20 +126,30 @@ class Prompted:
                     tokens = matcher.tokenizer(self.sentences[start : start + 64])
                     ids = (torch.tensor(part, dtype=torch.int64, device=device) for part in tokens)
                     words.append(matcher.embed_words(*ids))
-            return self._reduced(torch.cat([matcher.match_words(features, *part) for part in words], dim=1))
+                if self.by == "both":
+                    texts.append(embed_texts(cast(EmbedsText, model), self.sentences, device).to(device))
+            local = torch.cat([matcher.match_words(features, *part) for part in words], dim=1)
+            joined = [local[:, places] for places in self.places]
+            if self.by == "both":
+                images = cast(EmbedsImages, model).embed_images(features).float()
+                joined = [
+                    protocols.local_and_global(images, group, part)
+                    for group, part in zip(self._by_group(texts[0]), joined, strict=True)
+                ]
+            return torch.stack([protocols.over_prompts(part, self.over) for part in joined], dim=1)
 
         return compute
 
 
 def directions_of(embed: Callable[[Sequence[str]], Tensor], groups: Sequence[Sequence[str]]) -> Tensor:
-    """The mean unit vector of each group of sentences, normalised again: float [G, D].
+    """The direction of each group of sentences, float [G, D], see `cxrcl.evaluation.protocols.direction`.
 
     Args:
         embed: N texts -> unit vectors [N, D].
     """
     texts, groups_of_places = _numbered(groups)
     embedded = embed(texts)
-    return F.normalize(torch.stack([embedded[places].mean(dim=0) for places in groups_of_places]), dim=-1)
+    return torch.stack([protocols.direction(embedded[places]) for places in groups_of_places])
 
 
 def _numbered(groups: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int]]]:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from cxrcl.evaluation.embed import embed_texts, over_images
-from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, EvalData, Features, Gathers
+from cxrcl.evaluation.embed import embed_texts, over_images, project_texts
+from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, EvalData, Features, Gathers, ProjectsText
 
 
 class Request(NamedTuple):
@@ -62,6 +62,7 @@ class SharedPass:
         self._requests = list(requests)
         self._rows: dict[tuple[str, str], Tensor] = {}  # by name and split
         self._texts: dict[str, Tensor] = {}
+        self._projected: dict[str, Tensor] = {}
         self._computed: dict[Hashable, Any] = {}
 
     def rows(self, name: str, splits: Sequence[str]) -> Tensor:
@@ -78,11 +79,13 @@ class SharedPass:
 
     def texts(self, sentences: Sequence[str]) -> Tensor:
         """Unit vectors of N texts, float32 [N, D] on the CPU."""
-        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._texts]
-        if new:
-            embedded = embed_texts(cast(EmbedsText, self.model), new, self.runtime.device)
-            self._texts |= dict(zip(new, embedded, strict=True))
-        return torch.stack([self._texts[sentence] for sentence in sentences])
+        model = cast(EmbedsText, self.model)
+        return _of_texts(sentences, self._texts, lambda new: embed_texts(model, new, self.runtime.device))
+
+    def projected_texts(self, sentences: Sequence[str]) -> Tensor:
+        """Projections of N texts, not normalised, float32 [N, D] on the CPU; of a model that is `ProjectsText`."""
+        model = cast(ProjectsText, self.model)
+        return _of_texts(sentences, self._projected, lambda new: project_texts(model, new, self.runtime.device))
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """The result of `compute()`, such as a fitted model, computed the first time that `key` is named."""
@@ -110,3 +113,10 @@ class SharedPass:
             return {name: call(features) for name, call in computations.items()}
 
         return compute
+
+
+def _of_texts(sentences: Sequence[str], known: dict[str, Tensor], encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
+    """Rows of the sentences, of which those that are not known yet are encoded."""
+    if new := [sentence for sentence in dict.fromkeys(sentences) if sentence not in known]:
+        known |= dict(zip(new, encode(new), strict=True))
+    return torch.stack([known[sentence] for sentence in sentences])

@@ -1,37 +1,50 @@
-"""Zero-shot classification with a pair of prompt ensembles for each label."""
+"""Zero-shot classification with prompts of each label's presence and, for most rules, of its absence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from cxrcl.evaluation import protocols
 from cxrcl.evaluation.evaluator import EvaluatorResult
 from cxrcl.evaluation.metrics import mean_auroc
-from cxrcl.evaluation.prompted import By, Over, Prompted
+from cxrcl.evaluation.prompted import OWN_RULE, By, Over, Prompted, check_scale
 from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
 from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ScalesSimilarity
 
+Sides = Literal["both", "positive"]
+
+# over, sides, scaled -> whose rule it is, by global similarity.
+PUBLISHED = {
+    ("direction", "both", False): "CheXzero (Tiu et al. 2022)",
+    ("raw_direction", "both", False): "BioViL (Boecking et al. 2022)",
+    ("mean", "positive", True): "MedCLIP (Wang et al. 2022), ensemble",
+    ("max", "positive", True): "MedCLIP (Wang et al. 2022), no ensemble",
+}
+
 
 class ZeroShot(Scorer):
-    """AUROC of each label from the margin between its positive and its negative prompts.
+    """AUROC of each label from its prompts: from the margin between both sides, or from the positive ones.
 
-    Three readings of each prompt file are scored: `combined`, the margin, which is the score proper; `affirmative`, the
-    positive prompts alone; and `negated`, the negative prompts alone, with the sign turned round. Published models fall
-    from .92 to .49 where they have to read negations.
+    Three readings of each prompt file are scored: `combined`, the margin; `affirmative`, the positive prompts alone;
+    and `negated`, the negative prompts alone, with the sign turned round. Published models fall from .92 to .49 where
+    they have to read negations. With `sides=positive` the affirmative reading is the only one.
 
     Args:
         file: a prompts file; labels that it or the data lacks are left out.
         other_files: further prompts for the same labels: a model's metric should not depend on its prompts. Adds
             their means, and the mean and the worst over all files.
         over, by: how a label's prompts become one similarity, see `cxrcl.evaluation.prompted.Prompted`.
-        scaled: the margin is multiplied by the model's learned scale before it becomes a probability; not where a
+        sides: `both`: the score is positive minus negative, the probability the softmax over both; `positive`: the
+            score is the similarity with the positive prompts, the probability its sigmoid.
+        scaled: before it becomes a probability the score is multiplied by the model's learned scale; not where a
             protocol takes the softmax of bare cosines.
         labels, against_normal, mean_over, resamples: see `cxrcl.evaluation.scorer.Scorer`.
     """
@@ -48,6 +61,7 @@ class ZeroShot(Scorer):
         labels: Sequence[str] | None = None,
         over: Over = "direction",
         by: By = "global",
+        sides: Sides = "both",
         scaled: bool = True,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
@@ -55,40 +69,48 @@ class ZeroShot(Scorer):
     ) -> None:
         super().__init__(data, splits, mean_over, resamples)
         self.score_only(labels, against_normal)
-        self.file, self.scaled = file, scaled
+        self.file, self.sides, self.scaled = file, sides, scaled
+        self.kinds = ("pos", "neg") if sides == "both" else ("pos",)
+        wanted = "positive and negative" if sides == "both" else "positive"
         sentences = prompts(file, data.labels)
-        described = [name for name in self.labels if sentences.get(name, {}).get("neg")]
+        described = [name for name in self.labels if self._describes(sentences.get(name, {}))]
         lacking = [name for name in labels or () if name not in described]
         if not data.labels:
             raise ValueError("the data have no labels")
         if lacking or not described:
-            raise ValueError(f"{file} has no positive and negative prompts for {', '.join(lacking or data.labels)}")
+            raise ValueError(f"{file} has no {wanted} prompts for {', '.join(lacking or data.labels)}")
         self.score_only(described, against_normal)
         self.families: dict[str, tuple[tuple[str, ...], Prompted]] = {}
         for name in dict.fromkeys((file, *other_files)):
             family = prompts(name, data.labels)
-            covered = tuple(label for label in self.labels if family.get(label, {}).get("neg"))
+            covered = tuple(label for label in self.labels if self._describes(family.get(label, {})))
             if not covered:
-                raise ValueError(f"{name} has no positive and negative prompts for {', '.join(self.labels)}")
-            sides = [family[label][kind] for kind in ("pos", "neg") for label in covered]
-            self.families[name.removesuffix(".json").rpartition("/")[2]] = (covered, Prompted(sides, over, by))
+                raise ValueError(f"{name} has no {wanted} prompts for {', '.join(self.labels)}")
+            groups = [family[label][kind] for kind in self.kinds for label in covered]
+            self.families[name.removesuffix(".json").rpartition("/")[2]] = (covered, Prompted(groups, over, by))
+        _, self.prompted = next(iter(self.families.values()))
+
+    def _describes(self, kinds: Any) -> bool:
+        return all(kinds.get(kind) for kind in self.kinds)
 
     def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
+        check_scale(model, self.scaled)
         return [r for _, prompted in self.families.values() for r in prompted.requests(model, device, self.splits)]
 
-    def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
-        from scipy.special import expit
+    def _sides(self, prompted: Prompted, shared: SharedPass, splits: Sequence[str]) -> Sequence[Tensor]:
+        """Similarities with the positive and, with both sides, with the negative prompts, float32 [N, C] each."""
+        return prompted.similarity(shared, splits).chunk(len(self.kinds), dim=1)
 
-        _, prompted = next(iter(self.families.values()))
-        positive, negative = _sides(prompted, shared, splits)
-        margin = positive - negative
+    def score(self, shared: SharedPass, splits: Sequence[str]) -> Scores:
+        positive, *negative = (side.double() for side in self._sides(self.prompted, shared, splits))
+        # One side has the softmax against 0, which is the sigmoid.
+        other = negative[0] if negative else torch.zeros_like(positive)
         scale = cast(ScalesSimilarity, shared.model).similarity_scale() if self.scaled else 1.0
         return Scores(
             names=self.labels,
-            scores=margin,
+            scores=(positive - other).float().numpy(),
             labels=self.truth(shared, splits),
-            # The softmax over both sides is the sigmoid of their difference.
-            probabilities=expit(scale * margin.astype(float)),
+            probabilities=protocols.pair_probability(positive, other, scale).numpy(),
         )
 
     def run(self, shared: SharedPass) -> EvaluatorResult:
@@ -97,28 +119,40 @@ class ZeroShot(Scorer):
         metrics, labels = dict(result.metrics), result.scores.labels
         for name, (covered, prompted) in self.families.items():
             known = labels[:, [self.labels.index(label) for label in covered]]
-            positive, negative = _sides(prompted, shared, self.splits)
-            for reading, scores in (
-                ("combined", positive - negative),
-                ("affirmative", positive),
-                ("negated", -negative),
-            ):
+            for reading, scores in self._readings(*self._sides(prompted, shared, self.splits)).items():
                 metrics[f"{name}/{reading}"] = mean_auroc(scores, known, covered, self.mean_over)
-        means = [metrics[f"{name}/combined"] for name in self.families]
+        scored = "combined" if self.sides == "both" else "affirmative"
+        means = [metrics[f"{name}/{scored}"] for name in self.families]
         metrics["over_prompts/mean"], metrics["over_prompts/worst"] = float(np.mean(means)), float(np.min(means))
         return replace(result, metrics=metrics)
 
+    @staticmethod
+    def _readings(positive: Tensor, negative: Tensor | None = None) -> dict[str, np.ndarray]:
+        """Scores [N, C] of each reading; the first is the score proper."""
+        if negative is None:
+            return {"affirmative": positive.numpy()}
+        return {
+            "combined": (positive - negative).numpy(),
+            "affirmative": positive.numpy(),
+            "negated": -negative.numpy(),
+        }
+
     @property
     def rule(self) -> str:
-        over = {
-            "direction": "the cosine to the mean direction of a side's prompts",
-            "mean": "the mean similarity with a side's prompts",
-            "max": "the largest similarity with a side's prompts",
-        }[next(iter(self.families.values()))[1].over]
-        times = ", times the model's learned scale" if self.scaled else ""
-        return f"score = {over}, positive minus negative; probability = softmax over both sides{times}; not calibrated"
+        times = " times the model's scale" if self.scaled else ""
+        score, probability = (
+            ("positive minus negative", f"softmax over both sides{times}")
+            if self.sides == "both"
+            else ("positive prompts only", f"sigmoid of the score{times}")
+        )
+        return f"{self._whose}: score = {self.prompted.rule}, {score}; probability = {probability}; not calibrated"
 
-
-def _sides(prompted: Prompted, shared: SharedPass, splits: Sequence[str]) -> list[np.ndarray]:
-    """Similarities with the positive and with the negative prompts, float32 [N, C] each."""
-    return np.split(prompted.similarity(shared, splits).numpy(), 2, axis=1)
+    @property
+    def _whose(self) -> str:
+        of = self.prompted
+        if of.by != "global":
+            return OWN_RULE
+        if (self.sides, self.scaled) == ("both", False) and of.over == "mean" and all(len(g) == 1 for g in of.groups):
+            return "the rule of CXR-CLIP (You et al. 2023)"
+        known = PUBLISHED.get((of.over, self.sides, self.scaled))
+        return OWN_RULE if known is None else f"the rule of {known}"

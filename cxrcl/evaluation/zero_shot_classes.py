@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from cxrcl.evaluation import protocols
 from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
-from cxrcl.evaluation.prompted import By, Over, Prompted, class_prompts
+from cxrcl.evaluation.prompted import OWN_RULE, By, Over, Prompted, check_scale, class_prompts
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ScalesSimilarity
+
+# over, by, standardise, scaled -> whose rule it is.
+PUBLISHED = {
+    ("mean", "global", "none", False): "CXR-CLIP (You et al. 2023)",
+    ("mean", "global", "none", True): "MedCLIP (Wang et al. 2022), ensemble",
+    ("max", "global", "none", True): "MedCLIP (Wang et al. 2022), no ensemble",
+    ("max", "both", "scored", False): "GLoRIA (Huang et al. 2021)",
+}
 
 
 class ClassConfusion(NamedTuple):
@@ -30,9 +39,11 @@ class ZeroShotClasses(Evaluator):
         file: a prompts file; its positive sentences describe the classes.
         labels: the classes; None takes all labels that the file and the data have.
         over, by: how a class's prompts become one similarity, see `cxrcl.evaluation.prompted.Prompted`.
+        scaled: similarities are multiplied by the model's learned scale, which changes no decision.
         standardise: the similarities with each class lose their mean and are divided by their standard deviation over
-            the images of the split `standardise_on`, or over the scored images themselves (`scored`), as the published
-            code of GLoRIA does. The latter makes the answer for one image depend on the others that are scored with it.
+            the images of the split `standardise_on`, or over the scored images themselves (`scored`: those with exactly
+            one of the classes), as the published code of GLoRIA does. The latter makes the answer for one image depend
+            on the others that are scored with it.
         standardise_on: this split must not be scored.
     """
 
@@ -48,6 +59,7 @@ class ZeroShotClasses(Evaluator):
         labels: Sequence[str] | None = None,
         over: Over = "mean",
         by: By = "global",
+        scaled: bool = False,
         standardise: Literal["none", "split", "scored"] = "none",
         standardise_on: str = "train",
     ) -> None:
@@ -57,24 +69,28 @@ class ZeroShotClasses(Evaluator):
         self.labels = tuple(sentences)
         if standardise == "split" and (standardise_on in splits or not data.size(standardise_on)):
             raise ValueError(f"standardise_on={standardise_on}: expected a split that is not scored and has images")
-        self.reference_splits: tuple[str, ...] = {"none": (), "split": (standardise_on,), "scored": self.splits}[
-            standardise
-        ]
-        self.standardise = standardise
+        self.reference_splits = (standardise_on,) if standardise == "split" else ()
+        self.standardise, self.scaled = standardise, scaled
         self.prompted = Prompted(list(sentences.values()), over, by)
 
     def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
+        check_scale(model, self.scaled)
         return self.prompted.requests(model, device, tuple(dict.fromkeys((*self.splits, *self.reference_splits))))
 
+    def _similarity(self, shared: SharedPass, splits: Sequence[str]) -> Tensor:
+        scale = cast(ScalesSimilarity, shared.model).similarity_scale() if self.scaled else 1.0
+        return scale * self.prompted.similarity(shared, splits).double()
+
     def run(self, shared: SharedPass) -> EvaluatorResult:
-        similarity = self.prompted.similarity(shared, self.splits).double().numpy()
-        if self.reference_splits:
-            reference = self.prompted.similarity(shared, self.reference_splits).double().numpy()
-            similarity = (similarity - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-12)
         columns = [self.data.labels.index(name) for name in self.labels]
         labels = shared.labels(self.splits).numpy()[:, columns]
-        scores = Scores(names=self.labels, scores=similarity, labels=labels)
         has_one = (labels == 1).sum(axis=1) == 1
+        of_images = self._similarity(shared, self.splits)
+        if self.standardise != "none":
+            reference = self._similarity(shared, self.reference_splits) if self.reference_splits else of_images[has_one]
+            of_images = protocols.standardised(of_images, reference)
+        similarity = of_images.numpy()
+        scores = Scores(names=self.labels, scores=similarity, labels=labels)
         metrics = {"images": float(has_one.sum()), "chance": 1 / len(self.labels)}
         if not has_one.any():
             return EvaluatorResult({**metrics, "accuracy": float("nan"), "macro_f1": float("nan")}, scores=scores)
@@ -95,10 +111,12 @@ class ZeroShotClasses(Evaluator):
 
     @property
     def rule(self) -> str:
-        over = {"mean": "mean", "max": "largest", "direction": "mean direction's"}[self.prompted.over]
         standard = {
             "none": "",
             "split": f", standardised by class over the split {', '.join(self.reference_splits)}",
             "scored": ", standardised by class over the scored images (depends on which images are scored)",
         }[self.standardise]
-        return f"class with the {over} {self.prompted.by} similarity over its prompts{standard}"
+        known = PUBLISHED.get((self.prompted.over, self.prompted.by, self.standardise, self.scaled))
+        whose = OWN_RULE if known is None else f"the rule of {known}"
+        times = ", times the model's scale" if self.scaled else ""
+        return f"{whose}: class with the largest {self.prompted.rule}{times}{standard}"

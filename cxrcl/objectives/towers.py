@@ -115,7 +115,11 @@ class TwoTowers(ImageObjective):
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids and mask, int64 [B, L] each -> unit vectors float32 [B, D]."""
-        return unit_vectors(self.text_head(self.text_encoder(ids, mask).pooled))
+        return unit_vectors(self.project_text(ids, mask))
+
+    def project_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask, int64 [B, L] each -> projections float32 [B, D], not normalised."""
+        return at_least_fp32(self.text_head(self.text_encoder(ids, mask).pooled))
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         """`text` int64 [B, T], equal for equal texts; nothing with targets=identity."""

@@ -76,6 +76,15 @@ def test_sentences_are_encoded_once_and_come_back_in_their_order(known: Any, dat
     assert torch.equal(shared.texts(["a large heart", "clear"])[0], first[1]) and known.texts_seen == 1
 
 
+def test_projections_are_encoded_once_and_unit_vectors_are_their_directions(known: Any, data: Any, alone: Any) -> None:
+    shared = shared_pass(known, alone, data)
+    projected = shared.projected_texts(["edema", "a large heart"])
+    assert (projected.norm(dim=1) - 1).abs().min() > 0.1
+    assert torch.allclose(shared.texts(["edema", "a large heart"]), projected / projected.norm(dim=1, keepdim=True))
+    known.texts_seen = 0
+    assert torch.equal(shared.projected_texts(["a large heart"])[0], projected[1]) and known.texts_seen == 0
+
+
 def test_zero_shot_together_encode_each_image_and_text_once(known: Any, data: Any, alone: Any) -> None:
     both = {"a": ZeroShot(data, lambda *_: PROMPTS, splits=BOTH), "b": Retrieval(data, splits=BOTH)}
     together = Evaluators(both, data, 3)(known, alone)

@@ -94,6 +94,20 @@ def test_three_readings_of_each_prompt_file(known: Any, data: Any, alone: Any) -
     assert figures["over_prompts/mean"] == sum(both) / 2 and figures["over_prompts/worst"] == min(both)
 
 
+def test_positive_prompts_alone_have_one_reading(known: Any, data: Any, alone: Any) -> None:
+    files = {name: {label: {"pos": kinds["pos"]} for label, kinds in PROMPTS.items()} for name in ("a.json", "b.json")}
+    files["b.json"] = {label: {"pos": ["no " + kinds["pos"][0][::-1]]} for label, kinds in PROMPTS.items()}
+    evaluator = ZeroShot(
+        data, lambda name, _: files[name], splits=BOTH, file="a.json", other_files=["b.json"], sides="positive"
+    )
+    figures = metrics_of(evaluator, known, alone)
+    assert figures["a/affirmative"] == figures["mean_auroc"] != figures["b/affirmative"]
+    assert not [key for key in figures if key.endswith(("/combined", "/negated"))]
+    assert figures["over_prompts/worst"] == min(figures[f"{name}/affirmative"] for name in "ab")
+    with pytest.raises(ValueError, match=r"a\.json has no positive and negative prompts"):
+        ZeroShot(data, lambda name, _: files[name], splits=BOTH, file="a.json")
+
+
 def test_labels_and_their_mean_can_be_named(known: Any, data: Any, alone: Any) -> None:
     two = zero_shot(data, splits=BOTH, labels=["Edema", "Cardiomegaly"], mean_over=["Edema"])
     figures, everything = metrics_of(two, known, alone), metrics_of(zero_shot(data, splits=BOTH), known, alone)

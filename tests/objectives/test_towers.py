@@ -22,7 +22,15 @@ from cxrcl.objectives.gloria import Gloria
 from cxrcl.objectives.siglip import SigLip
 from cxrcl.objectives.simclr import SimClr
 from cxrcl.objectives.towers import encode_texts, encode_views, unit_vectors
-from cxrcl.types import Batch, EmbedsImages, EmbedsText, EncodesImages, Features, ScalesSimilarity, StepOutput
+from cxrcl.types import (
+    Batch,
+    EmbedsImages,
+    EncodesImages,
+    Features,
+    ProjectsText,
+    ScalesSimilarity,
+    StepOutput,
+)
 
 ALL = [Clip, SigLip, ConVirt, CxrClip, SimClr]
 WITH_TEXT = [Clip, SigLip, ConVirt, CxrClip]
@@ -130,12 +138,14 @@ def test_embeddings_are_unit_vectors_by_sample(objective: type[Objective]) -> No
 @pytest.mark.parametrize("objective", WITH_TEXT)
 def test_evaluators_see_what_the_loss_sees(objective: type[Objective]) -> None:
     model, given = two_towers(objective), batch(objective)
-    assert all(isinstance(model, kind) for kind in (EncodesImages, EmbedsImages, EmbedsText, ScalesSimilarity))
+    assert all(isinstance(model, kind) for kind in (EncodesImages, EmbedsImages, ProjectsText, ScalesSimilarity))
     embeddings = model.embed(given)
     seen = model.encode_images(given.images[:, 0])
     image, text = model.embed_images(seen), model.embed_text(given.text.ids[:, 0], given.text.mask[:, 0])
     assert torch.allclose(image, embeddings["image"][:, 0], atol=1e-6)
     assert torch.allclose(text, embeddings["text"][:, 0], atol=1e-6)
+    projected = model.project_text(given.text.ids[:, 0], given.text.mask[:, 0])
+    assert torch.allclose(projected / projected.norm(dim=1, keepdim=True), text) and not torch.allclose(projected, text)
     assert model.tokenizer is model.text_encoder.tokenizer
     assert all(map(torch.equal, seen, model.image_encoder(given.images[:, 0])))
 

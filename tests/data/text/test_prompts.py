@@ -72,7 +72,7 @@ def test_a_star_stands_for_labels_without_prompts_of_their_own(tmp_path: Path) -
     assert prompts.for_labels("plain.json", ["Hilar Mass"]) == prompts.load("plain.json")
 
 
-@pytest.mark.parametrize("name", ["pair.json", "evidence.json", "chexzero.json"])
+@pytest.mark.parametrize("name", ["pair.json", "evidence.json", "biovil.json", "chexzero.json"])
 def test_templates_speak_of_any_label(name: str) -> None:
     sampler = PromptSampler(name, num_negatives=1)
     sampler.check(["Hilar Mass"])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cxrcl.evaluation.representation import Space
     from cxrcl.evaluation.zero_shot_classes import ClassConfusion
 
+READINGS = ("combined", "affirmative", "negated")  # of prompts; the first that there is, is scored
 COUNTED = ("images", "patients", "resamples", "seed")
 
 
@@ -54,14 +55,16 @@ def checkpoint_table(page: Page) -> Table:
 
 def prompt_tables(page: Page) -> list[Table]:
     """Zero-shot metrics by prompt family and reading: one that depends on its prompts says little of the model."""
-    readings, found = ("combined", "affirmative", "negated"), []
+    found = []
     for name, metrics in page.metrics(with_controls=False).items():
-        families = [key.removesuffix("/combined") for key in metrics if key.endswith("/combined")]
+        families = [key.removesuffix("/affirmative") for key in metrics if key.endswith("/affirmative")]
         if not families:
             continue
+        readings = [key for key in READINGS if f"{families[0]}/{key}" in metrics]
         rows: list[Row] = [[one, *(number_cell(metrics.get(f"{one}/{key}")) for key in readings)] for one in families]
         for kind in ("mean", "worst"):
-            rows.append([f"{kind} over families", number_cell(metrics.get(f"over_prompts/{kind}")), "", ""])
+            of_score = number_cell(metrics.get(f"over_prompts/{kind}"))
+            rows.append([f"{kind} over families", of_score, *("" for _ in readings[1:])])
         caption = f"Mean AUROC of {name} by prompt family and reading"
         found.append(Table(caption, ["prompts", *readings], rows, totals=2))
     return found
