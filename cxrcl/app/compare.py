@@ -34,12 +34,14 @@ class ScoredModel:
         held_out: scores of the split that thresholds are fitted on, by evaluator.
         facts: on the images and on how they were scored, the same for all models where they are scored alike.
         scored: rows of the manifest.
+        notes: what a reader has to know of how its data were chosen.
     """
 
     part: Checkpoint
     held_out: Mapping[str, Scores]
     facts: DataFacts
     scored: Manifest
+    notes: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -58,7 +60,8 @@ def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, command: st
     """Everything about all models, for `cxrcl.evaluation.report.output`."""
     first = models[0]
     different = [each.name for each in models if each.facts != first.facts]
-    notes = [f"{name} was scored on other images, labels or by other rules than {first.name}" for name in different]
+    notes = _shared_notes(models)
+    notes += [f"{name} was scored on other images, labels or by other rules than {first.name}" for name in different]
     notes += [
         f"{each.name}: {each.part.facts.trained_on}"
         for each in models
@@ -76,6 +79,17 @@ def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, command: st
         config=settings,
         command=command,
     )
+
+
+def _shared_notes(models: Sequence[ScoredModel]) -> list[str]:
+    """Notes of all models once; of some only, with their names."""
+    proper = [model for model in models if model.name != UNTRAINED]
+    notes = dict.fromkeys(note for model in proper for note in model.notes)
+    return [
+        note if len(having) == len(proper) else f"{', '.join(having)}: {note}"
+        for note in notes
+        for having in [[model.name for model in proper if note in model.notes]]
+    ]
 
 
 def score_reports(models: Sequence[ScoredModel], cfg: sections.Evaluate) -> dict[str, ScoreReport]:

@@ -15,6 +15,7 @@ from cxrcl.app.compare import UNTRAINED, ScoredModel, make_page, threshold_rule
 from cxrcl.app.evaluation_data import EvaluationData, data_settings, open_data
 from cxrcl.app.evaluators import build_evaluators
 from cxrcl.app.job import Job
+from cxrcl.app.other_data import shown_values, views_of_training
 from cxrcl.app.plan import precision_name
 from cxrcl.app.restore import restore, untrained
 from cxrcl.checkpoint.content import Checkpoint, PromptDirections
@@ -99,9 +100,9 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
     """
     device = job.runtime.device
     checkpoint, objective, transform = restore(file, job.packages, device)
-    settings = data_settings(job.cfg, checkpoint, file)
-    with closing(BatchReader(settings.num_workers)) as batch_reader:
-        data = open_data(job, settings, checkpoint.recipe, objective, transform, batch_reader)
+    laid = data_settings(job.cfg, checkpoint, file)
+    with closing(BatchReader(laid.settings.num_workers)) as batch_reader:
+        data = open_data(job, laid, checkpoint.recipe, objective, transform, batch_reader)
         evaluators = _choose_evaluators(job, objective, data.splits)
         precision = Precision(precision_name(checkpoint.recipe.precision, device), device)
         facts = _data_facts(job, data, evaluators)
@@ -115,7 +116,9 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
         if with_untrained:
             results = _of_random_weights(job, checkpoint, evaluators, data, precision)
             models.append((from_results(UNTRAINED, None, results, images=images), results))
-        return [ScoredModel(part, _held_out_scores(results), facts, data.scored) for part, results in models]
+        return [
+            ScoredModel(part, _held_out_scores(results), facts, data.scored, data.notes) for part, results in models
+        ]
 
 
 def _choose_evaluators(job: Job[Evaluate], objective: Objective, splits: Splits) -> Evaluators:
@@ -159,6 +162,8 @@ def _data_facts(job: Job[Evaluate], data: EvaluationData, evaluators: Evaluators
         images=len(data.scored),
         manifest=data.splits.manifest.fingerprint(),
         uncertain_labels=str(data.cfg.label_policy),
+        views=data.views,
+        filter={column: shown_values(column, values) for column, values in data.cfg.filter.items()},
         left_out=data.left_out,
         rules={name: evaluator.rule for name, evaluator in by_name.items()},
         prompt_files={name: str(e.file) for name, e in by_name.items() if hasattr(e, "file")},
@@ -196,6 +201,8 @@ def _model_facts(checkpoint: Checkpoint, file: Path, data: EvaluationData) -> Mo
         weights="as trained" if checkpoint.state.average is None else "moving average",
         fingerprint=checkpoint.fingerprint(),
         trained_on=trained_on,
+        views=views_of_training(checkpoint.recipe),
+        views_not_seen=data.views_not_seen,
     )
 
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cxrcl.app.data import image_reader, load_data, text_maker, without_unreadable
 from cxrcl.app.job import Job
 from cxrcl.app.model import prepare
-from cxrcl.app.sources import build_sources, prompts_of, with_known_sentences
+from cxrcl.app.other_data import Laid, keep_views, line_on_views, lines_on_labels, overlaid, views_not_seen
+from cxrcl.app.sources import build_sources, prompts_of
 from cxrcl.checkpoint.content import Checkpoint, Recipe
 from cxrcl.config import sections
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.splits import Splits
+from cxrcl.data.views import counted
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Classifies
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,22 @@ class EvaluationData:
         cfg: settings of the data: those of training, with what the user set laid over.
         splits: of all rows of the manifest.
         scored: rows of the scored splits, split by split.
+        views: view -> number of scored images.
+        views_not_seen: of these, what the model was not trained on as far as that is known.
         left_out: number of images left out as unreadable; None where that was not asked for.
+        notes: what of the training's choice of images and labels holds here, and what does not.
     """
 
     cfg: sections.Data
     splits: Splits
     scored: Manifest
+    views: Mapping[str, int]
+    views_not_seen: Mapping[str, int]
     left_out: int | None
+    notes: Sequence[str]
 
 
-def data_settings(cfg: sections.Evaluate, checkpoint: Checkpoint, file: Path) -> sections.Data:
+def data_settings(cfg: sections.Evaluate, checkpoint: Checkpoint, file: Path) -> Laid:
     """The data settings of training, with what the user set for this evaluation laid over.
 
     Raises:
@@ -54,23 +64,12 @@ def data_settings(cfg: sections.Evaluate, checkpoint: Checkpoint, file: Path) ->
             f"checkpoint={file}: an exported model does not say where data lie: set data.root=DIR, or data=<name> "
             f"(it was trained on {trained_on})"
         )
-    return sections.parse(overlaid(checkpoint.recipe.data, cfg.data), sections.Data)
-
-
-def overlaid(stored: Mapping[str, Any], changes: sections.EvaluateData) -> dict[str, Any]:
-    """Stored settings of the data, with the changes that are not null laid over."""
-    values = {key: value for key, value in changes.model_dump().items() if value is not None and key != "sources"}
-    if changes.root is not None or changes.store is not None or changes.sources:
-        # Other data: filters of the training data mean nothing there.
-        sources = with_known_sentences(changes.sources, stored["sources"])
-        values = {"filter": {}, "views": None, "fraction": 1.0, "split_lists": None, **values}
-        values |= {"sources": sources, "root": changes.root, "store": changes.store}
-    return {**stored, **values}
+    return overlaid(checkpoint.recipe.data, cfg.data)
 
 
 def open_data(
     job: Job[sections.Evaluate],
-    cfg: sections.Data,
+    laid: Laid,
     recipe: Recipe,
     objective: Objective,
     transform: RadiographTransform,
@@ -82,7 +81,7 @@ def open_data(
         UserError: data that cannot be read, lack a split that is scored, or are a store of images of another size than
             the model was trained on.
     """
-    scored_splits, runtime = job.cfg.splits, job.runtime
+    scored_splits, runtime, cfg = job.cfg.splits, job.runtime, laid.settings
     sources = build_sources(cfg, job.packages)
     reader = image_reader(cfg, sources)
     if reader.read_px != cfg.read_px:
@@ -90,8 +89,12 @@ def open_data(
             f"the store holds images of {reader.read_px} px, but the checkpoint was trained on images of any size: "
             f"data.read_px={reader.read_px} evaluates it on these all the same"
         )
-    manifest = load_data(cfg, sources, runtime)
+    manifest, notes = load_data(cfg, sources, runtime), list(laid.lines)
+    if laid.views_of_training is not None:
+        manifest, lines = keep_views(manifest, laid.views_of_training, scored_splits)
+        notes += lines
     if isinstance(objective.evaluated(), Classifies):
+        notes += lines_on_labels(recipe.labels, manifest.labels)
         manifest = manifest.with_labels(recipe.labels)
     unreadable: Mapping[int, str] = {}
     if cfg.skip_bad_images:
@@ -110,5 +113,11 @@ def open_data(
         if not splits.size(split):
             raise DataError(f"splits: no row has the split {split}; set splits=[...] to ones that the data has")
     scored = np.concatenate([np.flatnonzero(manifest.rows["split"] == split) for split in scored_splits])
+    data = manifest.take(scored)
+    views = counted(data.rows["view"])
+    not_seen = views_not_seen(recipe, views)
+    notes += line_on_views(recipe, views)
+    for note in notes:
+        logger.warning(note)
     left_out = len(unreadable) if cfg.skip_bad_images else None
-    return EvaluationData(cfg, splits, manifest.take(scored), left_out)
+    return EvaluationData(cfg, splits, data, views, not_seen, left_out, notes)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from cxrcl.errors import UserError
 from cxrcl.training.trainer import NonFinite
@@ -25,6 +28,7 @@ TEXTS = {
 }
 SAMPLES = {"unit": "data.unit=image", "texts": "data.text=prompts"}
 BATCHES = {"batch_size": "trainer.batch_size=..."}
+_WORDS = ("null", "true", "false", "nan", "inf")  # which are no text where they stand without quotes
 FITTING = {
     "learning_rate": "optimizer.lr=..., or trainer.precision=fp32",
     "max_bad_fraction": "data.max_bad_fraction=...",
@@ -46,3 +50,24 @@ def explained(overrides: Mapping[str, str]) -> Iterator[None]:
         if override is None:
             raise
         raise type(error)(f"{error} (on the command line: {override})") from None
+
+
+def as_override(key: str, value: Any) -> str:
+    """A setting as it is typed, in quotes where a shell needs them.
+
+    >>> as_override("data.views", ["PA", "AP axial"])
+    "'data.views=[PA,\"AP axial\"]'"
+    """
+    return shlex.quote(f"{key}={_typed(value)}")
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_typed(key)}:{_typed(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_typed, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_]\w*", value) and value.lower() not in _WORDS):
+        return str(value)
+    return '"' + value.replace('"', '\\"') + '"'

@@ -35,6 +35,7 @@ class Recipe:
         data: settings of the data, folders absolute.
         settings: the composed config of the training; None in an exported model.
         manifest_fingerprint: of the data trained on; None in an exported model.
+        training_views: view -> number of training images, of this training alone; None where it was not recorded.
     """
 
     model: Mapping[str, Mapping[str, Any]]
@@ -47,6 +48,7 @@ class Recipe:
     data: Mapping[str, Any]
     settings: Mapping[str, Any] | None = None
     manifest_fingerprint: str | None = None
+    training_views: Mapping[str, int] | None = None
 
     @property
     def vocabulary(self) -> str | None:
@@ -188,6 +190,7 @@ def to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
             "prompt_sentences": dict(recipe.prompt_sentences),
             "precision": recipe.precision,
             "data": dict(recipe.data),
+            "training_views": None if recipe.training_views is None else dict(recipe.training_views),
         },
         "versions": dict(origin.versions),
         "initial": {} if initial is None else {"labels": list(initial.labels), "directions": initial.directions},
@@ -227,6 +230,7 @@ def from_plain(plain: Mapping[str, Any]) -> Checkpoint:
         data=config["data"],
         settings=config["settings"],
         manifest_fingerprint=config["fingerprint"],
+        training_views=config.get("training_views"),
     )
     origin = Origin(
         recipe,

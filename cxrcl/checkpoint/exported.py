@@ -83,6 +83,7 @@ class Config(_Section):
     data: _Data
     exposure: _Exposure | None
     initial: _Initial | None
+    training_views: dict[str, int] | None = None  # as all that was added later: earlier exports lack it
 
 
 def looks_exported(folder: Path) -> bool:
@@ -135,6 +136,7 @@ def read(folder: Path) -> Checkpoint:
         prompt_sentences=config.prompt_sentences,
         precision=config.precision,
         data=config.data.model_dump(),
+        training_views=config.training_views,
     )
     exposure = None
     if config.exposure is not None and images is not None:

@@ -24,7 +24,7 @@ REQUIRED = ("image", "patient", "study", "view", "split")
 OPTIONAL = ("findings", "impression", "text", "text_augment", "sex", "age", "source")
 SPLITS = ("train", "valid", "test")
 FILE_NAME = "manifest.csv"
-_FEW_VALUES = ("view", "split", "sex", "source", "part")
+FEW_VALUES = ("view", "split", "sex", "source", "part")
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str
         absent = [value for value in allowed if value not in present]
         if absent:
             # Names of images, patients and texts are many, and no log should hold them.
-            hint = f": it has {', '.join(sorted(present))}" if column in _FEW_VALUES else ""
+            hint = f": it has {', '.join(sorted(present))}" if column in FEW_VALUES else ""
             raise DataError(f"{column} {absent[0]!r} does not occur in the data{hint}")
         keep &= manifest.rows[column].isin(list(allowed)).to_numpy()
     if not keep.any():

@@ -164,6 +164,7 @@ def _save_model(checkpoint: Checkpoint, objective: Objective, transform: Radiogr
         "data": _data(recipe.data),
         "exposure": None if exposure is None else {"sources": dict(exposure.sources)},
         "initial": None if initial is None else {"labels": list(initial.labels)},
+        "training_views": recipe.training_views,
     }
     sums = {name: exported.sha256(folder / name) for name in names}
     sums[exported.CONFIG] = exported.own_sha256(content)

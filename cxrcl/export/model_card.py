@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cxrcl.checkpoint import exported
 from cxrcl.checkpoint.content import Checkpoint, Recipe
+from cxrcl.data import views
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.errors import RESEARCH_ONLY, DataError
 from cxrcl.models.saving import Saved
@@ -236,7 +237,9 @@ def _data(recipe: Recipe) -> dict[str, str]:
     fractions = {name: (node or {}).get("fraction") for name, node in data["sources"].items()}
     own = [f"of {name} {value}" for name, value in fractions.items() if value is not None]
     return {
-        "views": ", ".join(data.get("views") or ["all"]),
+        "views": ", ".join(data.get("views") or ["all"])
+        if recipe.training_views is None
+        else views.described(recipe.training_views),
         **chosen,
         "fraction of the patients": ", ".join([str(data.get("fraction", 1.0)), *own]),
         "text": f"{data.get('text', 'auto')}, uncertain labels: {data.get('label_policy', 'ignore')}",

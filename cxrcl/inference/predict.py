@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cxrcl import distributed
 from cxrcl.app import restore as restoring
+from cxrcl.app.other_data import line_on_unknown_views
 from cxrcl.app.plan import precision_name
 from cxrcl.checkpoint.content import Recipe
 from cxrcl.config.nodes import OWN_PACKAGES, Packages
@@ -135,7 +136,7 @@ class Predictor:
         pictures: a folder for a picture of each image with its heat-maps.
 
     Attributes:
-        rule: how the probabilities come about.
+        rule: how the probabilities come about, and for which views the model was made.
         labels: that have them.
 
     Raises:
@@ -146,7 +147,8 @@ class Predictor:
         self._loaded, self._model = loaded, cast(Any, loaded.model)
         with loaded.inference_mode():
             self._answerer = answerer_for(loaded.model, loaded.recipe, questions, loaded.device)
-        self.rule: str = self._answerer.probabilities.rule
+        rule, of_views = self._answerer.probabilities.rule, line_on_unknown_views(loaded.recipe)
+        self.rule = f"{rule}; {of_views}" if of_views else rule
         self.labels: list[str] = self._answerer.labels
         self._gallery = None
         if pictures is not None:

@@ -66,10 +66,11 @@ def test_it_tells_the_data_and_their_exposure(trained: Path, tmp_path: Path) -> 
     state["config"]["data"] |= {"views": ["PA", "AP"], "filter": {"source": ["iu"], "ward no": ["p7", "p8"]}}
     state["config"]["data"] |= {"fraction": 0.5, "sources": {"ward": {"fraction": 0.1}, "iu": {"fraction": None}}}
     state["config"]["settings"]["trainer"]["accumulate"] = 3
+    state["config"]["training_views"] = {"PA": 5, "AP": 2}
     state["exposure"]["sources"] = {"ward | b": 12, "iu": 7}
     text = card(rewritten(tmp_path / "x.pt", state), tmp_path / "out")
     assert "| source | images |\n| --- | --- |\n| iu | 7 |\n| ward \\| b | 12 |" in text
-    assert "- views: PA, AP\n- only source: iu\n- only ward no: 2 values" in text and "p7" not in text
+    assert "- views: 7 frontal (PA 5, AP 2)\n- only source: iu\n- only ward no: 2 values" in text and "p7" not in text
     assert "- fraction of the patients: 0.5, of ward 0.1\n" in text and "batches of 12 |" in text
     assert f"hashes of the names of {len(state['exposure']['training_images'])} images" in text
     assert "- prompts: chexpert.json" in text
@@ -109,7 +110,7 @@ def test_names_from_anywhere_cannot_change_the_card(trained: Path, scored: Path,
     state, content = plain_checkpoint(trained), json.loads(scored.read_text())
     state["config"]["labels"][0] = content["scores"]["zero_shot"]["models"][0]["labels"][0]["label"] = evil
     state["config"]["data"] |= {"views": [evil], "filter": {evil: [], "source": [evil]}}
-    state["exposure"]["sources"] = {evil: 1}
+    state["exposure"]["sources"] = state["config"]["training_views"] = {evil: 1}
     content["facts"] |= {"splits": evil, "trained on": f"CONTAMINATED {evil}", "zero_shot rule": evil}
     results = []
     for contaminated in (1, 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from cxrcl.app import data, model, restore
 from cxrcl.app.job import Job
+from cxrcl.app.other_data import line_on_views
 from cxrcl.app.overrides import SAMPLES, explained
 from cxrcl.app.sources import Sources, build_sources, prompts_of, training_order
 from cxrcl.checkpoint.content import Checkpoint
@@ -22,9 +24,12 @@ from cxrcl.data.manifest import Manifest
 from cxrcl.data.order import Mixture
 from cxrcl.data.text.prompts import PromptSampler
 from cxrcl.data.text.texts import Texts
+from cxrcl.data.views import counted
 from cxrcl.errors import DataError
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Batch, Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ def build_learner(job: Job[Train], inputs: Inputs, init: Checkpoint | None, resu
         objective.load_state_dict(resumed.state.weights)  # features are cached before the trainer restores them
     elif init is not None:
         restore.init_from(objective, init, str(cfg.init_from))
+        for line in line_on_views(init.recipe, counted(training.rows["view"]), "training images are now"):
+            logger.warning(f"init_from {cfg.init_from}: {line}")
     tokenizer = getattr(objective, "tokenizer", None) if objective.num_texts else None
     objective.to(runtime.device)
     if cfg.trainer.sync_batchnorm:

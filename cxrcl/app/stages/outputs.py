@@ -20,7 +20,7 @@ from cxrcl.app.stages.evaluation import Evaluation
 from cxrcl.app.stages.learning import Inputs, Learner, Samples
 from cxrcl.checkpoint.content import Checkpoint, Exposure, Origin, Recipe
 from cxrcl.config.sections import Train
-from cxrcl.data import exposure
+from cxrcl.data import exposure, views
 from cxrcl.data.fractions import write_index
 from cxrcl.data.text.prompts import fill
 from cxrcl.models.base import ImageEncoder, TextEncoder
@@ -83,14 +83,14 @@ def describe_origin(
     else:
         directions = resumed.origin.initial_directions
     return Origin(
-        recipe=_recipe(job, inputs, learner),
+        recipe=_recipe(job, inputs, learner, samples),
         versions={"cxrcl": cxrcl.__version__, "torch": str(torch.__version__), "python": platform.python_version()},
         exposure=_exposure(samples, None if init is None else init.origin.exposure),
         initial_directions=directions,
     )
 
 
-def _recipe(job: Job[Train], inputs: Inputs, learner: Learner) -> Recipe:
+def _recipe(job: Job[Train], inputs: Inputs, learner: Learner, samples: Samples) -> Recipe:
     cfg, sentences = job.cfg, inputs.prompts.prompts
     encoders = {
         name: part.node()
@@ -108,6 +108,7 @@ def _recipe(job: Job[Train], inputs: Inputs, learner: Learner) -> Recipe:
         data=_data_from_anywhere(job, inputs),
         settings=dict(job.values),
         manifest_fingerprint=inputs.fingerprint,
+        training_views=views.counted(samples.manifest.rows["view"]),
     )
 
 

@@ -43,6 +43,8 @@ class ModelFacts:
         weights: `as trained` or `moving average`.
         fingerprint: of the weights.
         trained_on: None where the checkpoint does not record it.
+        views: view -> number of training images (None: not recorded); None where views are not recorded.
+        views_not_seen: view -> number of scored images, of kinds of view that training had none of.
     """
 
     checkpoint: str
@@ -50,16 +52,24 @@ class ModelFacts:
     weights: str
     fingerprint: str
     trained_on: TrainedOn | None = None
+    views: Mapping[str, int | None] | None = None
+    views_not_seen: Mapping[str, int] = field(default_factory=dict)
 
     def shown(self) -> dict[str, str]:
         """The facts as texts, by label."""
+        not_seen = f". NOT AMONG THEM: scored {_counts(self.views_not_seen)}" if self.views_not_seen else ""
         return {
             "checkpoint": self.checkpoint,
             "step": str(self.step),
             "weights": self.weights,
             "fingerprint of the weights": self.fingerprint,
             "trained on": "not recorded in this checkpoint" if self.trained_on is None else str(self.trained_on),
+            "views trained on": "not recorded" if self.views is None else f"{_counts(self.views)}{not_seen}",
         }
+
+
+def _counts(views: Mapping[str, int | None]) -> str:
+    return ", ".join(view if count is None else f"{view or 'blank'} {count}" for view, count in views.items())
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class DataFacts:
         images: number of scored images.
         manifest: its fingerprint.
         uncertain_labels: how they were read.
+        views: view -> number of scored images.
+        filter: column -> values that were chosen, or how many they are where they may name patients.
         left_out: number of images left out because they cannot be read; None where such images are an error.
         rules: evaluator -> how its metrics are computed.
         prompt_files: evaluator -> its file of prompts.
@@ -80,6 +92,8 @@ class DataFacts:
     images: int
     manifest: str
     uncertain_labels: str
+    views: Mapping[str, int] = field(default_factory=dict)
+    filter: Mapping[str, str] = field(default_factory=dict)
     left_out: int | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
     prompt_files: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +105,12 @@ class DataFacts:
             "splits": " + ".join(self.splits),
             "images": str(self.images),
             **({} if self.left_out is None else {"left out, cannot be read": str(self.left_out)}),
+            **({"views": _counts(self.views)} if self.views else {}),
+            **(
+                {"only": "; ".join(f"{column} {values}" for column, values in self.filter.items())}
+                if self.filter
+                else {}
+            ),
             "manifest": self.manifest,
             "uncertain labels": self.uncertain_labels,
             **rules,

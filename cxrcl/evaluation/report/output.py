@@ -75,14 +75,17 @@ def results(page: Page) -> dict[str, Any]:
         else:
             content[one.name] = {**tables.nested(one.metrics), "facts": one.shown_facts, **_trained_on(one)}
     content |= {"title": page.title, "facts": plain(page.shown_facts()), "notes": list(page.notes)}
+    content |= {"data": plain(page.data)} if page.data is not None else {}
     content |= {"controls": list(page.controls)} if page.controls else {}
     return content | ({"scores": plain(page.scores)} if page.scores else {})
 
 
 def _trained_on(one: Checkpoint) -> dict[str, Any]:
     """The fact as numbers, for programs: a text is not to be searched for the word CONTAMINATED."""
-    trained_on = None if one.facts is None else one.facts.trained_on
-    return {} if trained_on is None else {"trained_on": plain(trained_on)}
+    if one.facts is None:
+        return {}
+    trained_on = {} if one.facts.trained_on is None else {"trained_on": plain(one.facts.trained_on)}
+    return {**trained_on, "views": plain({"trained_on": one.facts.views, "not_seen": one.facts.views_not_seen})}
 
 
 def markdown(page: Page) -> str:
