@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from cxrcl.config import sections
 from cxrcl.data.manifest import Manifest
@@ -56,8 +58,8 @@ def threshold_rule(cfg: sections.Evaluate) -> ThresholdRule:
         raise ConfigError(str(error)) from None
 
 
-def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, command: str, settings: str) -> Page:
-    """Everything about all models, for `cxrcl.evaluation.report.output`."""
+def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, run: Mapping[str, Any]) -> Page:
+    """Everything about all models, for `cxrcl.evaluation.report.output`; `run` as in `Page`."""
     first = models[0]
     different = [each.name for each in models if each.facts != first.facts]
     notes = _shared_notes(models)
@@ -76,8 +78,10 @@ def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, command: st
         checkpoints=[each.part for each in shown],
         scores=scores,
         controls=[UNTRAINED, SHUFFLED, VIEW, *([VIEW_ONLY] if set(scores) - {VIEW_ONLY} else [])],
-        config=settings,
-        command=command,
+        config=yaml.safe_dump(run["settings"], sort_keys=False, allow_unicode=True),
+        command=run["command"],
+        facts={"made by": run["made by"]},
+        run=run,
     )
 
 

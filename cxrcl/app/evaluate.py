@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cxrcl import distributed
+from cxrcl.app import provenance
 from cxrcl.app.compare import UNTRAINED, ScoredModel, make_page, threshold_rule
 from cxrcl.app.evaluation_data import EvaluationData, data_settings, open_data
 from cxrcl.app.evaluators import build_evaluators
-from cxrcl.app.job import Job
+from cxrcl.app.job import FROM_PYTHON, Job, Typed
 from cxrcl.app.other_data import shown_values, views_of_training
 from cxrcl.app.plan import precision_name
 from cxrcl.app.restore import restore, untrained
@@ -30,10 +30,11 @@ from cxrcl.data.splits import Splits
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.evaluator import EvaluatorResult, Evaluators
 from cxrcl.evaluation.report.content import ClassSimilarity, Page, ScoredImages, from_results
-from cxrcl.evaluation.report.facts import DataFacts, ModelFacts, TrainedOn
+from cxrcl.evaluation.report.facts import DataFacts, ModelFacts, PromptsFile, TrainedOn
 from cxrcl.evaluation.report.page import plot_training
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.objectives.base import Objective
+from cxrcl.training.run_log import utc_now
 from cxrcl.training.trainer import Precision
 from cxrcl.training.trainer import evaluate as run_evaluators
 
@@ -57,28 +58,51 @@ def evaluate(
     values: Mapping[str, Any],
     packages: Sequence[str] = OWN_PACKAGES,
     requested_evals: Collection[str] = ("*",),
-    command: str = "",
+    typed: Typed = FROM_PYTHON,
 ) -> Scored:
     """Score checkpoints on the data they were trained on, or on other data.
+
+    Args:
+        values: the composed config as plain containers.
+        packages: packages whose classes a config, or a checkpoint, may name.
+        requested_evals: as in `cxrcl.app.train.train`.
+        typed: the command, for the record in the report.
 
     Raises:
         UserError: one line, before any work starts.
     """
+    started, clock = utc_now(), time.monotonic()
     values = with_current_names(values)
     cfg = sections.parse(values, Evaluate)
     files = find_checkpoints(cfg.checkpoint)
     _check(cfg, files)
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
-        job = Job(cfg, values, packages, requested_evals, runtime)
+        job = Job(cfg, values, packages, requested_evals, runtime, typed)
         models: list[ScoredModel] = []
         for file, name in zip(files, names_of(files), strict=True):
             models += _score_checkpoint(job, file, name, with_untrained=cfg.random_weights and not models)
-        settings = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
         # The other processes have the same metrics, and nothing to write.
-        page = make_page(models, cfg, command, settings) if runtime.is_main else None
+        page = None
+        if runtime.is_main:
+            page = make_page(models, cfg, _run_of(job, started))
+            page = replace(page, run={**page.run, "seconds": round(time.monotonic() - clock, 1)})
         first = models[0]
         of_model = {} if first.part.facts is None else first.part.facts.shown()
         return Scored(first.part.metrics, {**of_model, **first.facts.shown()}, page)
+
+
+def _run_of(job: Job[Evaluate], started: str) -> dict[str, Any]:
+    """What was run, as plain values."""
+    code = provenance.code(job.packages)
+    return {
+        "command": job.typed.command,
+        "overrides": list(job.typed.overrides),
+        "settings": dict(job.values),
+        "started": started,
+        "code": {name: each.facts for name, each in code.items()},
+        "environment": {"processes": job.runtime.world, **provenance.environment(job.runtime.device)},
+        "made by": "; ".join(f"{name} {each}" for name, each in code.items()),
+    }
 
 
 def _check(cfg: Evaluate, files: Sequence[Path]) -> None:
@@ -166,7 +190,10 @@ def _data_facts(job: Job[Evaluate], data: EvaluationData, evaluators: Evaluators
         filter={column: shown_values(column, values) for column, values in data.cfg.filter.items()},
         left_out=data.left_out,
         rules={name: evaluator.rule for name, evaluator in by_name.items()},
-        prompt_files={name: str(e.file) for name, e in by_name.items() if hasattr(e, "file")},
+        prompts={
+            name: [PromptsFile(file, sentences) for file, sentences in files.items()]
+            for name, files in evaluators.prompts.items()
+        },
     )
 
 

@@ -11,6 +11,7 @@ from cxrcl.config import sections
 from cxrcl.config.nodes import Packages, bind, locate
 from cxrcl.data.splits import Splits
 from cxrcl.data.text import prompts as prompt_files
+from cxrcl.data.text.prompts import Prompts
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, nearest
 from cxrcl.evaluation.evaluator import Evaluator, Evaluators
@@ -38,26 +39,40 @@ def build_evaluators(
     Args:
         held_out: splits that are not scored, for thresholds and temperatures.
     """
-    provided = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompt_files.for_labels, batch_size), strict=True))
     made: dict[str, Evaluator] = {}
+    read: dict[str, dict[str, Prompts]] = {}
     for name, node in nodes.items():
         if node is None:
             continue
         where = f"evals.{name}"
         cls: Any = locate(node, Evaluator, where, packages)
         lacking = [need.__name__ for need in cls.needs if not isinstance(model.evaluated(), need)]
+        prompts = _Remembered()
+        provided = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompts, batch_size), strict=True))
         make = bind(node, Evaluator, where, provided, packages)
         try:
             if lacking:
                 raise ValueError(f"{type(model.evaluated()).__name__} does not meet {', '.join(lacking)}")
             evaluator = make()
             evaluator.requests(model.evaluated(), runtime.device)  # refuses what this model cannot answer
-            made[name] = evaluator
+            made[name], read[name] = evaluator, prompts.files
         except ValueError as error:
             if name in requested or "*" in requested:
                 raise ConfigError(f"{where}: {error}") from None
             logger.info(f"{where} is left out: {error}")
-    return Evaluators(made, splits, batch_size, held_out)
+    return Evaluators(made, splits, batch_size, held_out, read)
+
+
+class _Remembered:
+    """Reads prompts files for an evaluator, and keeps what was read: a figure depends on every sentence."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Prompts] = {}
+
+    def __call__(self, name: str, labels: Sequence[str]) -> Prompts:
+        found = prompt_files.for_labels(name, labels)
+        self.files.setdefault(name, {}).update({label: found[label] for label in labels if label in found})
+        return found
 
 
 def with_selector(plan: Plan, cfg: sections.Trainer, evaluators: Mapping[str, Evaluator], objective: Objective) -> Plan:

@@ -9,6 +9,16 @@ from typing import Any, Generic, TypeVar
 from cxrcl.config import sections
 from cxrcl.distributed import Runtime
 
+
+@dataclass(frozen=True)
+class Typed:
+    """What a person typed: the whole line, and the overrides of the config among it."""
+
+    command: str = ""
+    overrides: tuple[str, ...] = ()
+
+
+FROM_PYTHON = Typed()
 C = TypeVar("C", sections.Train, sections.Evaluate)
 
 
@@ -21,6 +31,7 @@ class Job(Generic[C]):
         values: the same as plain containers, as they go into checkpoints and reports.
         packages: whose classes configs and checkpoints may name.
         requested_evals: evaluators that the user named; "*" for all.
+        typed: the command that was typed; nothing where Python called.
     """
 
     cfg: C
@@ -28,3 +39,4 @@ class Job(Generic[C]):
     packages: Sequence[str]
     requested_evals: Collection[str]
     runtime: Runtime
+    typed: Typed

@@ -19,6 +19,7 @@ from typing import Any
 
 from cxrcl.app import study_report
 from cxrcl.app.evaluate import evaluate
+from cxrcl.app.job import FROM_PYTHON, Typed
 from cxrcl.app.study_report import Record
 from cxrcl.app.train import Trained, train
 from cxrcl.checkpoint import exported
@@ -54,7 +55,7 @@ def cells(study: Study, starts: Sequence[str]) -> Iterator[Cell]:
             yield Cell(start, fraction, draw, seed)
 
 
-def run_from_config(values: Mapping[str, Any], packages: Sequence[str]) -> Path | None:
+def run_from_config(values: Mapping[str, Any], packages: Sequence[str], typed: Typed = FROM_PYTHON) -> Path | None:
     """The grid of the section `study`, in this process; the folder of its table, or None when asked to stop."""
     cfg = sections.parse(values, sections.Train)
     assert cfg.study is not None
@@ -63,7 +64,7 @@ def run_from_config(values: Mapping[str, Any], packages: Sequence[str]) -> Path 
         values,
         cfg.study,
         folder,
-        train=lambda settings: train(settings, requested_evals=("*",), packages=packages),
+        train=lambda settings: train(settings, requested_evals=("*",), packages=packages, typed=typed),
         evaluate=lambda settings: evaluate(settings, packages=packages).results,
     )
     return folder if finished else None

@@ -17,7 +17,7 @@ import torch
 from cxrcl import distributed
 from cxrcl.app.check import check_nodes
 from cxrcl.app.data import token_table
-from cxrcl.app.job import Job
+from cxrcl.app.job import FROM_PYTHON, Job, Typed
 from cxrcl.app.overrides import BATCHES, FITTING, explained
 from cxrcl.app.plan import plan_steps
 from cxrcl.app.stages.cached_features import check_features, with_cached_features
@@ -31,6 +31,7 @@ from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.data.loader import BatchReader, Collate
 from cxrcl.data.order import GlobalBatches
 from cxrcl.training.run_folder import earlier_checkpoint
+from cxrcl.training.run_log import RunLog
 from cxrcl.training.trainer import Trainer
 from cxrcl.types import Batch, Classifies, EmbedsText
 
@@ -62,6 +63,7 @@ def train(
     values: Mapping[str, Any],
     requested_evals: Collection[str] = (),
     packages: Sequence[str] = OWN_PACKAGES,
+    typed: Typed = FROM_PYTHON,
 ) -> Trained:
     """Train an objective as a config says, or go on with the run that was begun in `run_dir`.
 
@@ -70,6 +72,7 @@ def train(
         requested_evals: evaluators that the user named ("*": all of them). One of these that cannot run is an error;
             others are left out with a remark.
         packages: packages whose classes a config may name.
+        typed: the command, for the record in the run's folder.
 
     Raises:
         UserError: one line, before any work starts.
@@ -78,7 +81,8 @@ def train(
     cfg = sections.parse(values, sections.Train)
     check_nodes(cfg, packages)
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime, ExitStack() as at_end:
-        job = Job(cfg, values, packages, requested_evals, runtime)
+        job = Job(cfg, values, packages, requested_evals, runtime, typed)
+        log = at_end.enter_context(RunLog(runtime.rank))
         if cfg.trainer.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
             torch.use_deterministic_algorithms(True)
@@ -96,6 +100,7 @@ def train(
         evaluation = prepare_evaluation(job, inputs, learner, steps, batch_reader)
         origin = describe_origin(job, inputs, learner, samples, init, resumed)
         outputs = open_outputs(job, inputs, samples, evaluation, origin, resumed)
+        log.open(outputs.folder)
         at_end.callback(outputs.tracker.close)
         announce(job, inputs, learner, samples, steps, evaluation, outputs, resumed)
 

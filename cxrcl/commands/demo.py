@@ -42,18 +42,22 @@ def _train_and_show(values: dict[str, Any], folder: Path, file: Path, recipe: st
     print("cxrcl demo: draws phantom images (first time only), pre-trains a small CLIP, scores it, reads one of them.")
     print("It takes about three minutes on 2 CPU cores. Ctrl-C stops it; `make demo` goes on from there.\n", flush=True)
     from cxrcl.app.evaluate import evaluate
+    from cxrcl.app.job import Typed
     from cxrcl.app.train import train
     from cxrcl.commands.inference import as_tables
     from cxrcl.data.phantom import contact_sheet
     from cxrcl.evaluation.report import tables
     from cxrcl.inference import predict
 
-    trained = train(values)
+    trained = train(values, typed=Typed(shlex.join(["cxrcl", "demo", *sys.argv[1:]])))
     if not trained.finished:
         sys.exit(INTERRUPTED)
     evals = "evals=[zero_shot,retrieval,representation,view_only,pixel_ridge]"
     overrides = [f"checkpoint='{_escaped(trained.checkpoint)}'", evals, "evals.representation.max_samples_per_class=50"]
-    scored = evaluate(compose("evaluate", overrides), command=f"{spelled('evaluate')} {shlex.join(overrides)}")
+    scored = evaluate(
+        compose("evaluate", overrides),
+        typed=Typed(f"{spelled('evaluate')} {shlex.join(overrides)}", tuple(overrides)),
+    )
     assert scored.page is not None
     written = write_report(folder, scored.page)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrcl.commands.entry import guarded, spelled
+from cxrcl.commands.entry import guarded
 from cxrcl.commands.hydra import requested_evals, run_composed
 from cxrcl.errors import ConfigError
 
@@ -20,15 +18,15 @@ def main() -> None:
     guarded(lambda: run_composed("evaluate", _evaluate))
 
 
-def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
+def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...], typed: str) -> None:
     from cxrcl.app.evaluate import evaluate
+    from cxrcl.app.job import Typed
     from cxrcl.checkpoint import find as checkpoint_files
     from cxrcl.evaluation.report import tables
 
-    command = f"{spelled('evaluate')} {shlex.join(sys.argv[1:])}"
     out = Path(values.get("out") or checkpoint_files.beside(values["checkpoint"], values["splits"])).expanduser()
     check_folder(out)
-    scored = evaluate(values, packages, requested_evals=requested_evals(overrides), command=command)
+    scored = evaluate(values, packages, requested_evals(overrides), Typed(typed, tuple(overrides)))
     if scored.page is not None:
         written = write_report(out, scored.page)  # before the tables: `| head` ends the process at these
         several = {one.name: one.metrics for one in scored.page.proper}

@@ -13,8 +13,8 @@ def main() -> None:
     guarded(lambda: run_composed("finetune", _finetune))
 
 
-def _finetune(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...]) -> None:
+def _finetune(values: dict[str, Any], overrides: list[str], packages: tuple[str, ...], typed: str) -> None:
     from cxrcl.app import study
 
     study.check_unseen(values)
-    train_or_study(values, overrides, packages)
+    train_or_study(values, overrides, packages, typed)

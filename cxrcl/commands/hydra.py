@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from cxrcl.commands.entry import config_folder
+from cxrcl.commands.entry import config_folder, spelled
 from cxrcl.commands.hydra_errors import hydra_line, omegaconf_line
 from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.errors import ConfigError
@@ -67,7 +68,12 @@ def _as_hydra_reads(argument: str) -> str:
     return f"++{argument}" if re.match(r"data\.filter(\.[^=]*)?=", argument) else argument
 
 
-def run_composed(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, ...]], None]) -> None:
+def run_composed(name: str, command: Callable[[dict[str, Any], list[str], tuple[str, ...], str], None]) -> None:
+    """Compose the config `name` from the command line, and call `command(values, overrides, packages, typed)`.
+
+    Raises:
+        ConfigError: what Hydra refuses, in one line.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing a stack trace and exiting with 1
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -75,6 +81,7 @@ def run_composed(name: str, command: Callable[[dict[str, Any], list[str], tuple[
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    typed = f"{spelled(name)} {shlex.join(sys.argv[1:])}"
     rest, packages = split_packages(sys.argv[1:])
     sys.argv[1:] = _options_first(rest)
     failures: list[BaseException] = []
@@ -87,7 +94,7 @@ def run_composed(name: str, command: Callable[[dict[str, Any], list[str], tuple[
         overrides = list(HydraConfig.get().overrides.task)
         _check_data_choices(name, overrides, values)
         _one_duration(values, overrides)
-        command(values, overrides, (*OWN_PACKAGES, *packages))
+        command(values, overrides, (*OWN_PACKAGES, *packages), typed)
 
     def task(cfg: DictConfig) -> None:
         # Kept and raised below: Hydra would print a hint about stack traces, and end a sweep at its first failure.

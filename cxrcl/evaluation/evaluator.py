@@ -75,13 +75,19 @@ class Evaluators:
         data: the splits.
         batch_size: images encoded at a time.
         held_out: splits that are not scored, on which a report fits thresholds and temperatures. Empty in training.
+        prompts: evaluator -> prompts file -> the sentences that it read there, for a report.
     """
 
     def __init__(
-        self, evaluators: Mapping[str, Evaluator], data: EvalData, batch_size: int, held_out: Sequence[str] = ()
+        self,
+        evaluators: Mapping[str, Evaluator],
+        data: EvalData,
+        batch_size: int,
+        held_out: Sequence[str] = (),
+        prompts: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.evaluators, self.data, self.batch_size = dict(evaluators), data, batch_size
-        self.held_out = tuple(held_out)
+        self.held_out, self.prompts = tuple(held_out), prompts or {}
 
     def __call__(self, model: nn.Module, runtime: Gathers) -> Mapping[str, EvaluatorResult]:
         """Results by evaluator, of a model in evaluation mode.

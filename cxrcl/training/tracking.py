@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxrcl.training.run_log import utc_now
+
 logger = logging.getLogger(__name__)
 
 
@@ -79,7 +81,7 @@ class FileTracker(Tracker):
             self._board.add_scalar(name, value, step)
         # JSON has no nan: a metric that does not exist is null.
         finite = {name: value if value == value else None for name, value in values.items()}
-        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
+        self._lines.write(json.dumps({"step": step, "time": utc_now(), **finite}) + "\n")
         self._lines.flush()
         if show is not None:
             self._shown = show

@@ -47,7 +47,10 @@ TESTS = Path(__file__).resolve().parents[1]
 HALF_RUN = TESTS / "fixtures" / "main_ab3ea6e" / "half_run"
 
 # What depends on the time and the installation. The scratch folder's name is replaced by SCRATCH besides.
-LEFT_OUT = re.compile(r"last\.pt/versions\..*|last\.pt/progress\.seconds|metrics\.jsonl/.*(seconds|per_second).*")
+LEFT_OUT = re.compile(
+    r"last\.pt/versions\..*|last\.pt/progress\.seconds|metrics\.jsonl/(time@|.*(seconds|per_second)).*|"
+    r"results\.json/(run\.(?!settings).*|facts\.made by)"
+)
 LONGEST = 500  # characters of a string that is recorded as it is; a longer one is hashed
 
 EVERYWHERE = "device=cpu data.num_workers=0"

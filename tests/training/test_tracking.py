@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from cxrcl.training.tracking import FileTracker, Tracker, duration
 
 
 def lines(folder: Path) -> list[dict[str, float | None]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """metrics.jsonl, but for the times, which are no figures."""
+    content = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    now = datetime.now(UTC)
+    assert all(timedelta(0) <= now - datetime.fromisoformat(line["time"]) < timedelta(minutes=1) for line in content)
+    return [{name: value for name, value in line.items() if name != "time"} for line in content]
 
 
 def test_every_figure_becomes_a_line_of_json_and_nan_becomes_null(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cxrcl.app.restore import evaluated_part
 from cxrcl.app.sources import fractions_of, with_sentences
 from cxrcl.app.stages.evaluation import Evaluation
 from cxrcl.app.stages.learning import Inputs, Learner, Samples
+from cxrcl.app.stages.starts import write_start
 from cxrcl.checkpoint.content import Checkpoint, Exposure, Origin, Recipe
 from cxrcl.config.sections import Train
 from cxrcl.data import exposure, views
@@ -52,6 +53,8 @@ def open_outputs(
     """
     cfg, runtime = job.cfg, job.runtime
     folder = runtime.main_decides(lambda: choose_folder(cfg.run_dir, cfg.name))
+    if runtime.is_main:
+        write_start(folder, job, 0 if resumed is None else resumed.step)
     is_subset = cfg.data.split_lists or fractions_of(inputs.sources, cfg.data.fraction)
     if runtime.is_main and is_subset:
         path = folder / "training_images.csv"

@@ -109,6 +109,7 @@ class Page:
         controls: names of models, and of evaluators, that are there to compare with: random weights, shuffled images.
         config: the settings as text.
         command: what was typed.
+        run: these again for programs, with the code, the environment and the time, as plain values.
     """
 
     title: str
@@ -120,6 +121,7 @@ class Page:
     controls: Sequence[str] = ()
     config: str = ""
     command: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def proper(self) -> list[Checkpoint]:

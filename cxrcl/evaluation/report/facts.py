@@ -5,7 +5,9 @@ They are values, which the application compares; `shown` renders them as texts f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -73,6 +75,27 @@ def _counts(views: Mapping[str, int | None]) -> str:
 
 
 @dataclass(frozen=True)
+class PromptsFile:
+    """Sentences as an evaluator read them. `sentences`: label -> pos or neg -> sentences."""
+
+    name: str
+    sentences: Mapping[str, Mapping[str, Sequence[str]]]
+
+    @property
+    def text(self) -> str:
+        """The sentences as JSON, the same for equal ones."""
+        return json.dumps(self.sentences, sort_keys=True, ensure_ascii=False)
+
+    @property
+    def sha256(self) -> str:
+        """Of `text`."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.name} (sha256 {self.sha256[:12]})"
+
+
+@dataclass(frozen=True)
 class DataFacts:
     """What was scored and how. Equal facts: the models were scored on the same images by the same rules.
 
@@ -85,7 +108,7 @@ class DataFacts:
         filter: column -> values that were chosen, or how many they are where they may name patients.
         left_out: number of images left out because they cannot be read; None where such images are an error.
         rules: evaluator -> how its metrics are computed.
-        prompt_files: evaluator -> its file of prompts.
+        prompts: evaluator -> the prompts that it read.
     """
 
     splits: tuple[str, ...]
@@ -96,7 +119,7 @@ class DataFacts:
     filter: Mapping[str, str] = field(default_factory=dict)
     left_out: int | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
-    prompt_files: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, Sequence[PromptsFile]] = field(default_factory=dict)
 
     def shown(self, with_rules: bool = True) -> dict[str, str]:
         """The facts as texts, by label."""
@@ -114,5 +137,7 @@ class DataFacts:
             "manifest": self.manifest,
             "uncertain labels": self.uncertain_labels,
             **rules,
-            **{f"{evaluator} prompts": file for evaluator, file in self.prompt_files.items()},
+            **{
+                f"{evaluator} prompts": ", ".join(map(str, files)) for evaluator, files in self.prompts.items() if files
+            },
         }

@@ -3,7 +3,8 @@
 - `report.html`: the page.
 - `report.md`: facts and tables.
 - `results.json`: every metric, null where it does not exist; label scores with their intervals below `scores`;
-  `trained_on`: sources, and how many scored images were trained on.
+  `trained_on`: sources, and how many scored images were trained on; `run`: what was run; `data`, `prompts`: on what.
+- `prompts.json`: sentences that are too many for it.
 - `predictions.csv`: one row an image: `image` as it stands in the manifest, `split`, and of each evaluator and label
   `<evaluator>/<label>/score` and, where there is one, `<evaluator>/<label>/probability`. Patients are not named; where
   the manifest's image names hold their numbers, this file does as well.
@@ -26,6 +27,7 @@ import pandas as pd
 from cxrcl.errors import RESEARCH_ONLY
 from cxrcl.evaluation.report import score_markdown, tables
 from cxrcl.evaluation.report.content import Checkpoint, Page
+from cxrcl.evaluation.report.facts import DataFacts
 from cxrcl.evaluation.report.page.render import render
 from cxrcl.evaluation.report.score_tables import TITLES, score_table
 from cxrcl.evaluation.scores.score_report import ScoreReport, plain
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from cxrcl.evaluation.representation import Dump
 
 HTML, MARKDOWN, RESULTS, PREDICTIONS = "report.html", "report.md", "results.json", "predictions.csv"
+PROMPTS = "prompts.json"
+LONG_PROMPTS = 20_000  # characters
 
 
 def write(folder: Path, page: Page) -> list[Path]:
@@ -51,6 +55,8 @@ def write(folder: Path, page: Page) -> list[Path]:
         MARKDOWN: markdown(page).encode(),
         RESULTS: (json.dumps(results(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
     }
+    if long := _long_prompts(page.data):
+        files[PROMPTS] = (json.dumps(long, indent=1, ensure_ascii=False) + "\n").encode()
     table = predictions(page)
     if table is not None:
         files[PREDICTIONS] = table.to_csv(index=False).encode()
@@ -75,9 +81,27 @@ def results(page: Page) -> dict[str, Any]:
         else:
             content[one.name] = {**tables.nested(one.metrics), "facts": one.shown_facts, **_trained_on(one)}
     content |= {"title": page.title, "facts": plain(page.shown_facts()), "notes": list(page.notes)}
-    content |= {"data": plain(page.data)} if page.data is not None else {}
+    content |= _data(page.data) if page.data is not None else {}
+    content |= {"run": plain(page.run)} if page.run else {}
     content |= {"controls": list(page.controls)} if page.controls else {}
     return content | ({"scores": plain(page.scores)} if page.scores else {})
+
+
+def _data(data: DataFacts) -> dict[str, Any]:
+    """What was scored, as values; prompts by hash, and the sentences once, but for long ones (`_long_prompts`)."""
+    files = {file.sha256: file for files in data.prompts.values() for file in files}
+    long = _long_prompts(data)
+    return {
+        "data": {name: value for name, value in plain(data).items() if name != "prompts"},
+        "prompts": {name: {file.name: file.sha256 for file in files} for name, files in data.prompts.items() if files},
+        "sentences": {key: PROMPTS if key in long else file.sentences for key, file in files.items()},
+    }
+
+
+def _long_prompts(data: DataFacts | None) -> dict[str, Any]:
+    """The content of prompts.json: sentences by hash, of files that are too long to stand in results.json."""
+    files = [] if data is None else [file for files in data.prompts.values() for file in files]
+    return {file.sha256: file.sentences for file in files if len(file.text) > LONG_PROMPTS}
 
 
 def _trained_on(one: Checkpoint) -> dict[str, Any]:
