@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,19 @@ import yaml
 
 from cxrcl.config import sections
 from cxrcl.data.manifest import Manifest
-from cxrcl.errors import ConfigError
+from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation.metrics import labels_of_mean
 from cxrcl.evaluation.report.content import Checkpoint, Page
 from cxrcl.evaluation.report.facts import DataFacts
-from cxrcl.evaluation.scores import subgroups
+from cxrcl.evaluation.scores import reader_files, subgroups
 from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.fixed_rates import FixedRate
 from cxrcl.evaluation.scores.models import score_models
+from cxrcl.evaluation.scores.reader_files import Readings
 from cxrcl.evaluation.scores.score_report import ScoreReport, Scores
 from cxrcl.evaluation.scores.scoring import Predicted, ranked_only
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, parse_rule, predicted_from_scores
+from cxrcl.evaluation.scores.use import with_use
 
 UNTRAINED, ENSEMBLE, SHUFFLED, VIEW = "random weights", "ensemble", "shuffled images", "view position only"
 VIEW_ONLY = "view_only"  # the evaluator whose scores stand as `VIEW` beside those of the others
@@ -110,26 +114,66 @@ def _report(models: Sequence[ScoredModel], evaluator: str, cfg: sections.Evaluat
     others = ", ".join(model.name for model in models if model not in alike)
     notes = [f"scored on other images or labels, and not in this table: {others}"] if others else []
     groups, notes_on_groups = _groups(rows, cfg.groups)
-    return score_models(
-        [*(_predicted(model, evaluator, cfg) for model in alike), *_controls(first.part, evaluator)],
-        scores.labels,
+    readings, notes_on_readers = _readings(cfg, rows, scores.names)
+    predicted = [_predicted(model, evaluator, cfg) for model in alike]
+    patients, mean_over = (
         Patients(rows["patient"].tolist(), cfg.resamples),
         labels_of_mean(scores.names, scores.mean_over),
+    )
+    report = score_models(
+        [*predicted, *_controls(first.part, evaluator)],
+        scores.labels,
+        patients,
+        mean_over,
         groups,
         {"evaluator": evaluator, "rule": first.facts.rules[evaluator]},
-        [*notes, *notes_on_groups],
+        [*notes, *notes_on_groups, *notes_on_readers],
         controls=(UNTRAINED, SHUFFLED, VIEW),
     )
+    proper = [model for model in predicted if model.name != UNTRAINED]
+    rates = [FixedRate(fixed, least) for fixed, several in cfg.at.items() for least in several]
+    return with_use(report, proper, scores.labels, patients, mean_over, rates, readings)
 
 
-def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Column -> the group of each image, and notes on columns without groups: everything is scored by now."""
-    absent = [column for column in columns if column not in rows]
-    groups, notes = {}, [f"groups: the data have no column {', '.join(absent)}"] if absent else []
-    for column in columns:
-        if column in rows:
+def check_asked(cfg: sections.Evaluate, scored: Manifest) -> None:
+    """Check, before the work, what a report of these images is asked for.
+
+    Raises:
+        ConfigError: an intersection of columns that the data lack, or of too many groups.
+        DataError: readings that cannot be used.
+    """
+    for name in cfg.groups:
+        if len(columns := subgroups.columns_of(name)) > 1:
+            if absent := [column for column in columns if column not in scored.rows]:
+                raise ConfigError(f"groups=[{name}]: the data have no column {', '.join(absent)}")
             try:
-                groups[column] = subgroups.groups_of(column, rows[column].tolist())
+                subgroups.groups_of(name, *(scored.rows[column].tolist() for column in columns))
+            except ValueError as error:
+                raise ConfigError(f"groups=[{name}]: {error}") from None
+    if cfg.readers:
+        reader_files.read(Path(cfg.readers).expanduser(), "image", scored.rows["image"].tolist(), scored.labels)
+
+
+def _readings(cfg: sections.Evaluate, rows: pd.DataFrame, labels: Sequence[str]) -> tuple[list[Readings], list[str]]:
+    """What readers said of the labels of an evaluator, and notes; `check_asked` has seen the file."""
+    if not cfg.readers:
+        return [], []
+    try:
+        readings, notes, _ = reader_files.read(Path(cfg.readers).expanduser(), "image", rows["image"].tolist(), labels)
+    except DataError as error:
+        return [], [f"readers: {error}"]
+    return readings, notes
+
+
+def _groups(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Column or intersection -> the group of each image, and notes on columns without groups: all is scored by now."""
+    columns = {name: subgroups.columns_of(name) for name in names}
+    absent = dict.fromkeys(column for of_name in columns.values() for column in of_name if column not in rows)
+    groups, notes = {}, [f"groups: the data have no column {', '.join(absent)}"] if absent else []
+    for name, of_name in columns.items():
+        if not absent.keys() & set(of_name):
+            try:
+                groups[name] = subgroups.groups_of(name, *(rows[column].tolist() for column in of_name))
             except ValueError as error:
                 notes.append(f"groups: {error}")
     return groups, notes

@@ -11,7 +11,7 @@ from typing import Any
 
 from cxrcl import distributed
 from cxrcl.app import provenance
-from cxrcl.app.compare import UNTRAINED, ScoredModel, make_page, threshold_rule
+from cxrcl.app.compare import UNTRAINED, ScoredModel, check_asked, make_page, threshold_rule
 from cxrcl.app.evaluation_data import EvaluationData, data_settings, open_data
 from cxrcl.app.evaluators import build_evaluators
 from cxrcl.app.job import FROM_PYTHON, Job, Typed
@@ -127,6 +127,7 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
     laid = data_settings(job.cfg, checkpoint, file)
     with closing(BatchReader(laid.settings.num_workers)) as batch_reader:
         data = open_data(job, laid, checkpoint.recipe, objective, transform, batch_reader)
+        check_asked(job.cfg, data.scored)
         evaluators = _choose_evaluators(job, objective, data.splits)
         precision = Precision(precision_name(checkpoint.recipe.precision, device), device)
         facts = _data_facts(job, data, evaluators)

@@ -11,6 +11,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from cxrcl.commands.entry import Parser, at_least, guarded
 from cxrcl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from cxrcl.evaluation.scores.fixed_rates import FixedRate
     from cxrcl.evaluation.scores.prediction_files import Table
     from cxrcl.evaluation.scores.score_report import ScoreReport, Scores
     from cxrcl.evaluation.scores.thresholds import ThresholdRule
@@ -46,7 +48,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--calibrate", choices=["temperature"], help="fit one temperature a label on validation")
     add("--labels-keep", nargs="+", metavar="LABEL", help="score these only")
     add("--mean-over", nargs="+", metavar="LABEL", help="labels of the averages (default: all but No Finding)")
-    add("--groups", type=_names, default=[], metavar="COLUMNS", help="of the labels file: sex,view,age")
+    add("--groups", type=_names, default=[], metavar="COLUMNS", help="of the labels file: 'sex,view,sex*age'")
+    add("--at", metavar="RATES", help="read ROC curves there (default: specificity=0.9,sensitivity=0.9)")
+    add("--readers", type=Path, metavar="CSV", help="columns image, reader and one a label: people to compare with")
+    add("--evaluator", metavar="NAME", help="of the files of predictions that evaluate.py wrote: zero_shot")
     add("--id-column", default="image", help="names the image in every file (default: %(default)s)")
     add("--patient-column", help="names the patient in the labels file (default: patient, where there is one)")
     add("--resamples", type=at_least(0), default=1000, help="of the patients, for intervals (default: %(default)s)")
@@ -86,17 +91,21 @@ def build(options: argparse.Namespace) -> tuple[ScoreReport, dict[str, Scores]]:
         The report, and by model the scores that curves are drawn of.
     """
     from cxrcl.evaluation.metrics import labels_of_mean
-    from cxrcl.evaluation.scores import prediction_files, subgroups
+    from cxrcl.evaluation.scores import evaluated_files, prediction_files, reader_files, subgroups
     from cxrcl.evaluation.scores.bootstrap import Patients
     from cxrcl.evaluation.scores.models import score_models
     from cxrcl.evaluation.scores.score_report import Scores
     from cxrcl.evaluation.scores.thresholds import predicted_from_scores
+    from cxrcl.evaluation.scores.use import with_use
 
-    rule = _rule(options)
-    predictions = [prediction_files.read(file, options.id_column) for file in options.predictions]
+    rule, rates = _rule(options), _rates(options)
+    files = [prediction_files.read(file, options.id_column) for file in options.predictions]
+    offered = evaluated_files.predictions(files, options.evaluator)
+    predictions = [one.decided for one in offered]
     labels = prediction_files.of_splits(prediction_files.read(options.labels, options.id_column), options.split)
     validation, valid_tables = _validation(options, labels)
-    no_labels = [options.id_column, *options.groups, *([options.patient_column] if options.patient_column else [])]
+    grouping = [column for name in options.groups for column in subgroups.columns_of(name)]
+    no_labels = [options.id_column, *grouping, *([options.patient_column] if options.patient_column else [])]
     names, notes = prediction_files.shared_labels(predictions, labels, options.labels_keep, no_labels)
     if unknown := [name for name in options.mean_over or () if name not in names]:
         raise ConfigError(f"--mean-over: no label {', '.join(unknown)}; there are {', '.join(names)}")
@@ -108,29 +117,54 @@ def build(options: argparse.Namespace) -> tuple[ScoreReport, dict[str, Scores]]:
         if validation is not None and validation_values is not None:
             held_out = (prediction_files.scores(valid_tables[k], names, validation.ids), validation_values)
         scores = prediction_files.scores(table, names, labels.ids)
-        models.append(predicted_from_scores(name, names, scores, held_out, rule, options.calibrate is not None))
-    columns = {name: labels.column(name) for name in options.groups}
+        model = predicted_from_scores(name, names, scores, held_out, rule, options.calibrate is not None)
+        if (ranked := offered[k].ranked) is not None:
+            model = replace(model, order=prediction_files.scores(ranked, names, labels.ids))
+        models.append(model)
+    columns = {name: [labels.column(part) for part in subgroups.columns_of(name)] for name in options.groups}
     try:
-        groups = {name: subgroups.groups_of(name, column) for name, column in columns.items()}
+        groups = {name: subgroups.groups_of(name, *of_name) for name, of_name in columns.items()}
     except ValueError as error:
         raise DataError(f"--groups: {error}") from None
     tables = [*predictions, labels, *valid_tables, *([validation] if validation is not None else [])]
+    digests = prediction_files.digests(tables)
     values = prediction_files.label_values(labels, names)
+    readings: list[reader_files.Readings] = []
+    if options.readers:
+        readings, reader_notes, digest = reader_files.read(
+            options.readers, options.id_column, labels.ids.tolist(), names
+        )
+        notes, digests = [*notes, *reader_notes], {**digests, str(options.readers): digest}
+    drawn, mean_over = Patients(patients, options.resamples, options.seed), labels_of_mean(names, options.mean_over)
     report = score_models(
         models,
         values,
-        Patients(patients, options.resamples, options.seed),
-        labels_of_mean(names, options.mean_over),
+        drawn,
+        mean_over,
         groups,
         facts={
             "command": f"score.py {shlex.join(sys.argv[1:])}",
             "version": f"cxrcl {cxrcl.__version__}",
-            "files": prediction_files.digests(tables),
+            "files": digests,
+            **({"evaluator": options.evaluator} if options.evaluator else {}),
             "split": ", ".join(options.split) if options.split else "all rows",
         },
         notes=[*notes, *patient_notes],
     )
-    return report, {one.name: Scores(one.labels, one.scores, values, one.probabilities) for one in models}
+    report = with_use(report, models, values, drawn, mean_over, rates, readings)
+    drawn_by = {one.name: one.scores if one.order is None else one.order for one in models}
+    return report, {one.name: Scores(one.labels, drawn_by[one.name], values, one.probabilities) for one in models}
+
+
+def _rates(options: argparse.Namespace) -> Sequence[FixedRate]:
+    from cxrcl.evaluation.scores import fixed_rates
+
+    if options.at is None:
+        return fixed_rates.DEFAULT
+    try:
+        return fixed_rates.parse(options.at)
+    except ValueError as error:
+        raise ConfigError(f"--at {error}") from None
 
 
 def _rule(options: argparse.Namespace) -> ThresholdRule | None:
@@ -150,7 +184,7 @@ def _rule(options: argparse.Namespace) -> ThresholdRule | None:
 
 def _validation(options: argparse.Namespace, labels: Table) -> tuple[Table | None, Sequence[Table]]:
     """The labels of the validation images, and the predictions for them of each model."""
-    from cxrcl.evaluation.scores import prediction_files
+    from cxrcl.evaluation.scores import evaluated_files, prediction_files
 
     if not options.valid_predictions:
         if options.valid_labels:
@@ -162,11 +196,12 @@ def _validation(options: argparse.Namespace, labels: Table) -> tuple[Table | Non
             "give one a model, in the order of --predictions"
         )
     table = prediction_files.read(options.valid_labels or options.labels, options.id_column)
-    has_valid = "split" in table.rows and "valid" in set(table.rows["split"])
+    has_valid = "split" in table.rows and "valid" in table.column("split")
     if options.valid_labels is None or has_valid:
         table = prediction_files.of_splits(table, ["valid"])
     prediction_files.check_apart(labels, table)
-    return table, [prediction_files.read(file, options.id_column) for file in options.valid_predictions]
+    files = [prediction_files.read(file, options.id_column) for file in options.valid_predictions]
+    return table, [one.decided for one in evaluated_files.predictions(files, options.evaluator)]
 
 
 def _patients(options: argparse.Namespace, labels: Table) -> tuple[list[str], list[str]]:

@@ -186,7 +186,11 @@ class Evaluate(_Section):
     fit_on: Literal["train", "valid", "test"] | None = "valid"
     threshold: str | float | None = None
     calibrate: Literal["temperature"] | None = None
-    groups: list[str] = []
+    groups: list[str] = Field([], description="columns; sex*age are the intersections of both")
+    at: dict[Literal["specificity", "sensitivity"], list[Annotated[float, Field(gt=0, lt=1)]]] = Field(
+        {}, description="where ROC curves are read"
+    )
+    readers: str | None = Field(None, description="a CSV of people's readings: image, reader and one column a label")
     resamples: int = Field(1000, ge=0)
     ensemble: bool = False
     random_weights: bool = True

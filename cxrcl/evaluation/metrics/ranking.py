@@ -1,4 +1,4 @@
-"""Metrics of the order of scores: AUROC and average precision, for many weightings of the patients at once."""
+"""Metrics of the order of scores: AUROC, average precision and ROC, for many weightings of the patients at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from cxrcl.evaluation.metrics.labels import known, labels_of_mean
+from cxrcl.evaluation.metrics.operating import RocPoints
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -105,19 +106,29 @@ class Ranking:
             float [R] each; nan where a class was not drawn.
         """
         up = self._positives @ counts  # [L, R], positives at each level
-        negatives = np.cumsum(self._negatives @ counts, axis=0)
-        # The last row counts the negatives above all positives as well: it is their total.
-        below, all_down = negatives[:-1], negatives[-1]
-        all_up = up.sum(axis=0)
+        true, below, all_up, all_down = self._points(up, counts)
         # `below` counts the tied negatives not yet: their next level is the one above.
         wins = (up * (below + 0.5 * (self._tied @ counts))).sum(axis=0)
-        true = np.cumsum(up[::-1], axis=0)[::-1]  # positives at or above each level
         called = true + (all_down - below)  # images at or above each level
         precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
         has_both = (all_up > 0) & (all_down > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             area = np.where(has_both, wins / (all_up * all_down), np.nan)
             return area, np.where(has_both, (up * precision).sum(axis=0) / all_up, np.nan)
+
+    def roc(self, counts: np.ndarray) -> RocPoints:
+        """The ROC curves of R resamples, whose thresholds are the levels.
+
+        Args:
+            counts: float [P, R], how often each patient was drawn.
+        """
+        return self._points(self._positives @ counts, counts)
+
+    def _points(self, up: np.ndarray, counts: np.ndarray) -> RocPoints:
+        negatives = np.cumsum(self._negatives @ counts, axis=0)
+        # The last row counts the negatives above all positives as well: it is their total.
+        true = np.cumsum(up[::-1], axis=0)[::-1]  # positives at or above each level
+        return RocPoints(true, negatives[:-1], up.sum(axis=0), negatives[-1])
 
 
 def _sums(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:

@@ -36,18 +36,21 @@ class Table:
         return self.rows[self.id_column]
 
     def column(self, name: str) -> list[str]:
-        """The values of a column.
+        """The values of a column, without blanks around them.
 
         Raises:
             DataError: there is no such column.
         """
         if name not in self.rows:
             raise DataError(f"{self.file}: no column {name}; found: {', '.join(self.names)}")
-        return self.rows[name].tolist()
+        return self.rows[name].str.strip().tolist()
 
 
-def read(file: Path, id_column: str) -> Table:
-    """The table in a CSV file, or in manifest.csv of a folder.
+def read(file: Path, id_column: str, once_by: Sequence[str] = ()) -> Table:
+    """The table in a CSV file, or in manifest.csv of a folder. Blanks around the names of images are taken off.
+
+    Args:
+        once_by: further columns: an image stands there once for each of their values.
 
     Raises:
         DataError: one line with what was found and expected.
@@ -61,9 +64,16 @@ def read(file: Path, id_column: str) -> Table:
         raise DataError(f"{file}: no column {id_column} to match rows by; found: {columns}. Name it with --id-column")
     if rows.empty:
         raise DataError(f"{file}: 0 rows")
+    keys = [id_column, *once_by]
     table = Table(file, rows, id_column, hashlib.sha256(file.read_bytes()).hexdigest())
-    _refuse(table, (table.ids.str.strip() == "").to_numpy(), f"{id_column} is blank", "every row needs one")
-    _refuse(table, table.ids.duplicated().to_numpy(), f"{id_column} is repeated", "keep one row an image")
+    rows[keys] = np.array([table.column(name) for name in keys], dtype=object).T
+    for name in keys:
+        _refuse(table, (rows[name] == "").to_numpy(), f"{name} is blank", "every row needs one")
+    and_by = "".join(f" and {name}" for name in once_by)
+    repeated = rows.duplicated(keys).to_numpy()
+    _refuse(
+        table, repeated, f"{id_column}{and_by} {'are' if once_by else 'is'} repeated", f"keep one row an image{and_by}"
+    )
     return table
 
 
@@ -78,7 +88,7 @@ def _refuse(table: Table, bad: np.ndarray, fault: str, remedy: str) -> None:
 def of_splits(table: Table, splits: Sequence[str] | None) -> Table:
     """The rows of these splits. None takes all, and is refused where there are several."""
     if splits is None:
-        present = sorted(set(table.rows["split"])) if "split" in table.rows else []
+        present = sorted(set(table.column("split"))) if "split" in table.rows else []
         if len(present) > 1:
             raise DataError(f"{table.file} has the splits {', '.join(present)}: choose with --split, such as test")
         return table
@@ -143,8 +153,13 @@ def _numbers(text: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return pd.to_numeric(text, errors="coerce").to_numpy(dtype=float), blank
 
 
+def _labels(text: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """As `_numbers`; True and False are 1 and 0."""
+    return _numbers(text.str.strip().str.lower().replace({"true": "1", "false": "0"}))
+
+
 def _is_label(values: pd.Series) -> bool:
-    numbers, blank = _numbers(values)
+    numbers, blank = _labels(values)
     return bool((np.isin(numbers, (-1, 0, 1)) | blank).all())
 
 
@@ -156,10 +171,10 @@ def label_values(table: Table, labels: Sequence[str]) -> np.ndarray:
     """
     array = np.empty((len(table.rows), len(labels)))
     for k, name in enumerate(labels):
-        values, blank = _numbers(table.rows[name])
+        values, blank = _labels(table.rows[name])
         wrong = ~np.isin(values, (-1, 0, 1)) & ~blank
         shown = table.rows[name].to_numpy()[wrong][0] if wrong.any() else ""
-        _refuse(table, wrong, f"label {name!r} is {shown!r}", "labels are 1, 0, -1 or blank")
+        _refuse(table, wrong, f"label {name!r} is {shown!r}", "labels are 1, 0, -1, True, False or blank")
         array[:, k] = np.where(values == -1, np.nan, values)
     return array
 

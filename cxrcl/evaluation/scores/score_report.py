@@ -115,8 +115,102 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class FixedRateScores:
+    """A rate read off the ROC curves of the scored images where the other rate is fixed (see `operating`).
+
+    Attributes:
+        metric, fixed: `sensitivity` and `specificity`, or the reverse.
+        least: what the fixed rate is at least.
+        labels: label -> the highest `metric` there.
+        macro: their mean over the labels `over`.
+    """
+
+    metric: str
+    fixed: str
+    least: float
+    labels: Mapping[str, Score]
+    macro: Score
+    over: list[str]
+
+
+@dataclass(frozen=True)
+class SelectiveScores:
+    """Of one label, or `macro`: how much of its error a model knows of (see `metrics.risk_coverage`).
+
+    Attributes:
+        coverage, risks: points of the risk-coverage curve; empty for the macro average.
+        over: the labels of the macro average.
+    """
+
+    label: str
+    aurc: Score
+    excess_aurc: Score
+    risk: Score
+    coverage: list[float | None] = field(default_factory=list)
+    risks: list[float | None] = field(default_factory=list)
+    over: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DecisionCurve:
+    """Net benefit of one label over the threshold probability (see `metrics.net_benefit`).
+
+    Attributes:
+        thresholds: the probabilities, of the points of all further lists.
+        net_benefit, low, high: of acting on the probability, with its interval; None where there is none.
+        treat_all: of acting on every image; that of acting on none is 0.
+        reason: why there is no curve.
+    """
+
+    label: str
+    thresholds: list[float] = field(default_factory=list)
+    net_benefit: list[float | None] = field(default_factory=list)
+    low: list[float | None] = field(default_factory=list)
+    high: list[float | None] = field(default_factory=list)
+    treat_all: list[float | None] = field(default_factory=list)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ReaderScores:
+    """One reader, or the mean of all, on one label: a point of the ROC plane.
+
+    Attributes:
+        images: number of those that the reader read and whose label is known, `positives` + `negatives`.
+        unknown: number of images that the reader read and whose label is not known; they are left out.
+    """
+
+    reader: str
+    label: str
+    images: int
+    patients: int
+    positives: int
+    negatives: int
+    unknown: int
+    sensitivity: Score
+    specificity: Score
+
+
+@dataclass(frozen=True)
+class AgainstReader:
+    """A model's `metric` at the other rate of a reader, and minus the reader's own, on the images that he read."""
+
+    reader: str
+    label: str
+    metric: str
+    value: Score
+    difference: Score
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
 class ModelScores:
-    """One file of predictions, or one evaluator."""
+    """One file of predictions, or one evaluator.
+
+    Attributes:
+        roc: label -> false positive rate and sensitivity of points of its ROC curve on the images of the readers.
+    """
 
     name: str
     threshold: str
@@ -125,6 +219,11 @@ class ModelScores:
     averages: list[AverageScores]
     groups: list[GroupScores] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    fixed_rates: list[FixedRateScores] = field(default_factory=list)
+    selective: list[SelectiveScores] = field(default_factory=list)
+    decision_curves: list[DecisionCurve] = field(default_factory=list)
+    against_readers: list[AgainstReader] = field(default_factory=list)
+    roc: Mapping[str, tuple[list[float | None], list[float | None]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,6 +248,7 @@ class ScoreReport:
         facts: what was scored: numbers of images and patients, files and their sha256.
         rules: each rule that metrics depend on, in words.
         notes: what a reader has to know of these data.
+        readers: each reader and label, then the mean reader, where there are readings.
     """
 
     facts: Mapping[str, Any]
@@ -156,6 +256,7 @@ class ScoreReport:
     notes: list[str]
     models: list[ModelScores]
     comparisons: list[Comparison]
+    readers: list[ReaderScores] = field(default_factory=list)
 
 
 def or_none(value: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from cxrcl.evaluation.scores.score_report import Gap, GroupScores, Score
 from cxrcl.evaluation.scores.scoring import ImageSetScores, Measured, Predicted, score_images, with_interval
 
 MOST_GROUPS = 30
+LEAST_PATIENTS = 10  # of a group that is scored; of fewer only the counts are shown
+AND = "*"  # between the columns of an intersection
 BLANK = "(blank)"
 AGE_EDGES = (20, 40, 60, 80)  # years; the bands of Seyyed-Kalantari et al. 2021
 
@@ -33,15 +36,31 @@ def age_bands(values: Sequence[str]) -> list[str]:
     return bands
 
 
-def groups_of(name: str, values: Sequence[str]) -> list[str]:
-    """The group of each image: bands of the column `age`, of other columns the values.
+def columns_of(name: str) -> list[str]:
+    """The columns whose values make groups: `sex*age` are those of both, `sex` is itself."""
+    return [part.strip() for part in name.split(AND)]
+
+
+def groups_of(name: str, *columns: Sequence[str]) -> list[str]:
+    """The group of each image: bands of a column `age`, of other columns the values; intersections of several.
+
+    Args:
+        columns: the values of each of `columns_of(name)`, [N].
+
+    Returns:
+        [N], `F` or, of an intersection, `F, 40-59`; `(blank)` where any of the cells is.
 
     Raises:
         ValueError: more than 30 groups.
     """
-    groups = age_bands(values) if name.lower() == "age" else [value.strip() or BLANK for value in values]
+    each = [
+        age_bands(values) if part.lower() == "age" else [value.strip() or BLANK for value in values]
+        for part, values in zip(columns_of(name), columns, strict=True)
+    ]
+    groups = [BLANK if BLANK in values else ", ".join(values) for values in zip(*each)]
     if (count := len(set(groups))) > MOST_GROUPS:
-        raise ValueError(f"column {name} has {count} different values: at most {MOST_GROUPS} can be groups")
+        what = f"columns {' and '.join(columns_of(name))} have" if len(each) > 1 else f"column {name} has"
+        raise ValueError(f"{what} {count} different values: at most {MOST_GROUPS} can be groups")
     return groups
 
 
@@ -53,7 +72,9 @@ def score_groups(
     column: str,
     groups: Sequence[str],
 ) -> tuple[list[GroupScores], list[Gap]]:
-    """Scores of each group, and of each metric the gap between the best and the worst (blank cells are no group).
+    """Scores of each group, and of each metric the gap between the best and the worst.
+
+    Blank cells, and groups of fewer than `LEAST_PATIENTS` patients, have no part in gaps.
 
     Args:
         labels: float [N, C] of 1, 0 and anything else for unknown.
@@ -66,20 +87,34 @@ def score_groups(
     scored: dict[str, ImageSetScores] = {}
     for group in sorted(set(groups), key=lambda name: (name == BLANK, name)):
         rows = assigned == group
-        scored[group] = score_images(predicted, labels, patients, mean_over, rows)
-        group_scores.append(
-            GroupScores(
-                column=column,
-                group=group,
-                images=int(rows.sum()),
-                patients=len(np.unique(patients.index[rows])),
-                labels=scored[group].labels,
-                averages=scored[group].averages,
-                underdiagnosis=underdiagnosis(scored[group].by_label),
-            )
+        part = score_images(predicted, labels, patients, mean_over, rows)
+        count = len(np.unique(patients.index[rows]))
+        of_group = GroupScores(
+            column=column,
+            group=group,
+            images=int(rows.sum()),
+            patients=count,
+            labels=part.labels,
+            averages=part.averages,
+            underdiagnosis=underdiagnosis(part.by_label),
         )
-    named = {group: part for group, part in scored.items() if group != BLANK}
-    return group_scores, _gaps(column, named, predicted.labels, mean_over)
+        if count < LEAST_PATIENTS:
+            of_group = _counts_only(of_group)
+        elif group != BLANK:
+            scored[group] = part
+        group_scores.append(of_group)
+    return group_scores, _gaps(column, scored, predicted.labels, mean_over)
+
+
+def _counts_only(group: GroupScores) -> GroupScores:
+    """A group with its numbers of images, patients and positives, and the reason in place of each metric."""
+    none = Score(None, reason=f"{group.patients} patients, fewer than {LEAST_PATIENTS}")
+    labels = [
+        replace(label, scores=dict.fromkeys(label.scores, none), confusion=None, reliability=None)
+        for label in group.labels
+    ]
+    averages = [replace(one, scores=dict.fromkeys(one.scores, none)) for one in group.averages]
+    return replace(group, labels=labels, averages=averages, underdiagnosis=none)
 
 
 def underdiagnosis(by_label: Mapping[str, Measured]) -> Score:

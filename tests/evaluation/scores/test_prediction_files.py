@@ -132,3 +132,22 @@ def test_images_that_are_fitted_on_are_not_scored(tmp_path: Path) -> None:
     prediction_files.check_apart(one, table(tmp_path, "image,A\nc,1\n"))
     with pytest.raises(DataError, match="1 images, first 'b', are in the scored and in the validation rows"):
         prediction_files.check_apart(one, other)
+
+
+def test_true_and_false_are_labels_and_blanks_around_cells_are_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "l.csv"
+    file.write_text("\ufeff image ,split,A,B\n a , test,TRUE,1.0\nb\t,test ,false, 0\n 007 ,valid,True, -1.0 \n")
+    labels = prediction_files.read(file, "image")
+    assert labels.ids.tolist() == ["a", "b", "007"] and labels.column("split") == ["test", "test", "valid"]
+    assert prediction_files.of_splits(labels, ["test"]).ids.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(prediction_files.label_values(labels, ["A", "B"]), [[1, 1], [0, 0], [1, np.nan]])
+    found, notes = prediction_files.shared_labels([table(tmp_path, "image,B\na,1\n")], labels, None, [])
+    assert found == ("B",) and notes == ["labels left out, not in every file of predictions: A"]
+    for name, cells, message in (
+        ("twice", "a,1\n a ,0\n", "image is repeated in 1 row, first at row 3"),
+        ("scores", "a,True\n", "the score of 'A' is no number"),
+    ):
+        file = tmp_path / f"{name}.csv"
+        file.write_text(f"image,A\n{cells}")
+        with pytest.raises(DataError, match=message):
+            prediction_files.scores(prediction_files.read(file, "image"), ["A"], pd.Series(["a"]))

@@ -10,7 +10,7 @@ from sklearn import metrics
 from cxrcl.evaluation.metrics.labels import is_labelled
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import Gap, GroupScores
-from cxrcl.evaluation.scores.subgroups import age_bands, groups_of, score_groups
+from cxrcl.evaluation.scores.subgroups import LEAST_PATIENTS, age_bands, columns_of, groups_of, score_groups
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, predicted_from_scores
 
 SCORES, TRUTH, IDS = awkward(3, count=240)
@@ -83,3 +83,31 @@ def test_other_columns_are_taken_as_they_are_up_to_thirty_groups() -> None:
     assert len(set(groups_of("site", [str(k) for k in range(30)]))) == 30
     with pytest.raises(ValueError, match="column site has 31 different values: at most 30"):
         groups_of("site", [str(k) for k in range(31)])
+
+
+def test_intersections_are_groups_of_two_columns_or_more() -> None:
+    columns = (["F", "M", " F", "", "M"], ["063Y", "5", "70", "30", "n/a"], ["PA", "AP", "PA", "AP", "PA"])
+    assert groups_of("sex*age*view", *columns) == ["F, 60-79, PA", "M, 0-19, AP", "F, 60-79, PA", "(blank)", "(blank)"]
+    assert columns_of(" sex * age ") == ["sex", "age"] and columns_of("sex") == ["sex"]
+    with pytest.raises(ValueError, match="columns site and sex have 40 different values: at most 30"):
+        groups_of("site*sex", [str(k % 20) for k in range(40)], ["F" if k < 20 else "M" for k in range(40)])
+
+
+def test_a_group_of_few_patients_is_counted_and_has_neither_metrics_nor_a_gap() -> None:
+    few = LEAST_PATIENTS - 1
+    whose = sorted(set(IDS))
+    assigned = ["few" if whose.index(one) < few else "F" if k % 2 else "M" for k, one in enumerate(IDS)]
+    model = predicted_from_scores("m", LABELS, SCORES, None, ThresholdRule("given", 0.5), False)
+    groups, gaps = score_groups(model, TRUTH, Patients(IDS, 20), LABELS[1:], "sex", assigned)
+    small = next(group for group in groups if group.group == "few")
+    assert (small.patients, small.images) == (few, assigned.count("few"))
+    edema = small.labels[1]
+    rows = (np.array(assigned) == "few") & is_labelled(TRUTH[:, 1])
+    assert edema.positives == TRUTH[rows, 1].sum() > 0 and edema.confusion is None and edema.reliability is None
+    for score in (*edema.scores.values(), *small.averages[0].scores.values(), small.underdiagnosis):
+        assert score.value is None and score.low is None and score.reason == "9 patients, fewer than 10"
+    assert gaps and not any("few" in (gap.best, gap.worst) for gap in gaps)
+    enough = ["few" if whose.index(one) <= few else "F" for one in IDS]
+    groups, gaps = score_groups(model, TRUTH, Patients(IDS, 20), LABELS[1:], "sex", enough)
+    assert groups[1].labels[1].scores["auroc"].value is not None
+    assert any("few" in (gap.best, gap.worst) for gap in gaps)
