@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. Each builds .venv first when it is missing or out of date.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-min lint format wheel clean
+.PHONY: help demo results test test-all test-min lint format wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,6 +13,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo 'make demo      pre-train a small CLIP on phantom images, score it zero-shot, read one image (minutes, CPU or GPU)'
 	@echo 'make test      the test suite (under 5 minutes on 2 cores); make test-all adds the slow tests; JOBS=8 uses 8 cores'
+	@echo 'make results   every result of the README anew, hours: docs/results.md (REAL=DOWNLOAD: the real images, too)'
 	@echo 'make test-min  the suite against the oldest supported packages, in .venv-min'
 	@echo 'make lint      ruff and mypy;  make format  rewrites with ruff;  make wheel  builds dist/*.whl'
 
@@ -33,6 +34,9 @@ endif
 
 demo: $(STAMP)
 	@"$(BIN)/python" -m cxrcl demo
+
+results: $(STAMP)
+	@"$(BIN)/python" -m cxrcl results $(if $(REAL),--real "$(REAL)") $(if $(ONLY),--only "$(ONLY)")
 
 test: $(STAMP)
 	"$(BIN)/python" -m pytest -m 'not slow' -n $(JOBS)

@@ -12,7 +12,19 @@ from helpers import ROOT
 from cxrcl.commands import dispatch, entry
 from cxrcl.commands.entry import spelled
 
-NAMES = ["benchmark", "demo", "evaluate", "export", "finetune", "inference", "pack", "prepare", "score", "train"]
+NAMES = [
+    "benchmark",
+    "demo",
+    "evaluate",
+    "export",
+    "finetune",
+    "inference",
+    "pack",
+    "prepare",
+    "results",
+    "score",
+    "train",
+]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

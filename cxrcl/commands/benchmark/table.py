@@ -87,14 +87,14 @@ def header(device: torch.device) -> dict[str, str]:
     load = f"{os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else "unknown"
     return {
         "device": torch.cuda.get_device_name(device) if on_cuda else "CPU",
-        "processor": _processor(),
+        "processor": processor(),
         "threads": str(torch.get_num_threads()),
         "torch": str(torch.__version__),
         "load": load,
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     listing = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)", listing.read_text(), re.MULTILINE) if listing.is_file() else None
     return found[1] if found else platform.processor() or platform.machine()

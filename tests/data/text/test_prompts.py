@@ -46,6 +46,14 @@ def test_the_chexpert_file_has_forms_enough() -> None:
         assert len(kinds["pos"]) >= 7 and len(kinds["neg"]) >= 10 and len(kinds["unc"]) >= 20, label
 
 
+def test_prompts_against_normal_deny_no_finding() -> None:
+    """A normal image stands on the negative side of every finding; the positive sides are those of zero_shot.json."""
+    usual, found = prompts.load("zero_shot.json"), prompts.load("against_normal.json")
+    assert list(found) == list(usual) and found.pop("No Finding") == usual["No Finding"]
+    for label, kinds in found.items():
+        assert kinds == {"pos": usual[label]["pos"], "neg": usual["No Finding"]["pos"]}, label
+
+
 def test_parts_are_combined_in_the_order_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "own.json"
     file.write_text('{"A": {"pos": {"severity": ["", "large"], "name": ["mass", "nodule"], "place": ["on the left"]}}}')
