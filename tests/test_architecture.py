@@ -179,7 +179,7 @@ def test_there_are_no_global_statements() -> None:
 
 
 ENTRIES = ["train.py", "finetune.py", "evaluate.py", "inference.py"]
-SCRIPTS = [f"scripts/{name}.py" for name in ("prepare", "pack", "export", "score", "benchmark")]
+SCRIPTS = [f"scripts/{name}.py" for name in ("prepare", "pack", "export", "score", "explain", "benchmark")]
 
 
 @pytest.mark.parametrize("name", [*ENTRIES, *SCRIPTS])

@@ -43,9 +43,9 @@ def _of_run(folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def beside(named: str | Sequence[str], splits: Sequence[str]) -> Path:
+def beside(named: str | Sequence[str], splits: Sequence[str], command: str = "evaluate") -> Path:
     """Where a report goes by default: into the run's folder, beside an exported model; of several into `outputs`."""
-    files, name = find_checkpoints(named), "evaluate_" + "_".join(splits)
+    files, name = find_checkpoints(named), "_".join((command, *splits))
     if len(files) > 1:
         return Path("outputs") / name
     if files[0].is_dir():  # an exported model is given away: a report, which names images, has no place in it

@@ -198,6 +198,27 @@ class Evaluate(_Section):
     evals: dict[str, Node | None] = {}
 
 
+class Explain(_Section):
+    checkpoint: str | list[str]
+    target: float | str | dict[str, float]
+    figure: str = Field("mean_auroc", description="what a target of one number is")
+    of: str | None = Field(None, description="entry of a results.json that is the target; null: the evaluator's name")
+    tolerance: float | None = Field(None, ge=0, description="how near is reached; null: by the digits of the target")
+    splits: list[Literal["train", "valid", "test"]] = ["test"]
+    out: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout_minutes: float = Field(10.0, gt=0)
+    batch_size: int = Field(64, ge=1)
+    prompts: list[str] = Field([], description="further prompts files to try")
+    passes: list[str] | None = Field(None, description="choices whose passes over the images are made; null: all")
+    images: int = Field(5000, ge=1, description="of a pass, at most; images that are scored now are always in")
+    embeddings: str | None = Field(None, description="stored embeddings in place of the images")
+    seconds: float = Field(60.0, ge=0, description="for readings with several changes")
+    resamples: int = Field(1000, ge=0)
+    data: EvaluateData = EvaluateData()
+    evals: dict[str, Node | None] = {}
+
+
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> Iterable[str]:
     for key in location:
         annotation = model.model_fields[key].annotation if key in model.model_fields else None

@@ -60,6 +60,17 @@ class Splits:
         splits.cached_features, splits._features = cached, {}
         return splits
 
+    def of(self, manifest: Manifest) -> Splits:
+        """The splits of other rows, read in the same way."""
+        parts = (self.make_texts, self.tokenizer, self.prepare, self.batch_reader, self.reader)
+        return Splits(manifest, self.transform, *parts)
+
+    def with_transform(self, transform: RadiographTransform, prepare: Callable[[Batch], Batch]) -> Splits:
+        """The same splits, their images made ready in another way."""
+        splits = copy.copy(self)
+        splits.transform, splits.prepare = transform, prepare
+        return splits
+
     def part(self, split: str) -> Manifest:
         """The rows of a split."""
         if split not in self._parts:

@@ -151,5 +151,6 @@ def biovil(images: Tensor, positive: Sequence[Tensor], negative: Sequence[Tensor
     hi-ml returns the cosine of one side; CXR-CLIP (You et al. 2023) makes a decision of the pair: the softmax of bare
     cosines.
     """
-    sides = (similarity(images, side, "raw_direction") for side in (positive, negative))
-    return pair_probability(*sides)
+    return pair_probability(
+        similarity(images, positive, "raw_direction"), similarity(images, negative, "raw_direction")
+    )

@@ -16,6 +16,7 @@ NAMES = [
     "benchmark",
     "demo",
     "evaluate",
+    "explain",
     "export",
     "finetune",
     "inference",

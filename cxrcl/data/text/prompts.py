@@ -18,6 +18,7 @@ from cxrcl.errors import ConfigError
 KINDS = ("pos", "neg", "unc")
 ANY = "*"
 Prompts = dict[str, dict[str, list[str]]]
+_SHIPPED = Path(str(resources.files("cxrcl.data.text"))) / "prompt_files"
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -26,6 +27,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice:
         raise ValueError(f"the key {twice[0]!r} stands twice")
     return dict(pairs)
+
+
+def shipped() -> list[str]:
+    """Names of the prompt files that come with the package."""
+    return sorted(path.name for path in _SHIPPED.glob("*.json"))
 
 
 def find_file(name: str) -> Path:
@@ -37,12 +43,9 @@ def find_file(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = Path(str(resources.files("cxrcl.data.text"))) / "prompt_files"
-    if path.name == name and (shipped / name).is_file():
-        return shipped / name
-    raise ValueError(
-        f"prompts file {name} not found; shipped ones: {', '.join(sorted(p.name for p in shipped.iterdir()))}"
-    )
+    if path.name == name and (_SHIPPED / name).is_file():
+        return _SHIPPED / name
+    raise ValueError(f"prompts file {name} not found; shipped ones: {', '.join(shipped())}")
 
 
 def load(name: str) -> Prompts:
