@@ -23,6 +23,7 @@ def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str,
     from cxrcl.app.job import Typed
     from cxrcl.checkpoint import find as checkpoint_files
     from cxrcl.evaluation.report import tables
+    from cxrcl.evaluation.report.use_tables import brief_tables
 
     out = Path(values.get("out") or checkpoint_files.beside(values["checkpoint"], values["splits"])).expanduser()
     check_folder(out)
@@ -31,7 +32,8 @@ def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str,
         written = write_report(out, scored.page)  # before the tables: `| head` ends the process at these
         several = {one.name: one.metrics for one in scored.page.proper}
         shown = tables.tables_of_several(several) if len(several) > 1 else tables.tables(scored.results)
-        print(f"\n{shown}\n\nreport: {written}")
+        brief = [table.text() for table in brief_tables(scored.page.models())]
+        print("\n" + "\n\n".join([shown, *filter(None, brief), f"report: {written}"]))
 
 
 def check_folder(out: Path) -> None:

@@ -7,8 +7,8 @@ from scipy import sparse
 
 from cxrcl.evaluation.metrics.decisions import ratio
 
-# Dense where findings are rare and tests are cheap.
-THRESHOLDS = tuple(k / 100 for k in (*range(1, 21), *range(25, 100, 5)))
+# Dense where findings are rare.
+THRESHOLDS = tuple(k / 100 for k in (*range(1, 11), 12, 15, *range(20, 95, 5)))
 
 
 class NetBenefit:

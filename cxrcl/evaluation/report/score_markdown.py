@@ -14,12 +14,14 @@ from cxrcl.evaluation.report.score_tables import (
     group_tables,
     score_table,
 )
+from cxrcl.evaluation.report.use_tables import THESE_READERS, brief_tables, reader_tables, use_tables
 from cxrcl.evaluation.scores.score_report import ScoreReport
 
 
 def summary(report: ScoreReport) -> str:
     """The scores by label and the notes, for the terminal."""
     tables = [score_table(TITLES[metric], report.models, (metric,)) for metric in COMPARED]
+    tables += brief_tables(report.models)
     return "\n\n".join([*(table.text() for table in tables), *(f"note: {note}" for note in report.notes)])
 
 
@@ -40,11 +42,15 @@ def parts(report: ScoreReport, level: str = "##") -> list[str]:
         tables.append(difference_table(f"Differences to {report.models[0].name}", report.comparisons))
     for table in tables:
         written += [f"{level} {table.caption}", table.text()]
+    for k, table in enumerate(reader_tables(report.readers, report.models)):
+        written += [f"{level} {table.caption}", "" if k else THESE_READERS, table.text()]
     for model in report.models:
         written += [f"{level} {model.name}", f"- threshold: {model.threshold}\n- calibration: {model.calibration}"]
+        for note, table in use_tables(model):
+            written += [f"{level}# {table.caption}", note, table.text()]
         for table in (*decision_tables(model), *(part for pair in group_tables(model).values() for part in pair)):
             written += [f"{level}# {table.caption}", table.text()]
-    return [*written, f"{level} Rules", *facts_and_notes(report.rules)]
+    return [*(part for part in written if part), f"{level} Rules", *facts_and_notes(report.rules)]
 
 
 def facts_and_notes(facts: Mapping[str, Any], notes: Sequence[str] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -67,6 +68,11 @@ def score_readers(
 def mean_reader(count: int) -> str:
     """What the mean of so many readers is called."""
     return f"mean of {count} readers"
+
+
+def is_mean(reader: str) -> bool:
+    """Whether this is what a mean of readers is called."""
+    return re.fullmatch(r"mean of \d+ readers", reader) is not None
 
 
 def against_readers(

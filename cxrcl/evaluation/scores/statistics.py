@@ -70,5 +70,5 @@ def none(reason: str) -> Score:
 
 
 def rounded(values: Iterable[float | None]) -> list[float | None]:
-    """Points of a curve for a report: five digits are finer than any picture."""
-    return [None if value is None else round(float(value), 5) for value in values]
+    """Points of a curve for a report: four digits are finer than any picture."""
+    return [None if value is None else round(float(value), 4) + 0.0 for value in values]

@@ -78,9 +78,9 @@ def test_every_number_is_its_definition_and_its_interval_that_of_each_resample_c
         assert found.keys() == expected.keys()
         for name, (value, low, high) in found.items():
             of_resamples = with_interval(expected[name], np.array([one[name] for one in drawn]), "")
-            assert value == pytest.approx(expected[name], abs=6e-6)  # points of curves have five digits
+            assert value == pytest.approx(expected[name], abs=6e-5)  # points of curves have four digits
             if name != "treat all at 0.2":
-                assert (low, high) == pytest.approx((of_resamples.low, of_resamples.high), abs=6e-6)
+                assert (low, high) == pytest.approx((of_resamples.low, of_resamples.high), abs=6e-5)
 
 
 def test_means_are_over_the_labels_of_averages_that_have_a_value() -> None:
@@ -125,7 +125,7 @@ def test_controls_have_no_curves_and_each_part_has_its_rule() -> None:
 def test_curves_hold_few_points() -> None:
     model = used()
     for part, curve in zip(model.selective[:3], model.decision_curves[:3], strict=True):
-        assert part.coverage[-1] == 1 and part.risks[-1] == pytest.approx(part.risk.value, abs=1e-5)
+        assert part.coverage[-1] == 1 and part.risks[-1] == pytest.approx(part.risk.value, abs=6e-5)
         assert len(part.coverage) == len(part.risks) <= 50
         assert len(curve.thresholds) == len(curve.treat_all) == len(curve.net_benefit) <= 50
 

@@ -60,7 +60,7 @@ def roc(model: ModelScores, by_label: Mapping[str, Curves]) -> Picture:
         axes.text(0.97, 0.06, f"AUROC {areas[label]}", ha="right", color=INK)
 
     alt = f"ROC curves of {model.name}, one for each label, with the chance line"
-    return _multiples(by_label, one, alt, "false positive rate", "sensitivity")
+    return multiples(by_label, one, alt, "false positive rate", "sensitivity")
 
 
 def precision_recall(model: ModelScores, by_label: Mapping[str, Curves]) -> Picture:
@@ -73,7 +73,7 @@ def precision_recall(model: ModelScores, by_label: Mapping[str, Curves]) -> Pict
         axes.text(0.03, 0.06, f"AUPRC {areas[label]}", color=INK)
 
     alt = f"Precision-recall curves of {model.name}, one for each label, with the share of positives as chance line"
-    return _multiples(by_label, one, alt, "recall", "precision")
+    return multiples(by_label, one, alt, "recall", "precision")
 
 
 def reliability(model: ModelScores, by_label: Mapping[str, LabelScores]) -> Picture:
@@ -93,18 +93,22 @@ def reliability(model: ModelScores, by_label: Mapping[str, LabelScores]) -> Pict
         axes.text(0.97, 0.06, f"ECE {errors[label]}", ha="right", color=INK)
 
     alt = f"Reliability of {model.name}, one picture for each label, with the line of perfect calibration"
-    return _multiples(by_label, one, alt, "probability", "share of positives")
+    return multiples(by_label, one, alt, "probability", "share of positives")
 
 
 def _values(model: ModelScores, metric: str) -> dict[str, str]:
     return {label.label: number(label.scores[metric].value) for label in model.labels}
 
 
-def _multiples(by_label: Mapping[str, Any], one: Any, alt: str, x: str, y: str) -> Picture:
+def multiples(
+    by_label: Mapping[str, Any], one: Any, alt: str, x: str, y: str, square: bool = True, head: float = 0
+) -> Picture:
     """Square panels over [0, 1] x [0, 1]; axes are named at the left and at the bottom.
 
     Args:
         by_label: what `one(axes, label, part)` draws of each label; it has numbers of `images` and `positives`.
+        square: False lets `one` choose the limits of y, which each panel then has its own ticks for.
+        head: inches for a legend above the panels.
     """
     columns = min(COLUMNS, len(by_label))
     rows = -(-len(by_label) // columns)
@@ -115,15 +119,19 @@ def _multiples(by_label: Mapping[str, Any], one: Any, alt: str, x: str, y: str) 
             axes = figure.add_subplot(rows, columns, k + 1)
             count = f"{part.positives} of {part.images} positive"
             axes.set_title(f"{_short(label)}\n{count}", linespacing=1.35)
-            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
             left, lowest = k % columns == 0, k + columns >= len(by_label)
+            axes.set(xlim=(-0.02, 1.02))
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"] if lowest else [])
-            axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if left else [])
+            if square:
+                axes.set(ylim=(-0.02, 1.02), aspect="equal")
+                axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if left else [])
+            else:
+                axes.locator_params(axis="y", nbins=4)
             axes.set_xlabel(x if lowest else "")
             axes.set_ylabel(y if left else "")
             one(axes, label, part)
 
-    return picture(max(PANEL * columns, 2.6), 0.3 + (PANEL + 0.25) * rows, alt, draw)
+    return picture(max(PANEL * columns, 2.6), 0.3 + head + (PANEL + 0.25) * rows, alt, draw)
 
 
 def _short(label: str, most: int = 28) -> str:

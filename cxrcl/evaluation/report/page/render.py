@@ -7,9 +7,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cxrcl.errors import RESEARCH_ONLY
-from cxrcl.evaluation.report import score_tables
+from cxrcl.evaluation.report import score_tables, use_tables
 from cxrcl.evaluation.report.content import Page
-from cxrcl.evaluation.report.page import pictures, plot_scores, plot_space, plot_training, views
+from cxrcl.evaluation.report.page import pictures, plot_scores, plot_space, plot_training, plot_use, views
 from cxrcl.evaluation.report.tables import retrieval_table
 
 
@@ -33,4 +33,6 @@ def render(page: Page) -> str:
         plot_scores=plot_scores,
         plot_space=plot_space,
         plot_training=plot_training,
+        plot_use=plot_use,
+        use_tables=use_tables,
     )
