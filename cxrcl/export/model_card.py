@@ -67,6 +67,9 @@ def _read(file: Path, source: Path, fingerprint: str) -> Figures:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         scored, weights = content["facts"]["checkpoint"], content["facts"]["fingerprint of the weights"]
+        for evaluator, report in content.get("scores", {}).items():
+            if isinstance(report, str):  # a file of its own (`cxrcl.evaluation.report.results_files`)
+                content["scores"][evaluator] = json.loads(file.with_name(report).read_text(encoding="utf-8"))
         found = _figures(content)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None

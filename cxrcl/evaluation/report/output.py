@@ -4,6 +4,7 @@
 - `report.md`: facts and tables.
 - `results.json`: every metric, null where it does not exist; label scores with their intervals below `scores`;
   `trained_on`: sources, and how many scored images were trained on; `run`: what was run; `data`, `prompts`: on what.
+- `groups.json` and others: parts of it that are too much (`cxrcl.evaluation.report.results_files`).
 - `prompts.json`: sentences that are too many for it.
 - `predictions.csv`: one row an image: `image` as it stands in the manifest, `split`, and of each evaluator and label
   `<evaluator>/<label>/score` and, where there is one, `<evaluator>/<label>/probability`. Patients are not named; where
@@ -29,6 +30,7 @@ from cxrcl.evaluation.report import score_markdown, tables
 from cxrcl.evaluation.report.content import Checkpoint, Page
 from cxrcl.evaluation.report.facts import DataFacts
 from cxrcl.evaluation.report.page.render import render
+from cxrcl.evaluation.report.results_files import json_files
 from cxrcl.evaluation.report.score_tables import TITLES, score_table
 from cxrcl.evaluation.scores.score_report import ScoreReport, plain
 from cxrcl.files import replaced
@@ -36,7 +38,7 @@ from cxrcl.files import replaced
 if TYPE_CHECKING:
     from cxrcl.evaluation.representation import Dump
 
-HTML, MARKDOWN, RESULTS, PREDICTIONS = "report.html", "report.md", "results.json", "predictions.csv"
+HTML, MARKDOWN, PREDICTIONS = "report.html", "report.md", "predictions.csv"
 PROMPTS = "prompts.json"
 LONG_PROMPTS = 20_000  # characters
 
@@ -53,7 +55,7 @@ def write(folder: Path, page: Page) -> list[Path]:
     files: dict[str, bytes] = {
         HTML: render(page).encode(),
         MARKDOWN: markdown(page).encode(),
-        RESULTS: (json.dumps(results(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        **json_files(results(page), page.controls),
     }
     if long := _long_prompts(page.data):
         files[PROMPTS] = (json.dumps(long, indent=1, ensure_ascii=False) + "\n").encode()

@@ -31,7 +31,8 @@ def folder(page: Page, tmp_path_factory: Any) -> Path:
 
 
 def test_all_files_are_written_and_nothing_else(page: Page, folder: Path) -> None:
-    names = {"report.html", "report.md", "results.json", "predictions.csv", "embeddings.npy", "embeddings.csv"}
+    names = {"report.html", "report.md", "results.json", "groups.json", "predictions.csv"}
+    names |= {"embeddings.npy", "embeddings.csv"}
     assert {file.name for file in folder.iterdir()} == names
     assert (folder / "report.html").read_text(encoding="utf-8") == render(page)
 
@@ -114,7 +115,7 @@ def test_several_checkpoints_are_kept_apart(page: Page, tmp_path: Path) -> None:
 
 def test_a_report_of_scores_alone_has_no_images(tmp_path: Path) -> None:
     files = output.write(tmp_path, of_scores(page_data.report("one")))
-    assert [file.name for file in files] == ["report.html", "report.md", "results.json"]
+    assert [file.name for file in files] == ["report.html", "report.md", "results.json", "groups.json"]
 
 
 def test_files_are_whole_or_as_they_were(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
