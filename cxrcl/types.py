@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+NEGATION_PAIRS = "negation.csv"  # beside a manifest: scripts/negation_pairs.py writes it, evals=negation reads it
 MAX_SIZE_PX = 10_000  # longer than any radiograph's side: a larger square is a slip, or an attack on memory
 
 # Ranges of settings. `cxrcl.config.nodes.bind` checks them; constructors called from Python trust their caller.

@@ -179,7 +179,8 @@ def test_there_are_no_global_statements() -> None:
 
 
 ENTRIES = ["train.py", "finetune.py", "evaluate.py", "inference.py"]
-SCRIPTS = [f"scripts/{name}.py" for name in ("prepare", "pack", "export", "score", "explain", "benchmark")]
+SCRIPT_NAMES = ("prepare", "pack", "export", "score", "explain", "benchmark", "negation_pairs")
+SCRIPTS = [f"scripts/{name}.py" for name in SCRIPT_NAMES]
 
 
 @pytest.mark.parametrize("name", [*ENTRIES, *SCRIPTS])

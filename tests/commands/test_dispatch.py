@@ -20,6 +20,7 @@ NAMES = [
     "export",
     "finetune",
     "inference",
+    "negation_pairs",
     "pack",
     "prepare",
     "results",

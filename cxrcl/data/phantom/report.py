@@ -25,7 +25,7 @@ from .phrases import PHRASES
 from .study import Finding, Study
 
 _IMAGE_CM = 40.0
-_BLOCKS = {  # label -> drawn kinds beside which it is not denied, apart from itself
+BLOCKS = {  # label -> drawn kinds beside which it is not denied, apart from itself
     "Lung Opacity": {"Consolidation", "Pneumonia", "Edema", "Lung Lesion", "Atelectasis"},
     "Consolidation": {"Lung Opacity", "Pneumonia"},
     "Pneumonia": {"Lung Opacity", "Consolidation"},
@@ -67,14 +67,14 @@ def text_of(sentences: tuple[Sentence, ...]) -> str:
 
 def write_report(study: Study, rng: np.random.Generator) -> Report:
     """Report of 3-8 findings sentences and 1-4 impression sentences."""
-    positive = [_sentence(f, rng) for f in study.findings]
+    positive = [describe(f, rng) for f in study.findings]
     drawn = {f.kind for f in study.findings}
     stated = {label for s in positive for label in s.states}
     room = 8 - len(positive)
     remarks = _remarks(study, rng)[: max(room - 2, 0)]
     wanted = int(rng.integers(4, 8)) - len(positive) - len(remarks)
     findings = positive + remarks + _negations(drawn | stated, min(max(wanted, 1), room - len(remarks)), rng)
-    impression = _impression(study, rng)
+    impression = conclude(study, rng)
     findings.sort(key=lambda s: s.rank + rng.uniform(0, 1.5))
     return Report(tuple(findings), tuple(impression))
 
@@ -87,11 +87,11 @@ def expand(template: str, rng: np.random.Generator) -> str:
     return template
 
 
-def _pick(templates: Sequence[str], rng: np.random.Generator) -> str:
+def pick(templates: Sequence[str], rng: np.random.Generator) -> str:
     return expand(templates[int(rng.integers(len(templates)))], rng)
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
     return text[0].upper() + text[1:]
@@ -121,7 +121,7 @@ def _slots(f: Finding, rng: np.random.Generator) -> dict[str, str]:
     level = 0 if f.severity < 0.55 else 1 if f.severity < 0.78 else 2
     zone = f.zone if f.zone in {"upper", "mid", "lower"} else "upper" if f.zone == "apical" else "mid"
     lobe = f"{zone} lobe" if zone != "mid" else "middle lobe" if side == "right" else "lingula"
-    area = f"{side} " + _pick((f"{zone} lung zone", f"{zone} lung", lobe), rng)
+    area = f"{side} " + pick((f"{zone} lung zone", f"{zone} lung", lobe), rng)
     diameter = 2 * _IMAGE_CM * nodule_radius(f)
     grade = ("[mild|mild|minor|slight]", "moderate", "[severe|marked|extensive]")[level]
     size = ("small", "[moderate|moderate-sized]", "large")[level]
@@ -164,24 +164,24 @@ def _noun(template: str, f: Finding, rng: np.random.Generator) -> tuple[str, str
     return text, article, plural
 
 
-def _sentence(f: Finding, rng: np.random.Generator, impression: bool = False) -> Sentence:
+def describe(f: Finding, rng: np.random.Generator, impression: bool = False) -> Sentence:
     """Affirmation or hedge of one finding."""
     rank = _RANK.get(f.kind, 4 if f.kind not in {"Pneumothorax", "Pleural Effusion", "Pleural Other"} else 7.5)
     if not f.certain:
-        bare = expand(_pick(PHRASES.hedged[f.kind], rng).format(**_slots(f, rng)), rng)
-        text = _pick(PHRASES.frames["hedge"], rng).format(bare=bare, Bare=bare)
-        return Sentence(_tidy(text), states_of(f), rank)
+        bare = expand(pick(PHRASES.hedged[f.kind], rng).format(**_slots(f, rng)), rng)
+        text = pick(PHRASES.frames["hedge"], rng).format(bare=bare, Bare=bare)
+        return Sentence(tidy(text), states_of(f), rank)
     whole, nouns = _of(f, PHRASES.affirmations), _of(f, PHRASES.nouns)
     if whole and (not nouns or rng.random() < (0.25 if impression else 0.5)):
-        text = expand(_pick(whole, rng).format(**_slots(f, rng)), rng)
+        text = expand(pick(whole, rng).format(**_slots(f, rng)), rng)
     else:
         frames = PHRASES.frames["impression" if impression else "affirmation"]
         bare, article, plural = _noun(nouns[int(rng.integers(len(nouns)))], f, rng)
         slots = {"np": article + bare, "Np": bare, "bare": bare, "is": "are" if plural else "is"}
-        text = _pick(frames, rng).format(**slots)
+        text = pick(frames, rng).format(**slots)
     if f.trend and not impression and rng.random() < 0.75:
-        text = f"{text[:-1]}, {_pick(PHRASES.trends[f.trend], rng)}."
-    return Sentence(_tidy(text), states_of(f), rank)
+        text = f"{text[:-1]}, {pick(PHRASES.trends[f.trend], rng)}."
+    return Sentence(tidy(text), states_of(f), rank)
 
 
 def _negations(mentioned: set[str], room: int, rng: np.random.Generator) -> list[Sentence]:
@@ -193,12 +193,12 @@ def _negations(mentioned: set[str], room: int, rng: np.random.Generator) -> list
     keys = [rng.random() ** (1 / PHRASES.denials[i].weight) for i in order]
     for index in order[np.argsort(keys)[::-1]]:
         labels, rank, _, texts = PHRASES.denials[index]
-        blocked = any(label in mentioned or _BLOCKS.get(label, set()) & mentioned for label in labels)
+        blocked = any(label in mentioned or BLOCKS.get(label, set()) & mentioned for label in labels)
         if len(chosen) >= room or blocked or set(labels) & denied:
             continue
-        text = _pick(texts, rng)
-        text = text[1:] if text.startswith("*") else _pick(PHRASES.frames["denial"], rng).format(nn=text)
-        chosen.append(Sentence(_tidy(text), dict.fromkeys(labels, 0), rank))
+        text = pick(texts, rng)
+        text = text[1:] if text.startswith("*") else pick(PHRASES.frames["denial"], rng).format(nn=text)
+        chosen.append(Sentence(tidy(text), dict.fromkeys(labels, 0), rank))
         denied |= set(labels)
     return chosen
 
@@ -218,24 +218,24 @@ def _remarks(study: Study, rng: np.random.Generator) -> list[Sentence]:
     )
     bow = "left" if body.scoliosis > 0 else "right"
     return [
-        Sentence(_tidy(_pick(texts, rng).format(bow=bow)), {}, rank)
+        Sentence(tidy(pick(texts, rng).format(bow=bow)), {}, rank)
         for so, share, texts, rank in possible
         if so and rng.random() < share
     ]
 
 
-def _impression(study: Study, rng: np.random.Generator) -> list[Sentence]:
+def conclude(study: Study, rng: np.random.Generator) -> list[Sentence]:
     disease = [f for f in study.findings if f.kind != "Support Devices"]
     if not disease:
         templates = PHRASES.impressions["normal with devices" if study.findings else "normal"]
-        return [Sentence(_tidy(_pick(templates, rng)), {"No Finding": 1})]
+        return [Sentence(tidy(pick(templates, rng)), {"No Finding": 1})]
     disease.sort(key=lambda f: -f.severity)
-    sentences = [_sentence(f, rng, impression=True) for f in disease[:3]]
+    sentences = [describe(f, rng, impression=True) for f in disease[:3]]
     devices = study.of("Support Devices")
     if devices and rng.random() < 0.5:
-        text = _pick(PHRASES.impressions["devices"], rng)
-        sentences.append(Sentence(_tidy(text), {"Support Devices": 1}))
+        text = pick(PHRASES.impressions["devices"], rng)
+        sentences.append(Sentence(tidy(text), {"Support Devices": 1}))
     airspace = [f for f in disease if f.kind in {"Lung Opacity", "Consolidation"} and f.certain]
     if airspace and len(sentences) < 4 and rng.random() < 0.25:
-        sentences.append(Sentence(_tidy(_pick(PHRASES.impressions["pneumonia opinion"], rng)), {"Pneumonia": -1}))
+        sentences.append(Sentence(tidy(pick(PHRASES.impressions["pneumonia opinion"], rng)), {"Pneumonia": -1}))
     return sentences

@@ -125,7 +125,7 @@ def _first(rng: np.random.Generator) -> tuple[Finding, ...]:
     kinds += [k for k, p in _COMPANIONS.get(kinds[0], {}).items() if rng.random() < p]
     for _ in range(rng.choice(3, p=[0.25, 0.45, 0.3])):
         kinds.append(names[rng.choice(len(names), p=weights / weights.sum())])
-    return _settle([sample_finding(k, rng) for k in dict.fromkeys(kinds)])
+    return settle([sample_finding(k, rng) for k in dict.fromkeys(kinds)])
 
 
 def _evolve(before: tuple[Finding, ...], rng: np.random.Generator) -> tuple[Finding, ...]:
@@ -142,10 +142,10 @@ def _evolve(before: tuple[Finding, ...], rng: np.random.Generator) -> tuple[Find
     if rng.random() < 0.6:
         extra = [f for f in _first(rng) if f.kind not in kinds_before]
         kept += [replace(f, trend="new") for f in extra]
-    return _settle(kept)
+    return settle(kept)
 
 
-def _settle(findings: list[Finding]) -> tuple[Finding, ...]:
+def settle(findings: list[Finding]) -> tuple[Finding, ...]:
     """Drop what cannot be told apart: a second airspace disease, or air and fluid in the same pleural space."""
     kept: list[Finding] = []
     for f in findings:
