@@ -101,7 +101,7 @@ def test_no_folder_has_a_circle(folder: str) -> None:
     tuple(graphlib.TopologicalSorter(rooms_of(folder)).static_order())  # CycleError names the circle
 
 
-@pytest.mark.parametrize(("folder", "most"), [("cxrcl", 18), ("cxrcl.data", 22), ("cxrcl.evaluation", 22)])
+@pytest.mark.parametrize(("folder", "most"), [("cxrcl", 18), ("cxrcl.data", 22), ("cxrcl.evaluation", 23)])
 def test_folders_stay_small_enough_to_be_known_by_name(folder: str, most: int) -> None:
     assert len(rooms_of(folder)) <= most
 

@@ -31,7 +31,8 @@ def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str,
     if scored.page is not None:
         written = write_report(out, scored.page)  # before the tables: `| head` ends the process at these
         several = {one.name: one.metrics for one in scored.page.proper}
-        shown = tables.tables_of_several(several) if len(several) > 1 else tables.tables(scored.results)
+        made = scored.page.tables(with_controls=False)
+        shown = tables.tables_of_several(several, made) if len(several) > 1 else tables.tables(scored.results, made)
         brief = [table.text() for table in brief_tables(scored.page.models())]
         print("\n" + "\n\n".join([shown, *filter(None, brief), f"report: {written}"]))
 

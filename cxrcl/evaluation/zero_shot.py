@@ -113,6 +113,10 @@ class ZeroShot(Scorer):
             probabilities=protocols.pair_probability(positive, other, scale).numpy(),
         )
 
+    def readings(self, shared: SharedPass, splits: Sequence[str]) -> dict[str, np.ndarray]:
+        """Scores float32 [N, C] of each reading of the first file of prompts; the first is the score proper."""
+        return self._readings(*self._sides(self.prompted, shared, splits))
+
     def run(self, shared: SharedPass) -> EvaluatorResult:
         result = super().run(shared)
         assert result.scores is not None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cxrcl.evaluation.report.facts import DataFacts, ModelFacts
+from cxrcl.evaluation.report.table import Table
 from cxrcl.evaluation.report.tables import Metrics
 from cxrcl.evaluation.scores.score_report import ModelScores, ScoreReport, Scores
 
@@ -44,6 +45,7 @@ class Checkpoint:
         facts: what holds for this one alone; None of random weights and of ensembles.
         metrics: evaluator -> metric -> value.
         scores, confusions, spaces, examples: by evaluator, of those that have any.
+        tables: by evaluator, of those that say themselves how their metrics are shown.
         at_start: evaluator -> class similarity of the weights that training began with.
         training: lines of metrics.jsonl, `step` among their keys.
         images: of `scores`.
@@ -56,6 +58,7 @@ class Checkpoint:
     confusions: Mapping[str, ClassConfusion] = field(default_factory=dict)
     spaces: Mapping[str, Space] = field(default_factory=dict)
     examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Table]] = field(default_factory=dict)
     at_start: Mapping[str, ClassSimilarity] = field(default_factory=dict)
     training: Sequence[Mapping[str, float | None]] = ()
     images: ScoredImages | None = None
@@ -90,6 +93,7 @@ def from_results(
         confusions=artifacts("confusion"),
         spaces=artifacts("space"),
         examples={name: make(EXAMPLES) for name, make in artifacts("examples").items()},
+        tables=artifacts("tables"),
         at_start=at_start or {},
         training=training,
         images=images,
@@ -144,6 +148,11 @@ class Page:
         """Metrics of every checkpoint and evaluator, by how they are called; checkpoints that are controls at will."""
         checkpoints = self.checkpoints if with_controls else self.proper
         return {self.of(one.name, name): metrics for one in checkpoints for name, metrics in one.metrics.items()}
+
+    def tables(self, with_controls: bool = True) -> dict[str, Sequence[Table]]:
+        """Tables that evaluators made themselves, by how their results are called; of controls at will."""
+        checkpoints = self.checkpoints if with_controls else self.proper
+        return {self.of(one.name, name): made for one in checkpoints for name, made in one.tables.items()}
 
     def series(self) -> dict[str, Scores]:
         """Label scores of every checkpoint and evaluator, by how they are called."""

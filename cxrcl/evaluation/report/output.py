@@ -119,7 +119,7 @@ def markdown(page: Page) -> str:
     parts = [f"# {page.title}", *score_markdown.facts_and_notes(page.shown_facts(), page.notes)]
     for one in page.checkpoints:
         parts += [] if [one] == page.proper else [f"## {one.name}", *score_markdown.facts_and_notes(one.shown_facts)]
-        parts.append(tables.tables(one.metrics))
+        parts.append(tables.tables(one.metrics, one.tables))
     for evaluator, scores in page.scores.items():
         if evaluator in page.controls:
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cxrcl.evaluation.report.table import Cell, Row, Table, number, number_cell
@@ -76,13 +77,23 @@ def metric_table(results: Mapping[str, Metrics]) -> Table:
     return Table("Metrics that no other section shows", ["metric", "value"], rows)
 
 
-def tables(results: Mapping[str, Metrics]) -> str:
-    """All tables of one model."""
-    return _joined(label_table(results, "auroc"), label_table(results, "auprc"), *_not_of_labels(results))
+def tables(results: Mapping[str, Metrics], made: Mapping[str, Sequence[Table]] | None = None) -> str:
+    """All tables of one model.
+
+    Args:
+        made: evaluator -> tables that it made itself.
+    """
+    return _joined(label_table(results, "auroc"), label_table(results, "auprc"), *_not_of_labels(results, made or {}))
 
 
-def tables_of_several(models: Mapping[str, Mapping[str, Metrics]]) -> str:
-    """Results by model: a row each with the means of evaluators that score labels, then the metrics of all others."""
+def tables_of_several(
+    models: Mapping[str, Mapping[str, Metrics]], made: Mapping[str, Sequence[Table]] | None = None
+) -> str:
+    """Results by model: a row each with the means of evaluators that score labels, then the metrics of all others.
+
+    Args:
+        made: `model / evaluator` -> tables that the evaluator made itself.
+    """
     scorers = dict.fromkeys(name for results in models.values() for name, f in results.items() if "mean_auroc" in f)
     means: list[Row] = [
         [model, *(_with_interval(results.get(name, {}), "auroc", before="mean_") for name in scorers)]
@@ -90,12 +101,20 @@ def tables_of_several(models: Mapping[str, Mapping[str, Metrics]]) -> str:
         if scorers
     ]
     named = {f"{model} / {name}": f for model, results in models.items() for name, f in results.items()}
-    return _joined(Table("mean AUROC", ["mean AUROC", *scorers], means), *_not_of_labels(named))
+    return _joined(Table("mean AUROC", ["mean AUROC", *scorers], means), *_not_of_labels(named, made or {}))
 
 
-def _not_of_labels(results: Mapping[str, Metrics]) -> tuple[Table, Table]:
-    others = {name: f for name, f in results.items() if "mean_auroc" not in f and not ranked_at(f, "r")}
-    return retrieval_table(results, brief=True), metric_table(others)
+def _not_of_labels(results: Mapping[str, Metrics], made: Mapping[str, Sequence[Table]]) -> list[Table]:
+    """Tables of evaluators that do not score labels: their own, else retrieval, else each metric in a row."""
+    others = {
+        name: f for name, f in results.items() if "mean_auroc" not in f and not ranked_at(f, "r") and name not in made
+    }
+    own = [
+        replace(table, head=[f"{name}: {table.head[0]}", *table.head[1:]]) if len(made) > 1 else table
+        for name, parts in made.items()
+        for table in parts
+    ]
+    return [retrieval_table(results, brief=True), *own, metric_table(others)]
 
 
 def _joined(*parts: Table) -> str:

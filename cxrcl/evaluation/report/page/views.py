@@ -156,7 +156,7 @@ def other_metrics(page: Page) -> Table:
             page.of(one.name, evaluator): metrics
             for one in page.checkpoints
             for evaluator, metrics in one.metrics.items()
-            if evaluator not in (*page.scores, *page.controls)
+            if evaluator not in (*page.scores, *page.controls, *one.tables)
             and not tables.ranked_at(metrics, "r")
             and not {"accuracy", "chance"} <= set(metrics)
             and "class_similarity" not in metrics
