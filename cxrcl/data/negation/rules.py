@@ -7,7 +7,7 @@ A sentence is read only where every word of it fits one of these patterns (every
     heart     The heart is [not | mildly ...] enlarged | normal in size;  Heart size is normal | enlarged
 
 An ITEM is a NOUN of a finding after words that do not change what is denied ("focal consolidation"). After "large",
-"definite" or the like the denial is read as a weak one: something small may be there.
+"acute" or the like the denial is read as a weak one: a small or an old one may be there.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ NOUNS = {
     "Atelectasis": r"atelectasis",
     "Lung Lesion": r"nodules?|mass(?:es)?",
     "Fracture": r"fractures?",
-    "Lung Opacity": r"opacit(?:y|ies)|infiltrates?|air ?space disease",
+    "Lung Opacity": r"infiltrates?|air ?space (?:disease|opacit(?:y|ies))",
     "Pleural Other": r"pleural thickening",
     "Enlarged Cardiomediastinum": r"mediastinal widening|widening of the mediastinum",
     "Cardiomegaly": r"cardiomegaly",
-    "": r"adenopathy|lymphadenopathy|free air|granulomas?|vascular congestion",  # read in lists, never turned
+    # read in lists, never turned
+    "": r"opacit(?:y|ies)|adenopathy|lymphadenopathy|free air|granulomas?|vascular congestion",
 }
 # Finding -> what else may speak of it: such a sentence that is not read keeps the report from being turned.
 MENTIONS = {
@@ -54,10 +55,14 @@ NORMAL = re.compile(
     r"|^(?:normal|negative|unremarkable)$|\bno (?:radiographic |significant |preoperative )?(?:abnormal|finding)"
 )
 _KEEPS = (  # words before the noun of a denial that leave it a denial of the finding
-    r"focal|acute|visible|visualized|suspicious|pleural|pulmonary|lung|lobar|alveolar|interstitial|air ?space|any|"
-    r"focal areas? of|areas? of|evidence of|findings of|signs? of|typical findings of|of|rib|bony|displaced|basilar|new"
+    r"focal|visible|visualized|pleural|pulmonary|lung|alveolar|air ?space|any|focal areas? of|areas? of|evidence of|"
+    r"findings of|signs? of|typical findings of|of|basilar|new"
 )
-_WEAKENS = r"large|larger|definite|significant|sizable|sizeable|obvious|gross|overt|convincing|confluent|frank"
+_WEAKENS = (  # words that leave room for the finding: a small one, an old one, one of another kind or place
+    r"large|larger|definite|significant|sizable|sizeable|obvious|gross|overt|convincing|confluent|frank|acute|"
+    r"suspicious|lobar|interstitial|rib|bony|displaced"
+)
+_WEAKENS_ALSO = {"Lung Opacity": "focal"}  # streaky ones at both bases are seen beside "no focal infiltrate"
 _DETAIL = (
     r"mild|mildly|minimal|moderate|moderately|severe|marked|small|large|tiny|trace|slight|stable|unchanged|chronic|new|"
     r"persistent|left|right|bilateral|left-sided|right-sided|bibasilar|basilar|basal|bibasal|lower|upper|middle|lobe|"
@@ -118,11 +123,17 @@ def read_sentence(sentence: str) -> Statement | None:
         if not all(items):
             return None
         found = [item for item in items if item]
-        weak = any(re.search(rf"\b(?:{_WEAKENS})\b", item["words"]) for item in found)
-        return Statement(False, tuple(map(_finding, found)), tuple(item[0] for item in found), weak)
+        findings = tuple(map(_finding, found))
+        weak = any(_is_weak(name, item["words"]) for name, item in zip(findings, found))
+        return Statement(False, findings, tuple(item[0] for item in found), weak)
     if match := _PRESENT.fullmatch(text):
         return Statement(True, (_finding(match),), (text,))
     return None
+
+
+def _is_weak(finding: str, words: str) -> bool:
+    weakens = "|".join(filter(None, [_WEAKENS, _WEAKENS_ALSO.get(finding)]))
+    return re.search(rf"\b(?:{weakens})\b", words) is not None
 
 
 def _finding(match: re.Match[str]) -> str:

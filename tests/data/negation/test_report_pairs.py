@@ -77,7 +77,14 @@ def test_sentences_that_are_left_alone(sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sentence", ["No large pleural effusion.", "No definite pneumothorax.", "The heart is borderline enlarged."]
+    "sentence",
+    [
+        "No large pleural effusion.",
+        "No definite pneumothorax.",
+        "The heart is borderline enlarged.",
+        "No acute fracture.",
+        "No focal infiltrate.",
+    ],
 )
 def test_weak_statements_are_read_and_not_turned(sentence: str) -> None:
     statement = read_sentence(sentence)
@@ -166,7 +173,7 @@ def test_more_reports_give_the_same_pairs_and_other_reports_are_said() -> None:
 
 def test_the_indiana_recipe_holds_hashes_alone() -> None:
     recipe = indiana()
-    assert len(recipe.reports) > 900 and not recipe.donors.texts
+    assert len(recipe.reports) > 500 and not recipe.donors.texts
     hashes = [*recipe.reports, *recipe.reports.values(), *(key for of in recipe.donors.counts.values() for key in of)]
     assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in hashes)
 
