@@ -101,18 +101,20 @@ def _shared_notes(models: Sequence[ScoredModel]) -> list[str]:
 
 
 def score_reports(models: Sequence[ScoredModel], cfg: sections.Evaluate) -> dict[str, ScoreReport]:
-    """The scores of every model, by evaluator: with intervals, thresholds, subgroups, and each against the first."""
+    """The scores of all models, by evaluator: with intervals, thresholds, subgroups, and each against the reference."""
     evaluators = dict.fromkeys(name for model in models for name in model.part.scores)
     return {name: _report([model for model in models if name in model.part.scores], name, cfg) for name in evaluators}
 
 
 def _report(models: Sequence[ScoredModel], evaluator: str, cfg: sections.Evaluate) -> ScoreReport:
     """One evaluator's scores of the models that have them."""
-    first = models[0]
+    first = next((model for model in models if model.name == cfg.reference), models[0])
     scores, rows = first.part.scores[evaluator], first.scored.rows
     alike = [model for model in models if _alike(model.part, first.part, evaluator)]
     others = ", ".join(model.name for model in models if model not in alike)
     notes = [f"scored on other images or labels, and not in this table: {others}"] if others else []
+    if cfg.reference not in (None, first.name):
+        notes.append(f"reference={cfg.reference} has no such scores: compared with {first.name}")
     groups, notes_on_groups = _groups(rows, cfg.groups)
     readings, notes_on_readers = _readings(cfg, rows, scores.names)
     predicted = [_predicted(model, evaluator, cfg) for model in alike]
@@ -129,6 +131,7 @@ def _report(models: Sequence[ScoredModel], evaluator: str, cfg: sections.Evaluat
         {"evaluator": evaluator, "rule": first.facts.rules[evaluator]},
         [*notes, *notes_on_groups, *notes_on_readers],
         controls=(UNTRAINED, SHUFFLED, VIEW),
+        reference=first.name,
     )
     proper = [model for model in predicted if model.name != UNTRAINED]
     rates = [FixedRate(fixed, least) for fixed, several in cfg.at.items() for least in several]

@@ -11,7 +11,7 @@ from typing import Any
 
 from cxrcl import distributed
 from cxrcl.app import provenance
-from cxrcl.app.compare import UNTRAINED, ScoredModel, check_asked, make_page, threshold_rule
+from cxrcl.app.compare import ENSEMBLE, UNTRAINED, ScoredModel, check_asked, make_page, threshold_rule
 from cxrcl.app.evaluation_data import EvaluationData, data_settings, open_data
 from cxrcl.app.evaluators import build_evaluators
 from cxrcl.app.job import FROM_PYTHON, Job, Typed
@@ -111,6 +111,9 @@ def _check(cfg: Evaluate, files: Sequence[Path]) -> None:
         raise ConfigError(f"splits={cfg.splits}: name one split or more, and each once")
     if cfg.ensemble and len(files) < 2:
         raise ConfigError("ensemble=true: needs two checkpoints or more: 'checkpoint=[a.pt,b.pt]'")
+    names = [*names_of(files), *([ENSEMBLE] if cfg.ensemble else [])]
+    if cfg.reference is not None and cfg.reference not in names:
+        raise ConfigError(f"reference={cfg.reference}: no such model; expected one of {', '.join(names)}")
 
 
 # -------------------------------------------------------------------------------------------------- one checkpoint

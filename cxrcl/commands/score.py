@@ -1,7 +1,7 @@
 """Score predictions of any model: `cxrcl score --predictions p.csv --labels l.csv --out DIR`.
 
 One row an image, one column a label, in both files; rows are matched by `image` (--id-column), columns by name.
-Several files of predictions stand in one table, each compared with the first. No model is needed.
+Several files of predictions stand in one table, each compared with the first (--reference). No model is needed.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--id-column", default="image", help="names the image in every file (default: %(default)s)")
     add("--patient-column", help="names the patient in the labels file (default: patient, where there is one)")
     add("--resamples", type=at_least(0), default=1000, help="of the patients, for intervals (default: %(default)s)")
+    add("--reference", metavar="NAME", help="compare with this model (default: that of the first file)")
     add("--seed", type=at_least(0), default=0, help="of the resamples (default: %(default)s)")
     return parser
 
@@ -112,7 +113,10 @@ def build(options: argparse.Namespace) -> tuple[ScoreReport, dict[str, Scores]]:
     patients, patient_notes = _patients(options, labels)
     validation_values = None if validation is None else prediction_files.label_values(validation, names)
     models = []
-    for k, (name, table) in enumerate(zip(prediction_files.model_names(options.predictions), predictions, strict=True)):
+    model_names = prediction_files.model_names(options.predictions)
+    if options.reference is not None and options.reference not in model_names:
+        raise ConfigError(f"--reference {options.reference}: no such model; expected one of {', '.join(model_names)}")
+    for k, (name, table) in enumerate(zip(model_names, predictions, strict=True)):
         held_out = None
         if validation is not None and validation_values is not None:
             held_out = (prediction_files.scores(valid_tables[k], names, validation.ids), validation_values)
@@ -150,6 +154,7 @@ def build(options: argparse.Namespace) -> tuple[ScoreReport, dict[str, Scores]]:
             "split": ", ".join(options.split) if options.split else "all rows",
         },
         notes=[*notes, *patient_notes],
+        reference=options.reference,
     )
     report = with_use(report, models, values, drawn, mean_over, rates, readings)
     drawn_by = {one.name: one.scores if one.order is None else one.order for one in models}

@@ -192,6 +192,7 @@ class Evaluate(_Section):
     )
     readers: str | None = Field(None, description="a CSV of people's readings: image, reader and one column a label")
     resamples: int = Field(1000, ge=0)
+    reference: str | None = None
     ensemble: bool = False
     random_weights: bool = True
     data: EvaluateData = EvaluateData()

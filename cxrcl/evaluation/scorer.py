@@ -25,7 +25,7 @@ class Scorer(Evaluator):
 
     Args:
         mean_over: labels of the mean; None takes all but `No Finding`.
-        resamples: bootstrap resamples of patients; 0 gives no intervals.
+        resamples: bootstrap resamples of patients, for intervals; 0 gives none.
     """
 
     selects: ClassVar[str] = "mean_auroc"
@@ -80,10 +80,11 @@ class Scorer(Evaluator):
 
 
 def label_metrics(scores: Scores, patients: Patients) -> dict[str, float]:
-    """auroc/<label>, auprc/<label>, their means, and intervals over resamples of the patients where there are any.
+    """auroc/<label>, auprc/<label>, their means, and intervals (see `scores.intervals`) where there are resamples.
 
-    Intervals are low/<label>, high/<label>, mean_low, mean_high for AUROC and auprc_low/<label>, ... for AUPRC. A label
-    with one class only is nan and left out of the mean.
+    Intervals are low/<label>, high/<label>, mean_low, mean_high for AUROC and auprc_low/<label>, ... for AUPRC; nan
+    where there are too few patients. Beside them are mean_positives and mean_negatives, the patients with images of the
+    class in the label of the mean that has fewest. A label with one class only is nan and left out of the mean.
 
     Args:
         patients: those of the N images.
@@ -102,6 +103,11 @@ def label_metrics(scores: Scores, patients: Patients) -> dict[str, float]:
                 metrics[f"{prefix}high/{label.label}"] = _or_nan(label.scores[metric].high)
             metrics[f"mean_{prefix}low"] = _or_nan(macro.scores[metric].low)
             metrics[f"mean_{prefix}high"] = _or_nan(macro.scores[metric].high)
+    if patients.resamples:
+        metrics["mean_positives"], metrics["mean_negatives"] = (
+            float(macro.fewest_positives),
+            float(macro.fewest_negatives),
+        )
     for label in scored.labels:
         metrics[f"positives/{label.label}"] = float(label.positives)
         metrics[f"negatives/{label.label}"] = float(label.negatives)

@@ -18,10 +18,10 @@ from cxrcl.checkpoint import find as checkpoint_files
 from cxrcl.commands.evaluate import check_folder, write_report
 from cxrcl.commands.hydra import compose
 from cxrcl.errors import ConfigError
-from cxrcl.evaluation.metrics import auroc
+from cxrcl.evaluation.metrics import METRICS, auroc
 from cxrcl.evaluation.report.content import Page
-from cxrcl.evaluation.scores import subgroups
-from cxrcl.evaluation.scores.models import holm
+from cxrcl.evaluation.scores import scoring, subgroups
+from cxrcl.evaluation.scores.comparisons import holm
 
 Evaluate = Callable[..., Page]
 
@@ -115,7 +115,11 @@ def test_random_weights_and_controls_stand_beside_the_model(evaluate: Evaluate) 
     assert np.array_equal(again, random.scores)  # always the same ones
 
 
-def test_several_checkpoints_stand_in_one_table(evaluate: Evaluate, trained: Path, other: Path) -> None:
+def test_several_checkpoints_stand_in_one_table(
+    evaluate: Evaluate, trained: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "OF_MEAN", dict.fromkeys(METRICS, 1))  # the images are of few patients
+    monkeypatch.setattr(scoring, "ENOUGH", 0.0)
     page = evaluate(f"checkpoint=['{trained}','{other}']", "random_weights=false", "ensemble=true")
     assert len(page.checkpoints) == 3 and page.checkpoints[2].name == "ensemble"
     one, two, both = (part.scores["zero_shot"].probabilities for part in page.checkpoints)
@@ -125,9 +129,26 @@ def test_several_checkpoints_stand_in_one_table(evaluate: Evaluate, trained: Pat
     first, second = (model.labels[1] for model in report.models[:2])
     assert first.scores["auroc"].value == pytest.approx(1 - second.scores["auroc"].value)
     assert any(c.model == report.models[1].name and c.reference == report.models[0].name for c in report.comparisons)
-    own = [c for c in report.comparisons if c.kind == "average" and c.metric == "auroc"]
+    own = [c for c in report.comparisons if c.kind == "average" and c.metric == "auprc"]
     own = [c for c in own if c.model not in page.controls and c.p is not None]
     assert own and [c.p_holm for c in own] == pytest.approx(holm([c.p for c in own]))  # controls are no part of it
+
+
+def test_any_model_can_be_the_reference(evaluate: Evaluate, trained: Path, other: Path) -> None:
+    both = f"checkpoint=['{trained}','{other}']"
+    default = evaluate(both, "random_weights=false")
+    first, second = (one.name for one in default.checkpoints)
+    page = evaluate(both, "random_weights=false", f"reference='{second}'")
+    assert [one.name for one in page.checkpoints] == [first, second]
+    pairs = {(c.model, c.reference) for c in page.scores["zero_shot"].comparisons}
+    assert pairs == {(name, second) for name in (first, "shuffled images", "view position only")}
+    # The controls are the reference's, whose scores have the other sign.
+    shuffled = (each.scores["zero_shot"].models[2].labels[1].scores["auroc"].value for each in (default, page))
+    assert sum(shuffled) == pytest.approx(1)
+    with pytest.raises(ConfigError, match=r"reference=third: no such model; expected one of .*last, .*best, ensemble"):
+        evaluate(both, "ensemble=true", "reference=third")
+    with pytest.raises(ConfigError, match="reference=ensemble: no such model"):
+        evaluate(both, "reference=ensemble")
 
 
 def test_an_ensemble_of_one_is_refused(evaluate: Evaluate) -> None:

@@ -104,11 +104,19 @@ def test_thresholds_and_temperatures_are_fitted_on_the_validation_split(files: P
     assert turned["labels"][2] == f1["labels"][2]
 
 
+def test_another_model_can_be_the_reference(files: Path) -> None:
+    said("score", *words(files, "--reference", "strong", models=("weak", "strong")))
+    results = json.loads((files / "out/results.json").read_text())
+    assert {(one["model"], one["reference"]) for one in results["comparisons"]} == {("weak", "strong")}
+    assert [model["name"] for model in results["models"]] == ["weak", "strong"]
+    assert "## Differences to strong" in (files / "out/report.md").read_text()
+
+
 def test_each_further_option_changes_what_it_says(files: Path) -> None:
     plain = run(files)
 
     def edema(results: Any) -> Any:
-        return next(part for part in results["models"][0]["labels"] if part["label"] == "Edema")["scores"]["auroc"]
+        return next(part for part in results["models"][0]["labels"] if part["label"] == "Edema")["scores"]["mse"]
 
     kept = run(files, "--overwrite", "--labels-keep", "Pleural Effusion", "Edema")
     assert [part["label"] for part in kept["models"][0]["labels"]] == ["Pleural Effusion", "Edema"]
@@ -119,7 +127,8 @@ def test_each_further_option_changes_what_it_says(files: Path) -> None:
     films = edema(run(files, "--overwrite", "--patient-column", "image"))
     both = edema(run(files, "--overwrite", "--split", "test,valid"))
     assert len({one["low"] for one in (edema(plain), seed, more, films, both)}) == 5
-    assert edema(plain)["value"] == seed["value"] == more["value"] == films["value"] != both["value"]
+    same = pytest.approx(edema(plain)["value"], abs=1e-12)
+    assert all(one["value"] == same for one in (seed, more, films)) and both["value"] != same
     given = run(files, "--overwrite", "--threshold", "0.7")["models"][0]
     assert given["threshold"] == "0.7 (given)" and given["labels"][1]["threshold"] == 0.7
     assert run(files, "--overwrite", "--resamples", "0")["models"][0]["labels"][1]["scores"]["f1"]["low"] is None
@@ -143,6 +152,7 @@ def test_without_patients_every_image_is_one_and_the_report_says_so(files: Path)
         (["--valid-predictions", "a.csv", "b.csv"], "2 files for 1 models"),
         (["--valid-labels", "l.csv"], "there are no --valid-predictions"),
         (["--mean-over", "Odema"], "--mean-over: no label Odema; there are No Finding"),
+        (["--reference", "best"], "--reference best: no such model; expected one of weak"),
         (["--resamples", "-1"], "expected a number, 0 or more"),
         (["--groups", "site"], "no column site"),
         (["--groups", "patient"], "--groups: column patient has 100 different values"),

@@ -10,7 +10,7 @@
 from cxrcl.evaluation.metrics.curves import reliability
 from cxrcl.evaluation.metrics.decisions import Confusion, decision_metrics
 from cxrcl.evaluation.metrics.label_metrics import DECISIONS, ERRORS, METRICS, PROBABILITY, RANKING
-from cxrcl.evaluation.metrics.labels import NO_FINDING, is_labelled, labels_of_mean, mean_over_labels, off_diagonal_mean
+from cxrcl.evaluation.metrics.labels import NO_FINDING, is_labelled, labels_of_mean, off_diagonal_mean
 from cxrcl.evaluation.metrics.ranking import auprc, auroc, mean_auroc
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "is_labelled",
     "labels_of_mean",
     "mean_auroc",
-    "mean_over_labels",
     "off_diagonal_mean",
     "reliability",
 ]

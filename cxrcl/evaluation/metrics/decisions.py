@@ -17,6 +17,17 @@ class Confusion(NamedTuple):
     true_negatives: np.ndarray
 
 
+# Shares of images: times each of TP, FP, FN, TN is counted above the line, and below it.
+SHARES = {
+    "f1": ((2, 0, 0, 0), (2, 1, 1, 0)),
+    "accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
+    "sensitivity": ((1, 0, 0, 0), (1, 0, 1, 0)),
+    "specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "ppv": ((1, 0, 0, 0), (1, 1, 0, 0)),
+    "npv": ((0, 0, 0, 1), (0, 0, 1, 1)),
+}
+
+
 def decision_metrics(confusion: Confusion) -> Mapping[str, np.ndarray]:
     """Every metric of the four counts, nan where its denominator is 0.
 
@@ -32,15 +43,12 @@ def decision_metrics(confusion: Confusion) -> Mapping[str, np.ndarray]:
     has_both = (tp + fn > 0) & (fp + tn > 0)
     spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     correlation = np.divide(tp * tn - fp * fn, spread, out=np.zeros_like(spread), where=spread > 0)
-    return {
-        "f1": ratio(2 * tp, 2 * tp + fp + fn),
-        "accuracy": ratio(tp + tn, tp + fp + fn + tn),
-        "mcc": np.where(has_both, correlation, np.nan),
-        "sensitivity": ratio(tp, tp + fn),
-        "specificity": ratio(tn, tn + fp),
-        "ppv": ratio(tp, tp + fp),
-        "npv": ratio(tn, tn + fn),
+    counts = np.stack(confusion)
+    shares = {
+        name: ratio(np.tensordot(above, counts, 1), np.tensordot(below, counts, 1))
+        for name, (above, below) in SHARES.items()
     }
+    return {**shares, "mcc": np.where(has_both, correlation, np.nan)}
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

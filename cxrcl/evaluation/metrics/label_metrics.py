@@ -9,8 +9,10 @@ from enum import IntEnum
 import numpy as np
 from scipy import sparse
 
+from cxrcl.evaluation.metrics import delong
+from cxrcl.evaluation.metrics.clusters import Deviations
 from cxrcl.evaluation.metrics.curves import BINS, bin_of
-from cxrcl.evaluation.metrics.decisions import Confusion, decision_metrics, ratio
+from cxrcl.evaluation.metrics.decisions import SHARES, Confusion, decision_metrics, ratio
 from cxrcl.evaluation.metrics.ranking import Ranking
 
 RANKING = ("auroc", "auprc")
@@ -69,7 +71,7 @@ class LabelMetrics:
     """
 
     def __init__(self, column: LabelColumn, patients: int) -> None:
-        self.column = column
+        self.column, self.patients = column, patients
         self.is_valid = not np.isnan(column.scores).any()
         order = column.scores if column.order is None else column.order
         self.ranking = Ranking(order, column.positive, column.patient_index, patients) if self.is_valid else None
@@ -85,6 +87,36 @@ class LabelMetrics:
         if self.column.predicted is None:
             return None
         return Confusion(*self.sums[_Row.CONFUSION : _Row.GAPS].sum(axis=1))
+
+    def with_class(self) -> tuple[int, int]:
+        """Numbers of patients with positive images, and with negative ones."""
+        positive, patients = self.column.positive, self.column.patient_index
+        return len(np.unique(patients[positive])), len(np.unique(patients[~positive]))
+
+    def deviations(self) -> dict[str, Deviations]:
+        """What each patient adds to the error of the metrics that have a variance: AUROC, AUPRC and shares of images.
+
+        Of those that exist; none where there is one class only.
+        """
+        positive_patients, negative_patients = self.with_class()
+        if self.ranking is None or not (positive_patients and negative_patients):
+            return {}
+        column = self.column
+        order = column.scores if column.order is None else column.order
+        precision, of_patients = self.ranking.deviations()
+        everyone = len(np.unique(column.patient_index))
+        found = {
+            "auroc": delong.area(order, column.positive, column.patient_index, self.patients),
+            "auprc": Deviations(precision, (of_patients,), (positive_patients,), everyone),
+        }
+        cells = self.sums[_Row.CONFUSION : _Row.GAPS].toarray()
+        for name, (above, below) in SHARES.items():
+            part, whole = np.array(above) @ cells, np.array(below) @ cells
+            if whole.any():
+                share = part.sum() / whole.sum()
+                counted = (int((whole > 0).sum()),)
+                found[name] = Deviations(float(share), ((part - share * whole) / whole.sum(),), counted, everyone)
+        return found
 
     def at(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """The metrics of R resamples.

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cxrcl.evaluation.metrics.decisions import ratio
-
 NO_FINDING = "No Finding"
 # Shares of positives among the scored images whose label is known.
 HEAD, TAIL = 0.10, 0.01
@@ -40,20 +38,6 @@ def labels_of_mean(labels: Sequence[str], mean_over: Sequence[str] | None) -> li
     The score of `No Finding` is nearly the mirror image of the others', so that it would count them twice.
     """
     return [name for name in labels if (name != NO_FINDING if mean_over is None else name in mean_over)]
-
-
-def mean_over_labels(values: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Weighted mean over the last axis of the values that exist; nan where none does.
-
-    Args:
-        values: float [..., C], nan: none.
-        weights: [C].
-
-    Returns:
-        float [...].
-    """
-    exist, shares = ~np.isnan(values), np.asarray(weights, dtype=float)
-    return ratio(np.where(exist, values, 0) @ shares, exist @ shares)
 
 
 def frequency_group(positive: np.ndarray) -> str:

@@ -130,6 +130,23 @@ class Ranking:
         true = np.cumsum(up[::-1], axis=0)[::-1]  # positives at or above each level
         return RocPoints(true, negatives[:-1], up.sum(axis=0), negatives[-1])
 
+    def deviations(self) -> tuple[float, np.ndarray]:
+        """Average precision of the images as they are, and what each patient adds to its error, float [P].
+
+        The derivative by the patient's weight. A positive image counts in its own precision, and like a negative one
+        as an image that is called in that of every lower level.
+        """
+        up, negatives = self._positives.sum(axis=1), np.cumsum(self._negatives.sum(axis=1))
+        true = np.cumsum(up[::-1])[::-1]
+        called = true + negatives[-1] - negatives[:-1]
+        precision, positives = true / called, up.sum()
+        value = float((up * precision).sum() / positives)
+        gained = np.cumsum(up / called)  # one more positive at this level adds 1 / called to the precisions below
+        lost = np.cumsum(up * precision / called)  # and one more image takes precision / called
+        of_positives = self._positives.T @ (precision - value + gained - lost)
+        of_negatives = self._negatives.T @ np.append(0, -lost)
+        return value, (of_positives + of_negatives) / positives
+
 
 def _sums(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
     """The matrix of `shape` that adds up the images of each row, images being given by their patients (columns)."""

@@ -39,7 +39,7 @@ def parts(report: ScoreReport, level: str = "##") -> list[str]:
     written = facts_and_notes(report.facts, report.notes)
     tables = [score_table(TITLES[metric], report.models, (metric,)) for metric in COMPARED]
     if report.comparisons:
-        tables.append(difference_table(f"Differences to {report.models[0].name}", report.comparisons))
+        tables.append(difference_table(f"Differences to {report.comparisons[0].reference}", report.comparisons))
     for table in tables:
         written += [f"{level} {table.caption}", table.text()]
     for k, table in enumerate(reader_tables(report.readers, report.models)):

@@ -33,13 +33,15 @@ TITLES = {
 }
 COMPARED = ("auroc", "auprc")
 CONFUSION = {"true_positives": "TP", "false_positives": "FP", "false_negatives": "FN", "true_negatives": "TN"}
+AT_BOUND = "at the bound of the search: the probabilities tell nothing"
 NO_GAP = Score(None, reason="fewer than two groups have this metric")
 
 
 def score_table(caption: str, models: Sequence[ModelScores], metrics: Sequence[str]) -> Table:
     """One row a label, then the averages; a column for each model and metric.
 
-    Numbers of images are those of the first model that has the label; footnotes say where others differ.
+    Numbers of images are those of the first model that has the label; footnotes say where others differ. Those of an
+    average are of its labels with fewest.
     """
     rows: list[Row] = []
     for name in labels_of(models):
@@ -58,7 +60,8 @@ def score_table(caption: str, models: Sequence[ModelScores], metrics: Sequence[s
     for name in names:
         averages = [next((part for part in model.averages if part.name == name), None) for model in models]
         most = next(len(part.over[metrics[0]]) for part in averages if part is not None)
-        row = [f"{name} {_over(most)}", "", ""]
+        first = next(part for model in models for part in model.averages if part.name == name)
+        row = [f"{name} {_over(most)}", *_fewest(first)]
         for average in averages:
             row += [""] * len(metrics) if average is None else _average_cells(average, metrics, most)
         rows.append(row)
@@ -71,6 +74,12 @@ def score_table(caption: str, models: Sequence[ModelScores], metrics: Sequence[s
 def labels_of(models: Sequence[ModelScores]) -> list[str]:
     """The labels of any of the models."""
     return list(dict.fromkeys(part.label for model in models for part in model.labels))
+
+
+def _fewest(average: AverageScores) -> list[str]:
+    """Patients with positive and with negative images in the labels that have fewest of them."""
+    counts = (average.fewest_positives, average.fewest_negatives)
+    return [f"≥ {count}" for count in counts] if any(average.over.values()) else ["", ""]
 
 
 def _average_cells(average: AverageScores, metrics: Sequence[str], most: int) -> list[Cell]:
@@ -91,8 +100,11 @@ def difference_table(caption: str, comparisons: Sequence[Comparison]) -> Table:
     rows: list[Row] = []
     for one in sorted(compared, key=lambda one: (COMPARED.index(one.metric), one.kind)):
         names = [f"{one.model} − {one.reference}", one.label, TITLES[one.metric]]
-        rows.append([*names, score_cell(one.difference), number_cell(one.p, 4), number_cell(one.p_holm, 4)])
-    return Table(caption, ["models", "over", "metric", "difference", "p", "p (Holm)"], rows, words=(1, 2))
+        counts = [f"{'≥ ' if one.kind == 'average' else ''}{count}" for count in (one.positives, one.negatives)]
+        p_values = (number_cell(one.p, 4), number_cell(one.p_holm, 4))
+        rows.append([*names, *counts, score_cell(one.difference), *p_values])
+    head = ["models", "over", "metric", "positive patients", "negative patients", "difference", "p", "p (Holm)"]
+    return Table(caption, head, rows, words=(1, 2))
 
 
 def decision_tables(model: ModelScores) -> list[Table]:
@@ -115,10 +127,15 @@ def _decisions(model: ModelScores) -> Table:
 def _errors(model: ModelScores) -> Table:
     metrics = (*PROBABILITY, "mse")
     rows: list[Row] = [
-        [label.label, number_cell(label.temperature, 4), *(score_cell(label.scores[metric]) for metric in metrics)]
+        [
+            label.label,
+            *map(str, (label.positives, label.negatives)),
+            replace(number_cell(label.temperature, 4), note=AT_BOUND if label.temperature_at_bound else ""),
+            *(score_cell(label.scores[metric]) for metric in metrics),
+        ]
         for label in model.labels
     ]
-    head = ["label", "temperature", *(TITLES[metric] for metric in metrics)]
+    head = ["label", "positives", "negatives", "temperature", *(TITLES[metric] for metric in metrics)]
     return Table(f"Errors of the scores of {model.name}", head, rows)
 
 
@@ -126,6 +143,11 @@ def _averages(model: ModelScores) -> Table:
     most = max((len(one.over[metric]) for one in model.averages for metric in METRICS), default=0)
     columns = [_average_cells(one, METRICS, most) for one in model.averages]
     rows: list[Row] = [[TITLES[metric], *(column[k] for column in columns)] for k, metric in enumerate(METRICS)]
+    counts = zip(*(_fewest(one) for one in model.averages), strict=True)
+    rows += [
+        [f"patients with {kind}s in the rarest label", *of_kind]
+        for kind, of_kind in zip(("positive", "negative"), counts)
+    ]
     return Table(f"Averages of {model.name} {_over(most)}", ["metric", *(one.name for one in model.averages)], rows)
 
 
@@ -147,8 +169,16 @@ def _averages_by_group(column: str, groups: Sequence[GroupScores]) -> Table:
     rows: list[Row] = []
     for group, macro in zip(groups, macros):
         cells = [*_average_cells(macro, metrics, most), score_cell(group.underdiagnosis)]
-        rows.append([group.group, str(group.images), str(group.patients), *cells])
-    head = [column, "images", "patients", *(f"macro {TITLES[metric]}" for metric in metrics), "underdiagnosis"]
+        rows.append([group.group, str(group.images), str(group.patients), *_fewest(macro), *cells])
+    head = [
+        column,
+        "images",
+        "patients",
+        "positives",
+        "negatives",
+        *(f"macro {TITLES[metric]}" for metric in metrics),
+        "underdiagnosis",
+    ]
     return Table(f"Averages {_over(most)} by {column}", head, rows)
 
 
@@ -156,20 +186,20 @@ def _labels_by_group(column: str, model: ModelScores, groups: Sequence[GroupScor
     gaps = {gap.label: gap for gap in model.gaps if gap.column == column and gap.metric == "auroc"}
     rows: list[Row] = []
     for k, label in enumerate(model.labels):
-        cells = [_with_positives(group.labels[k]) for group in groups]
+        cells = [_with_counts(group.labels[k]) for group in groups]
         rows.append([label.label, *cells, *_gap_cells(gaps.get(label.label))])
     mean = gaps.get("macro")
     if mean is not None:
         name = f"mean over the {len(mean.over)} labels that every group has"
         rows.append([name, *("" for _ in groups), *_gap_cells(mean)])
-    caption = f"AUROC of each label by {column}, in brackets the positives, and the gap between groups"
+    caption = f"AUROC of each label by {column}, in brackets positives and negatives, and the gap between groups"
     head = ["label", *(group.group for group in groups), "gap", "worst"]
     return Table(caption, head, rows, totals=0 if mean is None else 1)
 
 
-def _with_positives(label: LabelScores) -> Cell:
+def _with_counts(label: LabelScores) -> Cell:
     cell = score_cell(label.scores["auroc"])
-    return replace(cell, aside=f"{cell.aside} ({label.positives})".strip())
+    return replace(cell, aside=f"{cell.aside} ({label.positives}/{label.negatives})".strip())
 
 
 def _gap_cells(gap: Gap | None) -> list[Cell | str]:

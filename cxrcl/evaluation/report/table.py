@@ -95,7 +95,7 @@ def number_cell(value: float | None, digits: int = 3, aside: str = "") -> Cell:
 
 
 def score_cell(score: Score, but: str = "") -> Cell:
-    """The cell of a value with its interval or, where it does not exist, with the reason.
+    """The cell of a value with its interval or, where either does not exist, with the reason.
 
     Args:
         but: what is different about this value.
@@ -103,4 +103,5 @@ def score_cell(score: Score, but: str = "") -> Cell:
     if score.value is None:
         return Cell(None, note=score.reason or "does not exist")
     interval = "" if score.low is None else f"[{number(score.low)}, {number(score.high)}]"
-    return Cell(number(score.value), interval, but)
+    without = f"no interval: {score.withheld}" if score.withheld else ""
+    return Cell(number(score.value), interval, "; ".join(note for note in (but, without) if note))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cxrcl.evaluation.report.table import Cell, Row, Table, number, number_cell
 
 Metrics = Mapping[str, float]
+TOO_FEW = "too few patients with positive or with negative images for an interval"
 WAYS = {"image_to_text": "image -> text", "text_to_image": "text -> image"}
 
 
@@ -24,17 +26,29 @@ def label_table(results: Mapping[str, Metrics], metric: str) -> Table:
         counts = [number_cell(first.get(f"{kind}/{label}"), 0) for kind in ("positives", "negatives")]
         rows.append([label, *counts, *(_with_interval(f, metric, after=f"/{label}") for f in scorers.values())])
     if scorers:
-        rows.append(["mean", "", "", *(_with_interval(f, metric, before="mean_") for f in scorers.values())])
+        rows.append(
+            ["mean", *_fewest(scorers.values()), *(_with_interval(f, metric, before="mean_") for f in scorers.values())]
+        )
     title = metric.upper()
     return Table(title, [title, "positives", "negatives", *scorers], rows, totals=1)
+
+
+def _fewest(metrics: Iterable[Metrics]) -> list[str]:
+    """Patients with positive and with negative images in the label of a mean that has fewest; '' without intervals."""
+    first: Metrics = next((one for one in metrics if "mean_positives" in one), {})
+    return [f"≥ {first[key]:.0f}" if key in first else "" for key in ("mean_positives", "mean_negatives")]
 
 
 def _with_interval(metrics: Metrics, metric: str, before: str = "", after: str = "") -> Cell:
     """A metric with its interval, which `cxrcl.evaluation.scorer.label_metrics` names."""
     of = "" if metric == "auroc" else f"{metric}_"
-    low, high = (f"{before}{of}{end}{after}" for end in ("low", "high"))
-    interval = f"[{number(metrics[low])}, {number(metrics[high])}]" if low in metrics else ""
-    return number_cell(metrics.get(f"{before}{metric}{after}"), aside=interval)
+    value = number_cell(metrics.get(f"{before}{metric}{after}"))
+    low, high = (metrics.get(f"{before}{of}{end}{after}") for end in ("low", "high"))
+    if value.text is None or low is None or high is None:
+        return value
+    if math.isnan(low):
+        return replace(value, note=TOO_FEW)
+    return replace(value, aside=f"[{number(low)}, {number(high)}]")
 
 
 def retrieval_table(results: Mapping[str, Metrics], brief: bool = False) -> Table:
@@ -96,12 +110,17 @@ def tables_of_several(
     """
     scorers = dict.fromkeys(name for results in models.values() for name, f in results.items() if "mean_auroc" in f)
     means: list[Row] = [
-        [model, *(_with_interval(results.get(name, {}), "auroc", before="mean_") for name in scorers)]
+        [
+            model,
+            *_fewest(results.values()),
+            *(_with_interval(results.get(name, {}), "auroc", before="mean_") for name in scorers),
+        ]
         for model, results in models.items()
         if scorers
     ]
     named = {f"{model} / {name}": f for model, results in models.items() for name, f in results.items()}
-    return _joined(Table("mean AUROC", ["mean AUROC", *scorers], means), *_not_of_labels(named, made or {}))
+    head = ["mean AUROC", "positives", "negatives", *scorers]
+    return _joined(Table("mean AUROC", head, means), *_not_of_labels(named, made or {}))
 
 
 def _not_of_labels(results: Mapping[str, Metrics], made: Mapping[str, Sequence[Table]]) -> list[Table]:

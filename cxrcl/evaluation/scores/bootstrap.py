@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -25,6 +26,12 @@ class Patients:
     def __init__(self, ids: Sequence[str] | np.ndarray, resamples: int, seed: int = 0) -> None:
         distinct, self.index = np.unique(np.asarray(ids), return_inverse=True)
         self.count, self.resamples, self.seed = len(distinct), resamples, seed
+
+    def with_resamples(self, resamples: int) -> Patients:
+        """The same patients, drawn so often; the first draws are the same."""
+        more = copy.copy(self)
+        more.resamples = resamples
+        return more
 
     def everyone(self) -> np.ndarray:
         """Counts for the images as they are, every patient once: float [P, 1]."""

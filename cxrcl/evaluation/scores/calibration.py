@@ -37,7 +37,7 @@ def fit_temperature(log_odds: np.ndarray, labels: np.ndarray) -> float:
     """The temperature of one label with the smallest negative log-likelihood on validation images.
 
     (Guo et al. 2017, section 4.2, with the two-class likelihood.) Searched between 1e-4 and 1e4: a label that
-    validation separates without error, or whose scores point the wrong way, ends at one of the bounds.
+    validation separates without error, or whose scores point the wrong way, ends at one of the bounds (`at_a_bound`).
 
     Args:
         log_odds: float [N] of the validation split.
@@ -61,4 +61,10 @@ def fit_temperature(log_odds: np.ndarray, labels: np.ndarray) -> float:
     minimum = minimize_scalar(
         loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-9, "maxiter": 500}
     )
-    return float(np.exp(minimum.x))
+    # The search stops a little before a bound, and anywhere where the loss is 0 in double precision.
+    return min((COLDEST, float(np.exp(minimum.x)), HOTTEST), key=lambda temperature: loss(np.log(temperature)))
+
+
+def at_a_bound(temperature: float) -> bool:
+    """Whether the search for a temperature ended at the coldest or hottest: no likelihood chose it. False for nan."""
+    return temperature in (COLDEST, HOTTEST)

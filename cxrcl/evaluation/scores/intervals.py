@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 from scipy.stats import t as student
 
-from cxrcl.evaluation.metrics.delong import Estimate
+from cxrcl.evaluation.metrics.clusters import Estimate
 
 LEVEL = 0.95
+ROUNDING = 1e-10
 
 
 class Interval(NamedTuple):
@@ -35,49 +35,54 @@ def percentile(drawn: np.ndarray, level: float = LEVEL) -> Interval:
     return Interval(float(low), float(high), "percentile")
 
 
-def bca(value: float, drawn: np.ndarray, influence: np.ndarray, level: float = LEVEL) -> Interval:
-    """Percentiles corrected for bias and skewness (Efron 1987; Efron and Tibshirani 1993, section 14.3).
+def log_odds(estimate: Estimate, patients: int, level: float = LEVEL) -> Interval:
+    """Student's interval of the log-odds of an AUROC, whose bounds stay between 0 and 1.
+
+    An AUROC of 1 (or 0) has no variance. Then min(positive, negative patients) pairs of different patients can be
+    formed, all of which are in order, which has a probability of at most AUROC to the power of their number: the bound
+    is where that is (1 - level) / 2.
 
     Args:
-        drawn: float [R], nan where a resample has none.
-        influence: float [P], what each patient adds to the value: the value less that without this patient, in any
-            unit. Its skewness is the acceleration.
+        patients: number of those who have images of the rarer class.
     """
-    exist = drawn[~np.isnan(drawn)]
-    if not len(exist):
-        return Interval(float("nan"), float("nan"), "BCa")
-    below = ((exist < value).sum() + 0.5 * (exist == value).sum()) / len(exist)
-    bias = norm.ppf(np.clip(below, 1 / (len(exist) + 1), len(exist) / (len(exist) + 1)))
-    spread = float((influence**2).sum())
-    acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread else 0.0
-    shifted = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(exist, norm.cdf(bias + shifted / (1 - acceleration * shifted)))
-    return Interval(float(low), float(high), "BCa")
-
-
-def log_odds(estimate: Estimate, level: float = LEVEL) -> Interval:
-    """Student's interval of the log-odds of a value between 0 and 1, whose bounds stay there; nan at 0 and 1."""
-    value = estimate.value
-    if not 0 < value < 1:
-        return Interval(float("nan"), float("nan"), "logit")
+    value, tail = estimate.value, (1 - level) / 2
+    if value in (0, 1):
+        bound = tail ** (1 / patients)
+        return Interval(bound, 1.0, "exact") if value else Interval(0.0, 1 - bound, "exact")
     centre = np.log(value) - np.log1p(-value)
-    reach = student.ppf((1 + level) / 2, estimate.freedom) * np.sqrt(estimate.variance) / (value * (1 - value))
+    reach = student.ppf(1 - tail, estimate.freedom) * np.sqrt(estimate.variance) / (value * (1 - value))
     low, high = 1 / (1 + np.exp(-np.array([centre - reach, centre + reach])))
-    return Interval(float(low), float(high), "logit")
+    return Interval(float(low), float(high), "DeLong, logit")
 
 
 def wilson(estimate: Estimate, patients: int, level: float = LEVEL) -> Interval:
     """Wilson's interval (1927) of a share of images, with as many independent images as its variance tells.
 
-    The effective number is share (1 - share) / variance; of a share of 0 or 1, which has no variance, that of the
-    patients.
+    Their number is share (1 - share) / variance; of a share of 0 or 1, which has no variance, that of the patients.
+    Student's quantile stands for the normal one.
 
     Args:
-        patients: number of patients with images that the share is of.
+        patients: number of those who have images that the share is of.
     """
     share = estimate.value
     count = share * (1 - share) / estimate.variance if estimate.variance > 0 else float(patients)
-    quantile = student.ppf((1 + level) / 2, estimate.freedom)
-    centre = (share + quantile**2 / (2 * count)) / (1 + quantile**2 / count)
-    reach = quantile * np.sqrt(share * (1 - share) / count + (quantile / (2 * count)) ** 2) / (1 + quantile**2 / count)
-    return Interval(float(max(centre - reach, 0)), float(min(centre + reach, 1)), "Wilson")
+    squared = student.ppf((1 + level) / 2, estimate.freedom) ** 2
+    centre = share + squared / (2 * count)
+    reach = np.sqrt(squared * (share * (1 - share) / count + squared / (4 * count**2)))
+    low, high = (centre - reach) / (1 + squared / count), (centre + reach) / (1 + squared / count)
+    return Interval(float(max(low, 0)), float(min(high, 1)), "Wilson")
+
+
+def of_difference(estimate: Estimate, level: float = LEVEL) -> tuple[Interval, float]:
+    """Student's interval of a difference of AUROCs, and the two-sided p-value of its being 0.
+
+    nan where the difference has no variance and is not 0.
+    """
+    if estimate.variance < ROUNDING**2:
+        same = abs(estimate.value) < ROUNDING
+        return Interval(*((0.0, 0.0) if same else (np.nan, np.nan)), "DeLong"), 1.0 if same else float("nan")
+    error = np.sqrt(estimate.variance)
+    reach = student.ppf((1 + level) / 2, estimate.freedom) * error
+    low, high = max(estimate.value - reach, -1.0), min(estimate.value + reach, 1.0)
+    p = 2 * student.sf(abs(estimate.value) / error, estimate.freedom)
+    return Interval(float(low), float(high), "DeLong"), float(p)

@@ -1,4 +1,4 @@
-"""Several models on the same images -> one report: paired bootstrap, and Holm's correction for many comparisons."""
+"""Several models on the same images -> one report."""
 
 from __future__ import annotations
 
@@ -8,26 +8,33 @@ from typing import Any
 import numpy as np
 
 from cxrcl.evaluation.metrics.curves import BINS
-from cxrcl.evaluation.metrics.label_metrics import METRICS
 from cxrcl.evaluation.metrics.labels import HEAD, TAIL
 from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.calibration import at_a_bound
+from cxrcl.evaluation.scores.comparisons import (
+    MOST_RESAMPLES,
+    cannot_be_rejected,
+    compare,
+    families_of,
+    resamples_for,
+)
 from cxrcl.evaluation.scores.intervals import LEVEL
-from cxrcl.evaluation.scores.score_report import Comparison, ModelScores, ScoreReport, or_none
-from cxrcl.evaluation.scores.scoring import ENOUGH, Measured, Predicted, score_images, with_interval
+from cxrcl.evaluation.scores.score_report import ModelScores, ScoreReport
+from cxrcl.evaluation.scores.scoring import ENOUGH, FEWEST, FEWEST_IN_MEAN, Predicted, score_images
 from cxrcl.evaluation.scores.subgroups import score_groups
 
 RULES = {
     "labels": "1 and 0 are scored; blank is unknown and -1 uncertain, both are left out of their label",
-    "null": "a label with one class present has no metric, and no part in averages; no interval where fewer than "
-    f"{ENOUGH:.0%} of the resamples have the metric",
+    "null": "a label with one class present has no metric, and no part in averages",
     "auroc": "ties count one half",
     "auprc": "average precision without interpolation; its macro average is mAP",
     "decisions": "an image is positive where its score is at or above the threshold",
     "ece": f"{BINS} bins of equal width over [0, 1], of the probability of the label; without interval",
     "brier": "mean squared error of the probabilities; mse is that of the scores as given",
     "frequency": f"head: above {HEAD:.0%} positives among the scored images; tail: below {TAIL:.0%}; medium: between",
-    "comparisons": "paired bootstrap on the same resamples, two-sided; Holm's correction over the models and "
-    "labels of one metric, and over its models and averages; controls are families of their own",
+    "comparisons": "paired and two-sided: of AUROC DeLong's test with patients as clusters, of other metrics the share "
+    "of resamples on the other side of 0; Holm's correction over the models and labels of one metric, and over its "
+    "models and averages; controls are families of their own",
     "underdiagnosis": "share of images not labelled No Finding that are called No Finding",
 }
 
@@ -41,8 +48,9 @@ def score_models(
     facts: Mapping[str, Any],
     notes: Sequence[str] = (),
     controls: Sequence[str] = (),
+    reference: str | None = None,
 ) -> ScoreReport:
-    """Scores of each model, by group as well, and each model against the first.
+    """Scores of each model, by group as well, and each model against the reference.
 
     Args:
         labels: float [N, C] of 1, 0 and anything else for unknown; columns as the models' labels.
@@ -51,9 +59,24 @@ def score_models(
         groups: column -> the group of each image, [N].
         facts: what the report says of its origin, added to what it counts itself.
         controls: names of models whose comparisons are a family of their own: p-values of the others must not depend
-            on which controls stand beside them. The first model is none.
+            on which controls stand beside them. The reference is none.
+        reference: the name of the model that the others are compared with; None takes the first.
     """
-    scored = {model.name: score_images(model, labels, patients, mean_over) for model in models}
+    reference = models[0].name if reference is None else reference
+    families = families_of([model.name for model in models if model.name != reference], controls)
+    averages = 6  # macro, micro, weighted, head, medium, tail
+    drawn = {
+        name: resamples_for(len(family) * max(len(models[0].labels), averages), patients.resamples)
+        for family in families
+        for name in family
+    }
+    drawn[reference] = max(drawn.values(), default=patients.resamples)
+    scored = {
+        model.name: score_images(
+            model, labels, patients.with_resamples(drawn[model.name]), mean_over, resamples=patients.resamples
+        )
+        for model in models
+    }
     model_scores = []
     for model in models:
         parts, gaps = [], []
@@ -76,15 +99,11 @@ def score_models(
     rules = {
         **RULES,
         "averages": f"over {', '.join(mean_over)}",
-        "intervals": f"{LEVEL:.0%} percentile intervals of {patients.resamples} resamples of the {patients.count} "
-        f"patients, seed {patients.seed}"
-        if patients.resamples
-        else "none",
+        "intervals": _rule_of_intervals(patients) if patients.resamples else "none",
     }
-    first, *others = scored
     comparisons = []
-    for family in ([n for n in others if n not in controls], [n for n in others if n in controls]):
-        of_family = {name: scored[name] for name in (first, *family)}
+    for family in families:
+        of_family = {name: scored[name] for name in (reference, *family)}
         comparisons += compare("label", {name: part.by_label for name, part in of_family.items()})
         comparisons += compare("average", {name: part.by_average for name, part in of_family.items()})
     counted = {
@@ -93,73 +112,29 @@ def score_models(
         "resamples": patients.resamples,
         "seed": patients.seed,
     }
-    return ScoreReport({**facts, **counted}, rules, list(notes), model_scores, comparisons)
+    said = [*notes, *_at_a_bound(models), *cannot_be_rejected(comparisons, controls)]
+    return ScoreReport({**facts, **counted}, rules, said, model_scores, comparisons)
 
 
-def compare(kind: str, models: Mapping[str, Mapping[str, Measured]]) -> list[Comparison]:
-    """Each model minus the first, for each metric and each label (or average).
+def _rule_of_intervals(patients: Patients) -> str:
+    return (
+        f"{LEVEL:.0%}; of AUROC from DeLong's variance with patients as clusters, on the scale of log-odds; of AUPRC "
+        "and shares of images Wilson's with such a variance; of MCC, Brier, MSE and differences other than AUROC's "
+        f"percentiles of {patients.resamples} resamples of the {patients.count} patients, seed {patients.seed} (of "
+        f"comparisons up to {MOST_RESAMPLES}), {ENOUGH:.0%} of which must have the metric; none below {FEWEST} "
+        f"patients with images of either class, in any of the labels of an average, of average AUROC below "
+        f"{FEWEST_IN_MEAN}; an average is over the same labels in all resamples"
+    )
 
-    The p-values of one metric are one family, over labels and models. `Measured` of all must come from the same
-    resamples of the same images: differences are taken resample by resample.
 
-    Args:
-        kind: `label` or `average`.
-        models: model -> label or average -> Measured.
-    """
-    (reference, base), *others = models.items()
-    comparisons = []
-    for metric in METRICS:
-        family = []
-        for name, parts in others:
-            for label, part in parts.items():
-                first = base[label]
-                values = part.drawn[metric] - first.drawn[metric]
-                reason = part.reasons.get(metric) or first.reasons.get(metric, "")
-                difference = with_interval(part.plain[metric] - first.plain[metric], values, reason)
-                # Without an interval there is no p-value either: both would be of an unfair sample of the resamples.
-                p = float("nan") if difference.low is None else two_sided_p(values)
-                family.append((name, label, difference, p))
-        corrected = holm([p for *_, p in family])
-        comparisons += [
-            Comparison(
-                model=name,
-                reference=reference,
-                kind=kind,
-                label=label,
-                metric=metric,
-                difference=difference,
-                p=or_none(p),
-                p_holm=or_none(p_holm),
+def _at_a_bound(models: Sequence[Predicted]) -> list[str]:
+    """Notes on temperatures that were looked for as far as they are looked for."""
+    notes = []
+    for model in models:
+        stuck = [name for name, t in zip(model.labels, model.temperatures, strict=True) if at_a_bound(t)]
+        if stuck:
+            notes.append(
+                f"{model.name}: the temperature is at its bound, and its probabilities tell nothing, of: "
+                f"{', '.join(stuck)}"
             )
-            for (name, label, difference, p), p_holm in zip(family, corrected, strict=True)
-        ]
-    return comparisons
-
-
-def two_sided_p(differences: np.ndarray) -> float:
-    """Share of resamples in which the difference is not on its side of 0, twice; nan where no resample has one.
-
-    p = 2 (k + 1) / (R + 1) with k the resamples on the rarer side of 0. Where p < 0.05, 0 lies outside the 95 %
-    percentile interval. The sample itself counts as one more resample, so that p is never 0 (Davison and Hinkley 1997,
-    section 4.2).
-
-    Args:
-        differences: float [R], nan: none.
-    """
-    exist = differences[~np.isnan(differences)]
-    if not len(exist):
-        return float("nan")
-    tail = min((exist <= 0).sum(), (exist >= 0).sum())
-    return float(min(1.0, 2 * (tail + 1) / (len(exist) + 1)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of a family after the step-down correction of Holm (1979); nan are no part of it."""
-    values = np.asarray(p_values, dtype=float)
-    corrected = np.full(len(values), np.nan)
-    ascending = [k for k in np.argsort(values, kind="stable") if not np.isnan(values[k])]
-    largest = 0.0  # a corrected value is never below that of a smaller p-value
-    for step, k in enumerate(ascending):
-        largest = max(largest, min(1.0, (len(ascending) - step) * values[k]))
-        corrected[k] = largest
-    return corrected.tolist()
+    return notes

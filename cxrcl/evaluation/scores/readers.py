@@ -15,7 +15,7 @@ from cxrcl.evaluation.metrics.label_metrics import LabelColumn
 from cxrcl.evaluation.metrics.labels import is_labelled
 from cxrcl.evaluation.metrics.ranking import Ranking
 from cxrcl.evaluation.scores.bootstrap import Patients
-from cxrcl.evaluation.scores.models import holm, two_sided_p
+from cxrcl.evaluation.scores.comparisons import holm, two_sided_p
 from cxrcl.evaluation.scores.reader_files import Readings
 from cxrcl.evaluation.scores.score_report import AgainstReader, ReaderScores, Score, or_none
 from cxrcl.evaluation.scores.scoring import Predicted, ranked_only, score_images

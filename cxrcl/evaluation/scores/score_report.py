@@ -39,10 +39,10 @@ class Score:
 
     Attributes:
         value, low, high: None where there is none.
-        resamples: the number of them in which the metric exists.
+        resamples: the number of them in which the metric exists, where the interval is made of them; else 0.
         reason: why there is no value.
-        method: of the interval: `DeLong, logit`, `percentile`, ... (see `intervals`).
-        withheld: why there is a value and no interval, such as `3 patients with positives: fewer than 5`.
+        method: of the interval (see `intervals`).
+        withheld: why there is a value and no interval.
     """
 
     value: float | None
@@ -71,9 +71,12 @@ class LabelScores:
     images: int
     positives: int
     negatives: int
+    positive_patients: int
+    negative_patients: int
     unknown: int
     threshold: float | None
     temperature: float | None
+    temperature_at_bound: bool
     scores: Mapping[str, Score]
     confusion: Mapping[str, int] | None = None
     reliability: list[dict[str, float]] | None = None
@@ -81,10 +84,17 @@ class LabelScores:
 
 @dataclass(frozen=True)
 class AverageScores:
-    """An average over labels. `over`: metric -> the labels in it, those where the metric exists."""
+    """An average over labels.
+
+    Attributes:
+        over: metric -> the labels in it, those where the metric exists.
+        fewest_positives, fewest_negatives: numbers of patients with images of the class in the label that has fewest.
+    """
 
     name: str
     over: Mapping[str, list[str]]
+    fewest_positives: int
+    fewest_negatives: int
     scores: Mapping[str, Score]
 
 
@@ -228,13 +238,21 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`model` minus `reference` on the same images and the same resamples. p_holm: corrected (see `models.holm`)."""
+    """`model` minus `reference` on the same images and the same resamples.
+
+    Attributes:
+        kind: `label` or `average`.
+        positives, negatives: numbers of patients with images of the class; of an average, in the label that has fewest.
+        p_holm: corrected (see `comparisons.holm`).
+    """
 
     model: str
     reference: str
-    kind: str  # label or average
+    kind: str
     label: str
     metric: str
+    positives: int
+    negatives: int
     difference: Score
     p: float | None
     p_holm: float | None

@@ -7,15 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxrcl.evaluation.metrics.clusters import Deviations, weighted_mean
 from cxrcl.evaluation.metrics.curves import reliability
 from cxrcl.evaluation.metrics.label_metrics import DECISIONS, METRICS, PROBABILITY, LabelColumn, LabelMetrics, pooled
-from cxrcl.evaluation.metrics.labels import is_labelled, mean_over_labels, weightings
+from cxrcl.evaluation.metrics.labels import is_labelled, weightings
+from cxrcl.evaluation.scores import intervals
 from cxrcl.evaluation.scores.bootstrap import Patients, resampled
-from cxrcl.evaluation.scores.intervals import percentile
+from cxrcl.evaluation.scores.calibration import at_a_bound
 from cxrcl.evaluation.scores.score_report import AverageScores, LabelScores, Score, or_none
 
 NO_PROBABILITY = "the scores are not probabilities: some lie outside [0, 1]"
-ENOUGH = 0.9  # of the resamples must have a value for an interval
+ENOUGH = 0.9  # of the resamples must have a value for an interval of them
+# Patients with positive images, and patients with negative ones, that an interval takes: below, simulated intervals do
+# not cover or tell nothing (docs/statistics.md). The mean AUROC over labels covers with fewer in some of them.
+FEWEST, FEWEST_IN_MEAN = 5, 2
+OF_LABEL = dict.fromkeys(METRICS, FEWEST)
+OF_MEAN = {**OF_LABEL, "auroc": FEWEST_IN_MEAN}
+ADDED = 0.5  # patients that the variance of AUROC is computed with on top of those seen, chosen likewise
 
 
 @dataclass(frozen=True)
@@ -90,35 +98,75 @@ class Measured:
         plain: metric -> its value; nan: none.
         drawn: metric -> float [R], its values in the resamples.
         reasons: metric -> why there is none.
+        terms: metric -> label -> its deviations and its weight, of the metrics that have a variance.
+        positives, negatives: label -> patients with images of the class; of an average, its labels.
+        fewest: metric -> how many of them an interval takes.
     """
 
     plain: Mapping[str, float]
     drawn: Mapping[str, np.ndarray]
     reasons: Mapping[str, str]
+    terms: Mapping[str, Mapping[str, tuple[Deviations, float]]]
+    positives: Mapping[str, int]
+    negatives: Mapping[str, int]
+    fewest: Mapping[str, int]
 
-    def scores(self) -> dict[str, Score]:
-        """Metric -> its value with its interval."""
-        return {
-            name: with_interval(self.plain[name], self.drawn[name], self.reasons.get(name, "")) for name in self.plain
-        }
+    @property
+    def fewest_positives(self) -> int:
+        return min(self.positives.values(), default=0)
+
+    @property
+    def fewest_negatives(self) -> int:
+        return min(self.negatives.values(), default=0)
+
+    def scores(self, resamples: int) -> dict[str, Score]:
+        """Metric -> its value with its interval, of the first so many resamples; 0: without intervals."""
+        return {name: self._score(name, resamples) for name in self.plain}
+
+    def _score(self, metric: str, resamples: int) -> Score:
+        value, terms, few = self.plain[metric], self.terms.get(metric), self.too_few(metric)
+        if not terms or not resamples or few or np.isnan(value):
+            return with_interval(value, self.drawn[metric][:resamples], self.reasons.get(metric, ""), few)
+        deviations, weights = zip(*terms.values(), strict=True)
+        if metric == "auroc":
+            rarer = min(min(each.counts) for each in deviations)
+            found = intervals.log_odds(weighted_mean(deviations, weights, ADDED), rarer)
+        else:
+            counted = min(min(each.counts) for each in deviations)
+            found = intervals.wilson(weighted_mean(deviations, weights), counted)
+        if np.isnan(found.low):
+            return Score(value, withheld="the share is of images of one patient")
+        return Score(float(value), found.low, found.high, method=found.method)
+
+    def too_few(self, metric: str) -> str | None:
+        """Why a metric has no interval, in words, where a class has too few patients."""
+        for name, counts in (("positive", self.positives), ("negative", self.negatives)):
+            for label, count in counts.items():
+                if count < self.fewest[metric]:
+                    of_label = f"{label}: " if len(counts) > 1 else ""
+                    patients = "patient" if count == 1 else "patients"
+                    return f"{of_label}{count} {patients} with {name} images, fewer than {self.fewest[metric]}"
+        return None
 
 
-def with_interval(value: float, drawn: np.ndarray, reason: str) -> Score:
+def with_interval(value: float, drawn: np.ndarray, reason: str, withheld: str | None = None) -> Score:
     """A value with its percentile interval; None with the reason where it is nan.
 
-    A value that fewer than nine resamples in ten have, such as a rare label's, gets no interval: those that have it
-    are no fair sample.
+    A value that fewer than nine resamples in ten have gets no interval: those that have it are no fair sample.
 
     Args:
         drawn: float [R], the values in the resamples.
+        withheld: why there is no interval, whatever the resamples say.
     """
     if np.isnan(value):
         return Score(None, reason=reason)
     exist = int((~np.isnan(drawn)).sum())
-    if not exist or exist < ENOUGH * len(drawn):
-        few = f"{exist} of {len(drawn)} resamples have a value, fewer than {ENOUGH:.0%}" if len(drawn) else None
+    if not exist or withheld:
+        return Score(float(value), resamples=exist, withheld=withheld if len(drawn) else None)
+    if exist < ENOUGH * len(drawn):
+        few = f"{exist} of {len(drawn)} resamples have a value, fewer than {ENOUGH:.0%}"
         return Score(float(value), resamples=exist, withheld=few)
-    low, high, method = percentile(drawn)
+    low, high, method = intervals.percentile(drawn)
     return Score(float(value), low, high, exist, method=method)
 
 
@@ -138,6 +186,7 @@ def score_images(
     patients: Patients,
     mean_over: Sequence[str],
     rows: np.ndarray | None = None,
+    resamples: int | None = None,
 ) -> ImageSetScores:
     """Every metric of every label and average.
 
@@ -146,7 +195,9 @@ def score_images(
         patients: those of the N images.
         mean_over: the labels of the averages; those without both classes are left out.
         rows: bool [N], the images to score; None takes all.
+        resamples: how many of those of `patients` the intervals are of; None takes all. Comparisons may need more.
     """
+    resamples = patients.resamples if resamples is None else resamples
     columns = dict(zip(predicted.labels, predicted.columns(labels, patients, rows), strict=True))
     weights = weightings({name: columns[name].positive for name in predicted.labels if name in mean_over})
     with_both_classes = list(weights["macro"])
@@ -154,33 +205,53 @@ def score_images(
     label_metrics = [LabelMetrics(column, patients.count) for column in (*columns.values(), micro_column)]
     plain, drawn = resampled(label_metrics, patients)
     *measured_labels, micro = (
-        Measured(
-            plain={metric: plain[metric][k] for metric in METRICS},
-            drawn={metric: drawn[metric][:, k] for metric in METRICS},
-            reasons={metric: _reason(part, metric) for metric in METRICS if np.isnan(plain[metric][k])},
-        )
-        for k, part in enumerate(label_metrics)
+        _measured(name, part, {m: plain[m][k] for m in METRICS}, {m: drawn[m][:, k] for m in METRICS})
+        for k, (name, part) in enumerate(zip((*columns, "micro"), label_metrics, strict=True))
     )
     by_label = dict(zip(columns, measured_labels, strict=True))
     # Macro comes first in every report, before micro; the loop below fills it.
-    by_average = {"macro": Measured({}, {}, {}), "micro": micro}
+    by_average = {"macro": micro, "micro": micro}
     over = {"micro": {metric: [] if metric in micro.reasons else with_both_classes for metric in METRICS}}
     for name, shares in weights.items():
         by_average[name], over[name] = _average(by_label, shares)
     size = len(labels) if rows is None else int(rows.sum())
     return ImageSetScores(
         labels=[
-            _label_scores(predicted, k, size, label_metrics[k], by_label[name].scores())
+            _label_scores(predicted, k, size, label_metrics[k], by_label[name], resamples)
             for k, name in enumerate(predicted.labels)
         ],
-        averages=[AverageScores(name, over[name], part.scores()) for name, part in by_average.items()],
+        averages=[
+            AverageScores(
+                name=name,
+                over=over[name],
+                fewest_positives=part.fewest_positives,
+                fewest_negatives=part.fewest_negatives,
+                scores=part.scores(resamples),
+            )
+            for name, part in by_average.items()
+        ],
         by_label=by_label,
         by_average=by_average,
     )
 
 
+def _measured(
+    name: str, metrics: LabelMetrics, plain: Mapping[str, float], drawn: Mapping[str, np.ndarray]
+) -> Measured:
+    positives, negatives = metrics.with_class()
+    return Measured(
+        plain=plain,
+        drawn=drawn,
+        reasons={metric: _reason(metrics, metric) for metric in METRICS if np.isnan(plain[metric])},
+        terms={metric: {name: (each, 1.0)} for metric, each in metrics.deviations().items()},
+        positives={name: positives},
+        negatives={name: negatives},
+        fewest=OF_LABEL,
+    )
+
+
 def _label_scores(
-    predicted: Predicted, k: int, size: int, metrics: LabelMetrics, scores: Mapping[str, Score]
+    predicted: Predicted, k: int, size: int, metrics: LabelMetrics, measured: Measured, resamples: int
 ) -> LabelScores:
     column, confusion = metrics.column, metrics.confusion()
     positives = int(column.positive.sum())
@@ -189,10 +260,13 @@ def _label_scores(
         images=len(column.positive),
         positives=positives,
         negatives=len(column.positive) - positives,
+        positive_patients=measured.fewest_positives,
+        negative_patients=measured.fewest_negatives,
         unknown=size - len(column.positive),
         threshold=or_none(predicted.thresholds[k]),
         temperature=or_none(predicted.temperatures[k]),
-        scores=scores,
+        temperature_at_bound=at_a_bound(predicted.temperatures[k]),
+        scores=measured.scores(resamples),
         confusion=None if confusion is None else {name: int(value) for name, value in confusion._asdict().items()},
         reliability=None if column.probabilities is None else reliability(column.probabilities, column.positive),
     )
@@ -217,23 +291,31 @@ def _reason(metrics: LabelMetrics, metric: str) -> str:
 def _average(parts: Mapping[str, Measured], weights: Mapping[str, float]) -> tuple[Measured, dict[str, list[str]]]:
     """The weighted mean over labels, of each metric over those that have it, and metric -> these labels.
 
-    In a resample it is likewise the mean over those that have it there: a rare label may be missing.
+    A resample that lacks one of them has no mean: that of the others would be another metric.
     """
     plain: dict[str, float] = {}
     drawn: dict[str, np.ndarray] = {}
     over: dict[str, list[str]] = {}
+    terms: dict[str, dict[str, tuple[Deviations, float]]] = {}
     for metric in METRICS:
         over[metric] = [name for name in weights if not np.isnan(parts[name].plain[metric])]
-        shares = [weights[name] for name in over[metric]]
-        plain[metric] = float(mean_over_labels(_stacked([parts[n].plain[metric] for n in over[metric]]), shares))
-        drawn[metric] = mean_over_labels(_stacked([parts[n].drawn[metric] for n in over[metric]]), shares)
-    reasons = {metric: _reason_of_average(parts, weights, metric) for metric in METRICS if not over[metric]}
-    return Measured(plain, drawn, reasons), over
-
-
-def _stacked(values: Sequence[float] | Sequence[np.ndarray]) -> np.ndarray:
-    """Values of C labels along a new last axis: [C] of numbers, [R, C] of arrays [R]."""
-    return np.stack([np.asarray(value) for value in values], axis=-1) if values else np.empty(0)
+        if not over[metric]:
+            plain[metric], drawn[metric] = float("nan"), np.empty(0)
+            continue
+        shares = np.array([weights[name] for name in over[metric]])
+        plain[metric] = float(np.average([parts[name].plain[metric] for name in over[metric]], weights=shares))
+        drawn[metric] = np.average([parts[name].drawn[metric] for name in over[metric]], axis=0, weights=shares)
+        if all(metric in parts[name].terms for name in over[metric]):
+            terms[metric] = {n: (parts[n].terms[metric][n][0], weights[n]) for n in over[metric]}
+    return Measured(
+        plain=plain,
+        drawn=drawn,
+        reasons={metric: _reason_of_average(parts, weights, metric) for metric in METRICS if not over[metric]},
+        terms=terms,
+        positives={name: parts[name].positives[name] for name in weights},
+        negatives={name: parts[name].negatives[name] for name in weights},
+        fewest=OF_MEAN if len(weights) > 1 else OF_LABEL,
+    ), over
 
 
 def _reason_of_average(parts: Mapping[str, Measured], weights: Mapping[str, float], metric: str) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from cxrcl.evaluation.metrics.label_metrics import ERRORS, METRICS
 from cxrcl.evaluation.metrics.labels import NO_FINDING
 from cxrcl.evaluation.scores.bootstrap import Patients
-from cxrcl.evaluation.scores.score_report import Gap, GroupScores, Score
-from cxrcl.evaluation.scores.scoring import ImageSetScores, Measured, Predicted, score_images, with_interval
+from cxrcl.evaluation.scores.score_report import Gap, GroupScores, LabelScores, Score
+from cxrcl.evaluation.scores.scoring import ImageSetScores, Predicted, score_images, with_interval
 
 MOST_GROUPS = 30
 LEAST_PATIENTS = 10  # of a group that is scored; of fewer only the counts are shown
@@ -96,7 +96,7 @@ def score_groups(
             patients=count,
             labels=part.labels,
             averages=part.averages,
-            underdiagnosis=underdiagnosis(part.by_label),
+            underdiagnosis=underdiagnosis(part.labels),
         )
         if count < LEAST_PATIENTS:
             of_group = _counts_only(of_group)
@@ -117,16 +117,17 @@ def _counts_only(group: GroupScores) -> GroupScores:
     return replace(group, labels=labels, averages=averages, underdiagnosis=none)
 
 
-def underdiagnosis(by_label: Mapping[str, Measured]) -> Score:
+def underdiagnosis(labels: Sequence[LabelScores]) -> Score:
     """Share of images that are not `No Finding` and are called so: the rate at which disease is missed.
 
     The false positive rate of `No Finding` (Seyyed-Kalantari et al. 2021), 1 - its specificity.
     """
-    if NO_FINDING not in by_label:
-        return Score(None, reason=f"no scores for {NO_FINDING}")
-    part = by_label[NO_FINDING]
-    rate, drawn = 1 - part.plain["specificity"], 1 - part.drawn["specificity"]
-    return with_interval(rate, drawn, part.reasons.get("specificity", ""))
+    for label in labels:
+        if label.label == NO_FINDING:
+            found = label.scores["specificity"]
+            value, low, high = (None if one is None else 1 - one for one in (found.value, found.high, found.low))
+            return replace(found, value=value, low=low, high=high)
+    return Score(None, reason=f"no scores for {NO_FINDING}")
 
 
 def _gaps(
@@ -158,5 +159,7 @@ def _gap(column: str, label: str, metric: str, over: list[str], scored: Mapping[
     drawn = {group: np.mean([part.drawn[metric] for part in parts], axis=0) for group, parts in by_group.items()}
     low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
     best, worst = (low, high) if metric in ERRORS else (high, low)
-    distance = with_interval(values[high] - values[low], drawn[high] - drawn[low], "")
+    few = (part.too_few(metric) for group in (low, high) for part in by_group[group])
+    withheld = next((f"{label}: {reason}" for label, reason in zip(over * 2, few) if reason), None)
+    distance = with_interval(values[high] - values[low], drawn[high] - drawn[low], "", withheld)
     return [Gap(column=column, label=label, metric=metric, best=best, worst=worst, over=over, gap=distance)]

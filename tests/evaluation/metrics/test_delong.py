@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrcl.evaluation.metrics.delong import Area, area, weighted_mean
+from cxrcl.evaluation.metrics.clusters import Deviations, weighted_mean
+from cxrcl.evaluation.metrics.delong import area
 from cxrcl.evaluation.metrics.ranking import auroc
 
 IMAGES, PATIENTS = 90, 30
@@ -52,7 +53,7 @@ def by_the_paper(scores: np.ndarray, positive: np.ndarray, patients: np.ndarray)
     return found
 
 
-def areas(scores: np.ndarray, positive: np.ndarray, patients: np.ndarray) -> list[Area]:
+def areas(scores: np.ndarray, positive: np.ndarray, patients: np.ndarray) -> list[Deviations]:
     return [area(model, positive, patients, PATIENTS) for model in scores]
 
 
@@ -84,8 +85,7 @@ def test_only_the_order_of_scores_counts() -> None:
     one = area(scores[0], positive, patients, PATIENTS)
     other = area(np.exp(3 * scores[0]) - 7, positive, patients, PATIENTS)
     assert one.value == other.value
-    np.testing.assert_array_equal(one.of_positives, other.of_positives)
-    np.testing.assert_array_equal(one.of_negatives, other.of_negatives)
+    np.testing.assert_array_equal(one.parts, other.parts)
     equal = area(np.ones(IMAGES), positive, patients, PATIENTS)
     assert equal.value == 0.5 and weighted_mean([equal]).variance == 0
 
@@ -115,7 +115,7 @@ def test_added_patients_have_the_largest_variance_of_components() -> None:
     one = area(scores[0], positive, patients, PATIENTS)
     seen, more = weighted_mean([one]), weighted_mean([one], added=2)
     expected = seen.variance
-    for sums, count in ((one.of_positives, one.positives), (one.of_negatives, one.negatives)):
+    for sums, count in zip(one.parts, one.counts, strict=True):
         own = (sums**2).sum() * count / (count - 1)
         largest = one.value * (1 - one.value) / count
         expected += ((count - 1) * own + 2 * largest) / (count + 1) - own

@@ -160,7 +160,9 @@ def test_the_score_table_holds_the_metrics_of_the_report(page: Page, parsed: Par
         assert row[3:] == (shown or ["–a", "–a"] if label.label == "Only ones" else shown or ["–b", "–b"])
     averages = {average.name: average.scores for average in model.averages}
     assert [row[0].split()[0] for row in rows[7:]] == list(averages)
-    assert rows[7] == ["macro over 2 labels", "", "", *(cell(averages["macro"][m]) for m in ("auroc", "auprc"))]
+    macro = model.averages[0]
+    counts = [f"≥ {macro.fewest_positives}", f"≥ {macro.fewest_negatives}"]
+    assert rows[7] == ["macro over 2 labels", *counts, *(cell(averages["macro"][m]) for m in ("auroc", "auprc"))]
 
 
 def test_a_metric_that_does_not_exist_has_its_reason(parsed: Parsed) -> None:
@@ -179,14 +181,20 @@ def test_other_tables_hold_their_metrics(page: Page, parsed: Parsed) -> None:
     row = parsed.table("Decisions of zero_shot")[2]
     assert label.confusion is not None and row[:6] == ["Edema", "0.5000", *map(str, label.confusion.values())]
     assert row[6] == cell(label.scores["f1"])
-    assert parsed.table("Errors of the scores")[2][1:3] == ["–", cell(label.scores["brier"])]
+    assert parsed.table("Errors of the scores")[2][1:5] == [
+        str(label.positives),
+        str(label.negatives),
+        "–",
+        cell(label.scores["brier"]),
+    ]
     group = model.groups[0]
     assert parsed.table("Averages over 2 labels by sex")[1][:3] == ["F", str(group.images), str(group.patients)]
     in_group = group.labels[1]
-    shown = f"{cell(in_group.scores['auroc'])} ({in_group.positives})"
+    shown = f"{cell(in_group.scores['auroc'])} ({in_group.positives}/{in_group.negatives})"
     assert parsed.table("AUROC of each label by sex")[2][1] == shown
     one = page.scores["zero_shot"].comparisons[1]
-    row = ["shuffled images − run", one.label, "AUROC", cell(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"]
+    row = ["shuffled images − run", one.label, "AUROC", str(one.positives), str(one.negatives), cell(one.difference)]
+    row += [f"{one.p:.4f}", f"{one.p_holm:.4f}"]
     assert row in parsed.table("Controls of zero_shot")
     assert parsed.table("Mean AUROC of zero_shot")[1] == ["zero_shot", "0.800", "0.700", "0.450"]
     assert parsed.table("One class")[1] == ["five", "8", "0.625", "0.500", "0.610", "0.600"]

@@ -68,7 +68,7 @@ def test_thresholds_confusion_groups_and_reasons_are_shown(report: ScoreReport) 
     block = text.split("### AUROC of each label by sex")[1]
     row = cells(block, "label")[2]
     in_group = group.labels[1]
-    assert row[1] == f"{shown(in_group.scores['auroc'])} ({in_group.positives})"
+    assert row[1] == f"{shown(in_group.scores['auroc'])} ({in_group.positives}/{in_group.negatives})"
     assert row[-2:] == [shown(gap.gap), gap.worst]
     assert "\n\n(a) 150 positives, 0 negatives. (b) 0 positives, 0 negatives.\n\n" in text
     assert "(c) fewer than two groups have this metric." in text
@@ -78,8 +78,9 @@ def test_thresholds_confusion_groups_and_reasons_are_shown(report: ScoreReport) 
 def test_differences_stand_with_both_p_values(report: ScoreReport) -> None:
     rows = cells(score_markdown.markdown(report), "models")
     one = next(c for c in report.comparisons if (c.kind, c.label, c.metric) == ("label", "Edema", "auroc"))
-    assert ["two − one", "Edema", "AUROC", shown(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"] in rows
-    assert ["two − one", "Only ones", "AUROC", "- (a)", "-", "-"] in rows
+    counts = [str(one.positives), str(one.negatives)]
+    assert ["two − one", "Edema", "AUROC", *counts, shown(one.difference), f"{one.p:.4f}", f"{one.p_holm:.4f}"] in rows
+    assert any(row[1:3] == ["Only ones", "AUROC"] and row[5:] == ["- (a)", "-", "-"] for row in rows)
     assert rows[1][1:3] == ["macro", "AUROC"]
     assert [row[2] for row in rows[1:]] == ["AUROC"] * 9 + ["AUPRC"] * 9
 

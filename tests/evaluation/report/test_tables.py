@@ -22,6 +22,8 @@ RESULTS = {
         "high/Pleural Effusion": math.nan,
         "mean_low": 0.75,
         "mean_high": 0.85,
+        "mean_positives": 12.0,
+        "mean_negatives": 30.0,
     },
     "pixel_ridge": {"auroc/Edema": 0.6, "mean_auroc": 0.6, "auprc/Edema": 0.3, "mean_auprc": 0.3},
     "retrieval": {
@@ -43,8 +45,14 @@ def test_one_row_a_label_with_intervals_and_one_column_an_evaluator() -> None:
     rows = cells(tables.label_table(RESULTS, "auroc").text())
     assert rows[0] == ["AUROC", "positives", "negatives", "zero_shot", "pixel_ridge"]
     assert rows[2] == ["Edema", "12", "30", "0.812 [0.700, 0.900]", "0.600"]
-    assert rows[3] == ["Pleural Effusion", "0", "42", "- [-, -]", "-"]
-    assert rows[4] == ["mean", "", "", "0.812 [0.750, 0.850]", "0.600"]
+    assert rows[3] == ["Pleural Effusion", "0", "42", "-", "-"]
+    assert rows[4] == ["mean", "≥ 12", "≥ 30", "0.812 [0.750, 0.850]", "0.600"]
+
+
+def test_an_interval_that_is_withheld_is_said() -> None:
+    few = {"auroc/Edema": 0.7, "mean_auroc": 0.7, "low/Edema": math.nan, "high/Edema": math.nan}
+    text = tables.label_table({"zero_shot": {**few, "positives/Edema": 3, "negatives/Edema": 40}}, "auroc").text()
+    assert cells(text)[2] == ["Edema", "3", "40", "0.700 (a)"] and "(a) too few patients" in text
 
 
 def test_average_precision_has_a_table_and_intervals_of_its_own() -> None:
@@ -83,8 +91,8 @@ def test_lines_of_a_table_have_equal_length() -> None:
 def test_several_models_have_a_row_each_and_are_named_elsewhere() -> None:
     text = tables.tables_of_several({"a": RESULTS, "b": {"zero_shot": {"mean_auroc": 0.5}, "loss": {"total": 1.0}}})
     means, retrieval, others = text.split("\n\n")
-    assert cells(means)[0] == ["mean AUROC", "zero_shot", "pixel_ridge"]
-    assert cells(means)[2:] == [["a", "0.812 [0.750, 0.850]", "0.600"], ["b", "0.500", "-"]]
+    assert cells(means)[0] == ["mean AUROC", "positives", "negatives", "zero_shot", "pixel_ridge"]
+    assert cells(means)[2:] == [["a", "≥ 12", "≥ 30", "0.812 [0.750, 0.850]", "0.600"], ["b", "", "", "0.500", "-"]]
     assert cells(retrieval)[2][0] == "a / retrieval: image -> text"
     assert cells(others)[2:] == [["a / loss/total", "2.3457"], ["b / loss/total", "1.0000"]]
     assert tables.tables_of_several({"a": {}, "b": {}}) == ""

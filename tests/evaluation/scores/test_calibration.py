@@ -46,6 +46,15 @@ def test_the_temperature_has_the_greatest_likelihood() -> None:
     assert calibration.fit_temperature(logits, labels) == pytest.approx(1 / slope.coef_[0, 0], rel=1e-5)
 
 
+def test_labels_without_a_best_temperature_end_at_a_bound_exactly() -> None:
+    logits, labels = np.append(np.linspace(-3, -1, 40), np.linspace(1, 3, 40)), np.repeat([0.0, 1.0], 40)
+    for scale in (1e-3, 1.0, 1e3):  # of the largest, the loss is 0 in double precision far from the bound
+        assert calibration.fit_temperature(scale * logits, labels) == calibration.COLDEST
+    assert calibration.fit_temperature(-logits, labels) == calibration.HOTTEST
+    bounds = (calibration.COLDEST, calibration.HOTTEST)
+    assert all(map(calibration.at_a_bound, bounds)) and not any(map(calibration.at_a_bound, (1.0, 1e-3, np.nan)))
+
+
 def test_margins_of_cosines_are_within_reach() -> None:
     logits, labels = sample(3, 4000)
     assert calibration.fit_temperature(logits / 500, labels) == pytest.approx(1 / 500, rel=0.1)

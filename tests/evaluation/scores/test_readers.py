@@ -8,7 +8,8 @@ from score_data import LABELS, awkward
 
 from cxrcl.evaluation.metrics.labels import is_labelled
 from cxrcl.evaluation.scores.bootstrap import Patients
-from cxrcl.evaluation.scores.models import holm, score_models, two_sided_p
+from cxrcl.evaluation.scores.comparisons import holm, two_sided_p
+from cxrcl.evaluation.scores.models import score_models
 from cxrcl.evaluation.scores.reader_files import Readings
 from cxrcl.evaluation.scores.score_report import AgainstReader, ReaderScores, ScoreReport
 from cxrcl.evaluation.scores.scoring import ranked_only, with_interval

@@ -7,9 +7,12 @@ import pytest
 from score_data import LABELS, awkward
 
 from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.comparisons import cannot_be_rejected, compare, holm, resamples_for, two_sided_p
 from cxrcl.evaluation.scores.intervals import percentile
-from cxrcl.evaluation.scores.models import compare, holm, score_models, two_sided_p
-from cxrcl.evaluation.scores.scoring import ranked_only, score_images
+from cxrcl.evaluation.scores.models import score_models
+from cxrcl.evaluation.scores.score_report import Comparison, Score
+from cxrcl.evaluation.scores.scoring import Predicted, ranked_only, score_images
+from cxrcl.evaluation.scores.thresholds import predicted_from_scores
 
 
 def test_holm_corrects_by_steps_and_leaves_out_what_does_not_exist() -> None:
@@ -54,9 +57,14 @@ def test_differences_are_paired_and_corrected_within_a_metric() -> None:
     assert len(family) == 6  # two models, three labels with both classes
     assert [one.p_holm for one in family] == holm([one.p for one in family])
     # Nearly equal scores: unpaired, the interval would be as wide as that of either.
-    alike = found["alike", "auroc", "Fracture"].difference
-    own = percentile(parts["first"]["Fracture"].drawn["auroc"])
-    assert alike.high - alike.low < 0.4 * (own[1] - own[0])
+    for metric, method in (("auroc", "DeLong"), ("auprc", "percentile")):
+        alike = found["alike", metric, "Fracture"].difference
+        own = percentile(parts["first"]["Fracture"].drawn[metric])
+        assert alike.high - alike.low < 0.4 * (own.high - own.low) and alike.method == method
+    assert (best.positives, best.negatives) == (
+        parts["first"]["Edema"].fewest_positives,
+        parts["first"]["Edema"].fewest_negatives,
+    )
     none = found["better", "auroc", "Only ones"]
     assert none.difference.value is none.p is none.p_holm is None
     assert none.difference.reason == "300 positives, 0 negatives"
@@ -74,9 +82,100 @@ def test_a_difference_without_an_interval_is_not_tested_and_in_no_family() -> No
     found = {one.label: one for one in compare("label", parts) if one.metric == "auroc"}
     rare = found["Fracture"]
     assert rare.difference.value is not None and rare.difference.low is rare.p is rare.p_holm is None
+    assert rare.difference.withheld == "1 patient with positive images, fewer than 5"
     tested = [one for one in found.values() if one.p is not None]
     assert [one.label for one in tested] == ["No Finding", "Edema"]
     assert [one.p_holm for one in tested] == holm([one.p for one in tested])
+
+
+def many_labels(models: int, better: float, count: int = 250) -> tuple[list[Predicted], np.ndarray, list[str]]:
+    """Models of fifteen labels; the last one separates the first label better than the others do."""
+    rng = np.random.default_rng(8)
+    labels = (rng.random((count, 15)) < 0.3).astype(float)
+    shared = rng.normal(size=labels.shape) + labels
+    offered = []
+    for k in range(models):
+        scores = shared + 0.3 * rng.normal(size=labels.shape)
+        scores[:, 0] += (better if k == models - 1 else 0) * labels[:, 0]
+        offered.append(ranked_only(f"m{k}", [f"L{c}" for c in range(15)], scores))
+    return offered, labels, [str(k) for k in range(count)]
+
+
+def test_a_real_difference_among_more_than_25_comparisons_is_rejected() -> None:
+    models, labels, ids = many_labels(3, better=2.0)
+    patients = Patients(ids, 1000)
+    report = score_models(models, labels, patients, [f"L{c}" for c in range(15)], {}, {})
+    found = {(one.model, one.label, one.metric): one for one in report.comparisons}
+    family = [one for one in report.comparisons if one.kind == "label" and one.metric == "auprc"]
+    assert len(family) == 30 and {one.difference.resamples for one in family} == {1500}
+    for metric in ("auroc", "auprc", "mse"):
+        real = found["m2", "L0", metric]
+        assert real.p_holm < 0.05 and real.p_holm == pytest.approx(30 * real.p)
+        assert found["m1", "L0", metric].p_holm > 0.05
+    assert found["m2", "L0", "auprc"].p < found["m2", "L0", "auprc"].p_holm / 25  # 1,000 resamples could not say so
+    assert 2 / 1001 * 30 > 0.05
+    assert all(label.scores["mse"].resamples == 1000 for model in report.models for label in model.labels)
+    assert not any("can be rejected" in note for note in report.notes)
+
+
+def test_resamples_grow_with_the_family_up_to_a_bound_and_beyond_it_the_report_says_what_cannot_be_seen() -> None:
+    assert [resamples_for(count, 1000) for count in (1, 20, 30, 199, 200, 900)] == [
+        1000,
+        1000,
+        1500,
+        9950,
+        10000,
+        10000,
+    ]
+    assert resamples_for(30, 0) == 0 and resamples_for(900, 20_000) == 20_000
+    for count in (1, 7, 30, 200):
+        assert count * 2 / (resamples_for(count, 10) + 1) < 0.05
+
+    def of(count: int, resamples: int, metric: str = "f1") -> list[Comparison]:
+        score = Score(0.1, 0.0, 0.2, resamples)
+        return [Comparison(f"m{k}", "first", "label", "Edema", metric, 9, 9, score, 0.5, 1.0) for k in range(count)]
+
+    assert cannot_be_rejected(of(240, 10_000), ()) == cannot_be_rejected(of(900, 10_000, "auroc"), ()) == []
+    (note,) = cannot_be_rejected([*of(300, 10_000), *of(300, 10_000, "mcc")], ())
+    assert all(text in note for text in ("f1, mcc", "300 comparisons", "12000 resamples", "10000"))
+    assert cannot_be_rejected(of(300, 10_000), [f"m{k}" for k in range(150)]) == []  # two families of 150
+
+
+def test_any_model_can_be_the_reference() -> None:
+    models, labels, ids = many_labels(3, better=2.0, count=120)
+    names = [f"L{c}" for c in range(15)]
+    report = score_models(models, labels, Patients(ids, 50), names, {}, {}, reference="m2")
+    assert [model.name for model in report.models] == ["m0", "m1", "m2"]
+    assert {(one.model, one.reference) for one in report.comparisons} == {("m0", "m2"), ("m1", "m2")}
+    default = score_models(models, labels, Patients(ids, 50), names, {}, {})
+    turned, plain = (
+        next(c for c in r.comparisons if {c.model, c.reference} == {"m0", "m2"} and c.metric == "auroc")
+        for r in (report, default)
+    )
+    assert turned.difference.value == -plain.difference.value and turned.p == pytest.approx(plain.p)
+    assert report.models == default.models
+
+
+def test_averages_over_different_labels_are_not_compared() -> None:
+    models, labels, ids = many_labels(2, better=1.0, count=120)
+    broken = models[1].scores.copy()
+    broken[0, 3] = np.nan
+    names = [f"L{c}" for c in range(15)]
+    other = ranked_only("m1", names, broken)
+    report = score_models([models[0], other], labels, Patients(ids, 50), names, {}, {})
+    macro = next(c for c in report.comparisons if (c.label, c.metric) == ("macro", "auroc"))
+    assert macro.difference.value is macro.p is None and "different labels" in str(macro.difference.reason)
+
+
+def test_temperatures_at_their_bound_are_said() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.stack([np.arange(80) % 2, rng.integers(0, 2, 80)], axis=1).astype(float)
+    scores = np.stack([labels[:, 0] * 2 - 1, rng.normal(size=80) + labels[:, 1]], axis=1)
+    model = predicted_from_scores("m", ("Separated", "Edema"), scores, (scores, labels), None, calibrate=True)
+    report = score_models([model], labels, Patients(list(map(str, range(80))), 20), ("Edema",), {}, {})
+    assert [label.temperature_at_bound for label in report.models[0].labels] == [True, False]
+    (note,) = report.notes
+    assert "m: " in note and "Separated" in note and "Edema" not in note and "bound" in note
 
 
 def test_controls_leave_the_corrected_p_values_of_models_as_they_are() -> None:

@@ -9,11 +9,13 @@ import pytest
 from score_data import LABELS, awkward
 from sklearn import metrics
 
+from cxrcl.evaluation.metrics.clusters import weighted_mean
+from cxrcl.evaluation.metrics.delong import area
 from cxrcl.evaluation.metrics.label_metrics import METRICS
 from cxrcl.evaluation.metrics.labels import frequency_group, is_labelled, weightings
 from cxrcl.evaluation.scores.bootstrap import Patients
-from cxrcl.evaluation.scores.intervals import percentile
-from cxrcl.evaluation.scores.scoring import ImageSetScores, ranked_only, score_images, with_interval
+from cxrcl.evaluation.scores.intervals import log_odds, percentile
+from cxrcl.evaluation.scores.scoring import ADDED, ImageSetScores, ranked_only, score_images, with_interval
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, predicted_from_scores
 
 GIVEN = ThresholdRule("given", 0.5)
@@ -114,7 +116,7 @@ def test_no_image_called_positive_leaves_no_ppv() -> None:
     assert label.scores["npv"].reason == "no image is called negative" and label.scores["ppv"].value is not None
 
 
-def test_intervals_are_those_of_each_resample_computed_alone() -> None:
+def test_resamples_are_each_computed_alone_and_percentiles_are_of_them() -> None:
     scores, labels, ids = awkward(2)
     patients = Patients(ids, 60)
     found = score_images(predicted_from_scores("m", LABELS, scores, None, GIVEN, False), labels, patients, MEAN)
@@ -130,30 +132,84 @@ def test_intervals_are_those_of_each_resample_computed_alone() -> None:
         if metric == "ece":
             assert score.low is None and score.value is not None
             continue
-        assert (score.low, score.high) == pytest.approx(percentile(np.array([d[metric] for d in drawn]))[:2], abs=1e-12)
-        assert score.low < score.value < score.high and score.resamples == 60
+        expected = np.array([d[metric] for d in drawn])
+        np.testing.assert_allclose(found.by_label["Edema"].drawn[metric], expected, atol=1e-12)
+        assert score.low < score.value < score.high
+        if score.method == "percentile":
+            assert (score.low, score.high) == pytest.approx(percentile(expected)[:2], abs=1e-12)
+            assert score.resamples == 60
 
 
-def test_a_mean_is_over_the_labels_that_a_resample_has() -> None:
+def test_each_metric_has_the_interval_that_covers_best() -> None:
     scores, labels, ids = awkward(2)
+    patients = Patients(ids, 60)
+    model = predicted_from_scores("m", LABELS, scores, None, GIVEN, False)
+    found = score_images(model, labels, patients, MEAN)
+    methods = {name: score.method for name, score in found.labels[1].scores.items()}
+    shares = ("auprc", "f1", "accuracy", "sensitivity", "specificity", "ppv", "npv")
+    assert methods == {
+        "auroc": "DeLong, logit",
+        **dict.fromkeys(shares, "Wilson"),
+        **dict.fromkeys(("mcc", "brier", "mse"), "percentile"),
+        "ece": None,
+    }
+    for average in found.averages:
+        assert {name: score.method for name, score in average.scores.items()} == methods
+    edema, mean = found.labels[1].scores["auroc"], found.averages[0].scores["auroc"]
+    areas = [
+        area(scores[known, k], labels[known, k] == 1, patients.index[known], patients.count)
+        for k, known in ((k, is_labelled(labels[:, k])) for k in (1, 2))
+    ]
+    fewest = min(min(each.counts) for each in areas)
+    assert (edema.low, edema.high) == log_odds(weighted_mean(areas[:1], added=ADDED), fewest)[:2]
+    assert (mean.low, mean.high) == pytest.approx(log_odds(weighted_mean(areas, added=ADDED), fewest)[:2], abs=1e-12)
+    # Of more resamples, as comparisons may need, intervals take those that they always take.
+    more = score_images(model, labels, patients.with_resamples(90), MEAN, resamples=60)
+    assert more.labels == found.labels and more.averages == found.averages
+    assert len(more.by_label["Edema"].drawn["f1"]) == 90
+
+
+def rare_fracture(patients: int) -> ImageSetScores:
+    scores, labels, _ = awkward(2)
     labels[:, 2] = 0
-    labels[[4, 50], 2] = 1  # missing in about one resample of seven
-    scored = score_images(ranked_only("m", LABELS, scores), labels, Patients(ids, 300), MEAN)
+    labels[np.arange(patients) * 10, 2] = 1
+    return score_images(ranked_only("m", LABELS, scores), labels, Patients(list(map(str, range(90))), 300), MEAN)
+
+
+def test_a_mean_is_over_the_same_labels_in_all_resamples() -> None:
+    scored = rare_fracture(3)  # missing in about one resample of twenty
     rare, common = (scored.by_label[name].drawn["auroc"] for name in ("Fracture", "Edema"))
-    assert 0.03 < np.isnan(rare).mean() < 0.3
-    for name, weights in (("macro", [1, 1]), ("weighted", [2, (labels[:, 1] == 1).sum()])):
-        expected = np.where(np.isnan(rare), common, np.average([np.nan_to_num(rare), common], axis=0, weights=weights))
+    assert 0 < np.isnan(rare).mean() < 0.1
+    for name, weights in (("macro", [1, 1]), ("weighted", [3, scored.labels[1].positives])):
+        expected = np.average([rare, common], axis=0, weights=weights)
         np.testing.assert_allclose(scored.by_average[name].drawn["auroc"], expected, atol=1e-12)
-    assert scored.averages[0].scores["auroc"].resamples == 300
+    assert scored.averages[0].scores["mse"].resamples == (~np.isnan(rare)).sum() < 300
 
 
-def test_a_metric_that_few_resamples_have_gets_no_interval() -> None:
-    scores, labels, _ = awkward()
-    labels[:, 1] = 0
-    labels[0, 1] = 1
-    found = score_images(ranked_only("m", LABELS, scores), labels, Patients(list(map(str, range(90))), 200), MEAN)
-    score = found.labels[1].scores["auroc"]
-    assert score.value is not None and score.low is score.high is None and 100 < score.resamples < 150
+@pytest.mark.parametrize(("patients", "of_label", "of_mean"), [(1, False, False), (2, False, True), (5, True, True)])
+def test_few_patients_of_a_class_have_no_interval_and_the_score_says_so(
+    patients: int, of_label: bool, of_mean: bool
+) -> None:
+    found = rare_fracture(patients)
+    label, macro = found.labels[2], found.averages[0]
+    assert (label.positives, label.positive_patients) == (patients, patients)
+    assert (macro.fewest_positives, macro.over["auroc"]) == (patients, ["Edema", "Fracture"])
+    for score, has_interval in ((label.scores["auroc"], of_label), (macro.scores["auroc"], of_mean)):
+        assert score.value is not None
+        assert (score.low is not None) == (score.high is not None) == (score.withheld is None) == has_interval
+    words = "1 patient" if patients == 1 else f"{patients} patients"
+    if not of_label:
+        assert label.scores["mse"].withheld == f"{words} with positive images, fewer than 5"
+        assert macro.scores["mse"].withheld == f"Fracture: {words} with positive images, fewer than 5"
+    if not of_mean:
+        assert macro.scores["auroc"].withheld == "Fracture: 1 patient with positive images, fewer than 2"
+    assert found.labels[1].scores["auroc"].low is not None
+
+
+def test_without_resamples_nothing_has_an_interval_or_a_reason_for_having_none() -> None:
+    for part in (*scored().labels[:3], *scored().averages):
+        for score in part.scores.values():
+            assert score.value is not None and score.low is score.high is score.withheld is None
 
 
 @pytest.mark.parametrize(("missing", "has_interval"), [(0, True), (1, True), (2, False), (10, False)])
