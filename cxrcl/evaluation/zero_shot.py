@@ -17,7 +17,7 @@ from cxrcl.evaluation.prompted import OWN_RULE, By, Over, Prompted, check_scale
 from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData, Natural, ScalesSimilarity
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ScalesSimilarity
 
 Sides = Literal["both", "positive"]
 
@@ -65,7 +65,7 @@ class ZeroShot(Scorer):
         scaled: bool = True,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
-        resamples: Natural = 0,
+        resamples: int = 0,
     ) -> None:
         super().__init__(data, splits, mean_over, resamples)
         self.score_only(labels, against_normal)

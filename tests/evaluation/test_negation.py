@@ -109,7 +109,8 @@ def test_a_model_that_reads_negations_is_always_right(films: Named) -> None:
     metrics = run(films, Reader()).metrics
     for unit in ("report", "sentence"):
         for share in ("balanced", "to_absent", "to_present", *FINDINGS):
-            assert metrics[f"{unit}/model/{share}"] == metrics[f"{unit}_low/model/{share}"] == 1
+            assert metrics[f"{unit}/model/{share}"] == metrics[f"{unit}_high/model/{share}"] == 1
+            assert 0.6 < metrics[f"{unit}_low/model/{share}"] < 0.9  # ten or twenty patients
     assert metrics["accuracy"] == 1 and metrics["report_order/all_in_order/balanced"] == 1
     assert [metrics[f"{name}_mean_auroc"] for name in ("POS", "NEG", "PNC")] == [1, 1, 1]
     assert metrics["report_pairs/to_absent"] == 30 and metrics["report_patients/balanced"] == 20
@@ -244,10 +245,31 @@ def test_a_reader_of_texts_alone_finds_what_gives_the_turned_one_away(
     assert said is not None and least <= (choices.share(said, shares["balanced"], patients).value or 0) <= most
 
 
-def test_a_share_is_resampled_by_patient() -> None:
-    """Ten patients of two pairs each, all alike within a patient: the interval is that of ten, not of twenty."""
-    values = np.repeat([1.0, 0.0] * 5, 2)
-    by_patient = choices.share(values, np.ones(20), Patients(np.repeat(np.arange(10), 2), 2000))
-    by_pair = choices.share(values, np.ones(20), Patients(np.arange(20), 2000))
-    assert by_patient.value == by_pair.value == 0.5
+def test_pairs_of_a_patient_are_not_independent() -> None:
+    """Twenty patients of two pairs each, alike within a patient: the interval is that of twenty, not of forty."""
+    values = np.repeat([1.0, 0.0] * 10, 2)
+    by_patient = choices.share(values, np.ones(40), Patients(np.repeat(np.arange(20), 2), 1))
+    by_pair = choices.share(values, np.ones(40), Patients(np.arange(40), 1))
+    assert (
+        by_patient.value == by_pair.value == 0.5 and by_patient.low and by_patient.high and by_pair.low and by_pair.high
+    )
     assert by_patient.high - by_patient.low > 1.2 * (by_pair.high - by_pair.low)
+
+
+def test_few_patients_have_no_interval() -> None:
+    few = choices.share(np.ones(18), np.ones(18), Patients(np.repeat(np.arange(9), 2), 1))
+    assert (few.value, few.low, few.withheld) == (1, None, "9 patients, fewer than 10")
+
+
+@pytest.mark.parametrize("true", [0.5, 0.9])
+def test_intervals_hold_the_true_share(true: float) -> None:
+    """400 samples of 30 patients with one to four pairs, which have half of their chance in common."""
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(400):
+        sizes = rng.integers(1, 5, 30)
+        common = np.repeat(rng.random(30) < true, sizes)
+        own = rng.random(len(common)) < true
+        values = np.where(rng.random(len(common)) < 0.5, common, own).astype(float)
+        found = choices.share(values, np.ones(len(values)), Patients(np.repeat(np.arange(30), sizes), 1))
+        held += found.low is not None and found.high is not None and found.low <= true <= found.high
+    assert held >= 0.93 * 400

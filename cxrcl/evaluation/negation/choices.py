@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from cxrcl.evaluation.metrics.clusters import Deviations, weighted_mean
 from cxrcl.evaluation.scores.bootstrap import Patients
+from cxrcl.evaluation.scores.intervals import wilson
 from cxrcl.evaluation.scores.score_report import Score
-from cxrcl.evaluation.scores.scoring import with_interval
+from cxrcl.evaluation.scores.subgroups import LEAST_PATIENTS
 
 BALANCED = "balanced"
 FOLDS = 5
@@ -49,17 +51,24 @@ def shares_of_halves(pairs: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def share(values: np.ndarray, weights: np.ndarray, patients: Patients) -> Score:
-    """A weighted mean with its interval over resamples of patients.
+    """A weighted mean of values in 0 .. 1, with Wilson's interval, patients as clusters of pairs.
+
+    Without resamples, or with fewer than 10 patients, there is no interval.
 
     Args:
         values, weights: float [M].
         patients: those of the M pairs.
     """
-    sums = np.stack([np.bincount(patients.index, part, patients.count) for part in (weights * values, weights)])
-    drawn = [sums @ counts for counts in patients.draws(256)]
-    total = np.concatenate([np.empty((2, 0)), *drawn], axis=1)
-    with np.errstate(invalid="ignore"):
-        return with_interval(float(sums[0].sum() / sums[1].sum()), total[0] / total[1], "")
+    total = float(weights.sum())
+    value = float(weights @ values / total)
+    count = len(np.unique(patients.index[weights > 0]))
+    if not patients.resamples:
+        return Score(value)
+    if count < LEAST_PATIENTS:
+        return Score(value, withheld=f"{count} patients, fewer than {LEAST_PATIENTS}")
+    added = np.bincount(patients.index, weights * (values - value), patients.count) / total  # by each patient
+    found = wilson(weighted_mean([Deviations(value, (added,), (count,), count)]), count)
+    return Score(value, found.low, found.high, method=found.method)
 
 
 def of_other_patients(patients: np.ndarray) -> np.ndarray:

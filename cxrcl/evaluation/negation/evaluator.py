@@ -39,7 +39,7 @@ class Negation(Evaluator):
             which `scripts/negation_pairs.py` makes.
         file: prompts of POS, NEG and PNC; None leaves them out, and so do data without labels.
         over, labels, mean_over, against_normal: of these, see `cxrcl.evaluation.zero_shot.ZeroShot`.
-        resamples: bootstrap resamples of patients; 0 gives no intervals.
+        resamples: of patients, for intervals of AUROC; 0 gives no intervals at all.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EmbedsImages, EmbedsText)
