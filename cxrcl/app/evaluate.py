@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from cxrcl.app.other_data import shown_values, views_of_training
 from cxrcl.app.plan import precision_name
 from cxrcl.app.restore import restore, untrained
 from cxrcl.checkpoint.content import Checkpoint, PromptDirections
-from cxrcl.checkpoint.find import find_checkpoints, names_of
+from cxrcl.checkpoint.find import beside, find_checkpoints, names_of
 from cxrcl.config import sections
 from cxrcl.config.moved import with_current_names
 from cxrcl.config.nodes import OWN_PACKAGES
@@ -30,9 +31,12 @@ from cxrcl.data.splits import Splits
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.evaluator import EvaluatorResult, Evaluators
 from cxrcl.evaluation.report.content import ClassSimilarity, Page, ScoredImages, from_results
+from cxrcl.evaluation.report.explained import JSON as EXPLAINED
+from cxrcl.evaluation.report.explained import identity, image_readings
 from cxrcl.evaluation.report.facts import DataFacts, ModelFacts, PromptsFile, TrainedOn
 from cxrcl.evaluation.report.page import plot_training
 from cxrcl.evaluation.scores.score_report import Scores
+from cxrcl.evaluation.zero_shot import ZeroShot
 from cxrcl.objectives.base import Objective
 from cxrcl.training.run_log import utc_now
 from cxrcl.training.trainer import Precision
@@ -131,7 +135,7 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
     with closing(BatchReader(laid.settings.num_workers)) as batch_reader:
         data = open_data(job, laid, checkpoint.recipe, objective, transform, batch_reader)
         check_asked(job.cfg, data.scored)
-        evaluators = _choose_evaluators(job, objective, data.splits)
+        evaluators = _choose_evaluators(job, objective, data.splits, _explained(job, checkpoint, file, data))
         precision = Precision(precision_name(checkpoint.recipe.precision, device), device)
         facts = _data_facts(job, data, evaluators)
         images = ScoredImages(data.scored.rows["image"].tolist(), data.scored.rows["split"].tolist())
@@ -149,8 +153,23 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
         ]
 
 
-def _choose_evaluators(job: Job[Evaluate], objective: Objective, splits: Splits) -> Evaluators:
-    """Evaluators that suit the model and the data, all of which score the same images."""
+def _explained(
+    job: Job[Evaluate], checkpoint: Checkpoint, file: Path, data: EvaluationData
+) -> dict[str, dict[str, float]]:
+    """Evaluator -> changes that needed passes of their own -> mean AUROC, where `cxrcl explain` has measured some."""
+    folder = beside(str(file), job.cfg.splits, "explain")
+    of = identity(checkpoint.fingerprint(), data.splits.manifest.fingerprint(), job.cfg.splits)
+    return image_readings(folder / EXPLAINED, of)
+
+
+def _choose_evaluators(
+    job: Job[Evaluate], objective: Objective, splits: Splits, readings: Mapping[str, Mapping[str, float]]
+) -> Evaluators:
+    """Evaluators that suit the model and the data, all of which score the same images.
+
+    Args:
+        readings: evaluator -> readings that needed passes of their own -> mean AUROC.
+    """
     cfg = job.cfg
     evaluators = build_evaluators(
         cfg.evals,
@@ -161,6 +180,7 @@ def _choose_evaluators(job: Job[Evaluate], objective: Objective, splits: Splits)
         job.requested_evals,
         job.runtime,
         held_out=_held_out(cfg, splits),
+        multiverse=readings,
     )
     if not evaluators.evaluators:
         raise ConfigError("evals: no evaluator can run on this model and data; name some, such as evals=[linear_probe]")
@@ -205,7 +225,10 @@ def _of_random_weights(
     job: Job[Evaluate], checkpoint: Checkpoint, evaluators: Evaluators, data: EvaluationData, precision: Precision
 ) -> Mapping[str, EvaluatorResult]:
     """Results of the same architecture untrained, for evaluators that depend on the weights."""
-    of_weights = {name: evaluator for name, evaluator in evaluators.evaluators.items() if evaluator.needs}
+    of_weights = {name: copy.copy(evaluator) for name, evaluator in evaluators.evaluators.items() if evaluator.needs}
+    for evaluator in of_weights.values():
+        if isinstance(evaluator, ZeroShot):
+            evaluator.multiverse = None  # readings of other weights
     objective = untrained(checkpoint, job.packages, job.runtime.device)
     collection = Evaluators(of_weights, data.splits, job.cfg.batch_size, evaluators.held_out)
     return run_evaluators(objective, collection, job.runtime, precision)
