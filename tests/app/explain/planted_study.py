@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planted_data import train_checkpoints, write_data
@@ -22,6 +22,7 @@ from cxrcl.app.explain.targets import read_target
 from cxrcl.commands.hydra import compose
 from cxrcl.evaluation.choices.search import Findings
 
+MOVES = 0.001  # the distance that counts as reached for figures of three digits
 DOCS = Path(__file__).parents[3] / "docs" / "explain.md"
 
 # Name of the cause as explain prints it -> how the target is made.
@@ -124,10 +125,16 @@ def study(name: str, explainer: Explainer, lab: Lab) -> tuple[dict[str, Outcome]
 
 
 def counted(outcomes: dict[str, Outcome]) -> tuple[int, int, int, int]:
-    """True causes that come first and all, of single ones and of pairs."""
-    first = {cause: one.place == 1 for cause, one in outcomes.items()}
-    alone = [yes for cause, yes in first.items() if cause not in PAIRS]
-    return sum(alone), len(alone), sum(first[cause] for cause in PAIRS), len(PAIRS)
+    """True causes that come first and all, of single ones and of pairs, of those that move a figure.
+
+    A cause that moves the figures by less than what counts as reached leaves nothing to explain; so does that part of a
+    pair.
+    """
+    moves = {cause for cause, one in outcomes.items() if one.start > MOVES}
+    moves -= {pair for pair in PAIRS if not all(part in moves for part in pair.split(" + ") if part in outcomes)}
+    alone, pairs = ([c for c in outcomes if c in moves and (c in PAIRS) == yes] for yes in (False, True))
+    first = [sum(outcomes[cause].place == 1 for cause in some) for some in (alone, pairs)]
+    return first[0], len(alone), first[1], len(pairs)
 
 
 def table(name: str, by_label: dict[str, Outcome], by_mean: dict[str, Outcome], control: Outcome) -> str:
@@ -140,8 +147,18 @@ def table(name: str, by_label: dict[str, Outcome], by_mean: dict[str, Outcome], 
     lines.append(f"| none (control) | {control.start:.4f} | | | {control.reached} | | |")
     summaries = []
     for words, outcomes in (("by the figures of all labels", by_label), ("by the mean alone", by_mean)):
-        summaries.append("{}: {} of {} alone, {} of {} pairs".format(words, *counted(outcomes)))
-    return "\n".join([f"**{name}**, the true cause first {'; '.join(summaries)}.", "", *lines])
+        numbers = counted({cause: replace(one, start=by_label[cause].start) for cause, one in outcomes.items()})
+        summaries.append("{}: {} of {} alone, {} of {} pairs".format(words, *numbers))
+    still = sum(one.start <= MOVES for one in by_label.values())
+    return "\n".join(
+        [
+            f"**{name}**: of the causes that move a figure, the true one came first",
+            *(f"{summary};" for summary in summaries),
+            f"{still} causes move none by more than {MOVES}. The control names none.",
+            "",
+            *lines,
+        ]
+    )
 
 
 def write(name: str, text: str) -> None:
