@@ -51,6 +51,7 @@ class Batch:
     image_features: Features | None = None  # [B, V, ...] in place of the images, where they were encoded before
     text_features: Features | None = None  # [B, T, ...] in place of the texts, likewise
     unreadable_row: Tensor | None = None  # int64 [B]: CSV row of the unreadable image that a sample replaces; 0: none
+    image_rows: Tensor | None = None  # int64 [B, V]: place of each image among the training rows; None in evaluation
 
     def to(self, device: torch.device) -> Batch:
         """A batch on `device`; copies out of page-locked memory do not wait."""

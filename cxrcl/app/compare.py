@@ -71,7 +71,9 @@ def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, run: Mappin
     notes += [
         f"{each.name}: {each.part.facts.trained_on}"
         for each in models
-        if each.part.facts is not None and each.part.facts.trained_on and each.part.facts.trained_on.contaminated
+        if each.part.facts is not None
+        and each.part.facts.trained_on
+        and (each.part.facts.trained_on.contaminated or each.part.facts.trained_on.perhaps_patient_seen)
     ]
     shown = [*models, ensemble_of(models)] if cfg.ensemble else list(models)
     scores = score_reports(shown, cfg)

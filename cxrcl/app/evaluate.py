@@ -15,6 +15,7 @@ from cxrcl.app import provenance
 from cxrcl.app.compare import ENSEMBLE, UNTRAINED, ScoredModel, check_asked, make_page, threshold_rule
 from cxrcl.app.evaluation_data import EvaluationData, data_settings, open_data
 from cxrcl.app.evaluators import build_evaluators
+from cxrcl.app.exposure import compared, knows_pixels
 from cxrcl.app.job import FROM_PYTHON, Job, Typed
 from cxrcl.app.other_data import shown_values, views_of_training
 from cxrcl.app.plan import precision_name
@@ -25,7 +26,6 @@ from cxrcl.config import sections
 from cxrcl.config.moved import with_current_names
 from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.config.sections import Evaluate
-from cxrcl.data import exposure
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.splits import Splits
 from cxrcl.errors import ConfigError
@@ -83,8 +83,9 @@ def evaluate(
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
         job = Job(cfg, values, packages, requested_evals, runtime, typed)
         models: list[ScoredModel] = []
+        pixels: dict[str, int] = {}
         for file, name in zip(files, names_of(files), strict=True):
-            models += _score_checkpoint(job, file, name, with_untrained=cfg.random_weights and not models)
+            models += _score_checkpoint(job, file, name, pixels, with_untrained=cfg.random_weights and not models)
         # The other processes have the same metrics, and nothing to write.
         page = None
         if runtime.is_main:
@@ -123,8 +124,13 @@ def _check(cfg: Evaluate, files: Sequence[Path]) -> None:
 # -------------------------------------------------------------------------------------------------- one checkpoint
 
 
-def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained: bool) -> list[ScoredModel]:
+def _score_checkpoint(
+    job: Job[Evaluate], file: Path, name: str, pixels: dict[str, int], with_untrained: bool
+) -> list[ScoredModel]:
     """Score one checkpoint, and the same architecture with random weights where that is asked for.
+
+    Args:
+        pixels: hashes of images that were read for other checkpoints, by path; grows.
 
     Raises:
         UserError: a checkpoint, data or an evaluator that cannot be used.
@@ -133,7 +139,9 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
     checkpoint, objective, transform = restore(file, job.packages, device)
     laid = data_settings(job.cfg, checkpoint, file)
     with closing(BatchReader(laid.settings.num_workers)) as batch_reader:
-        data = open_data(job, laid, checkpoint.recipe, objective, transform, batch_reader)
+        hash_pixels = knows_pixels(checkpoint)
+        data = open_data(job, laid, checkpoint.recipe, objective, transform, batch_reader, hash_pixels)
+        data.know_pixels(pixels)
         check_asked(job.cfg, data.scored)
         evaluators = _choose_evaluators(job, objective, data.splits, _explained(job, checkpoint, file, data))
         precision = Precision(precision_name(checkpoint.recipe.precision, device), device)
@@ -141,10 +149,12 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
         images = ScoredImages(data.scored.rows["image"].tolist(), data.scored.rows["split"].tolist())
         results = run_evaluators(objective, evaluators, job.runtime, precision)
         at_start = _similarity_at_start(checkpoint.origin.initial_directions, results)
-        of_model = _model_facts(checkpoint, file, data)
+        pixels |= data.pixel_hashes()
+        trained_on, found = compared(checkpoint, data.scored, pixels)
+        of_model = _model_facts(checkpoint, file, data, trained_on)
         # Of the run that the checkpoint lies in; nothing where it was moved away from there, or exported.
         log = [] if file.is_dir() else plot_training.read(file.absolute().parent.parent / "metrics.jsonl")
-        models = [(from_results(name, of_model, results, at_start, log, images), results)]
+        models = [(from_results(name, of_model, results, at_start, log, images, found), results)]
         if with_untrained:
             results = _of_random_weights(job, checkpoint, evaluators, data, precision)
             models.append((from_results(UNTRAINED, None, results, images=images), results))
@@ -238,17 +248,8 @@ def _held_out_scores(results: Mapping[str, EvaluatorResult]) -> dict[str, Scores
     return {name: result.held_out for name, result in results.items() if result.held_out is not None}
 
 
-def _model_facts(checkpoint: Checkpoint, file: Path, data: EvaluationData) -> ModelFacts:
-    """Which weights were scored, and whether images are among those that they are known to be trained on."""
-    trained_on, recorded = None, checkpoint.origin.exposure
-    if recorded is not None:
-        overlap = exposure.overlap(vars(recorded), data.scored)
-        trained_on = TrainedOn(
-            sources=recorded.sources,
-            contaminated=overlap["trained_on"],
-            scored=len(data.scored),
-            same_sources=tuple(overlap["same_sources"]),
-        )
+def _model_facts(checkpoint: Checkpoint, file: Path, data: EvaluationData, trained_on: TrainedOn | None) -> ModelFacts:
+    """Which weights were scored, and what is known of their training."""
     return ModelFacts(
         checkpoint=str(file),
         step=checkpoint.step,

@@ -19,9 +19,9 @@ from cxrcl.app.sources import fractions_of, with_sentences
 from cxrcl.app.stages.evaluation import Evaluation
 from cxrcl.app.stages.learning import Inputs, Learner, Samples
 from cxrcl.app.stages.starts import write_start
-from cxrcl.checkpoint.content import Checkpoint, Exposure, Origin, Recipe
+from cxrcl.checkpoint.content import Checkpoint, Origin, Recipe
 from cxrcl.config.sections import Train
-from cxrcl.data import exposure, views
+from cxrcl.data import views
 from cxrcl.data.fractions import write_index
 from cxrcl.data.text.prompts import fill
 from cxrcl.models.base import ImageEncoder, TextEncoder
@@ -72,13 +72,11 @@ def describe_origin(
     inputs: Inputs,
     learner: Learner,
     samples: Samples,
-    init: Checkpoint | None,
     resumed: Checkpoint | None,
 ) -> Origin:
     """The part of a checkpoint that stays the same through a training, and rebuilds its model and data by itself.
 
     Args:
-        init: the checkpoint that its weights begin with.
         resumed: the checkpoint that it goes on from.
     """
     if resumed is None:
@@ -88,7 +86,6 @@ def describe_origin(
     return Origin(
         recipe=_recipe(job, inputs, learner, samples),
         versions={"cxrcl": cxrcl.__version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        exposure=_exposure(samples, None if init is None else init.origin.exposure),
         initial_directions=directions,
     )
 
@@ -113,12 +110,6 @@ def _recipe(job: Job[Train], inputs: Inputs, learner: Learner, samples: Samples)
         manifest_fingerprint=inputs.fingerprint,
         training_views=views.counted(samples.manifest.rows["view"]),
     )
-
-
-def _exposure(samples: Samples, earlier: Exposure | None) -> Exposure:
-    """What the model will have been trained on."""
-    record = exposure.of(samples.manifest, None if earlier is None else vars(earlier))
-    return Exposure(record["sources"], torch.from_numpy(record["training_images"]))
 
 
 def _data_from_anywhere(job: Job[Train], inputs: Inputs) -> dict[str, Any]:
