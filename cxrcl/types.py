@@ -25,6 +25,9 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[Share, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy, scikit-learn and PyTorch all take
+Side = Annotated[int, Field(ge=1, le=MAX_SIZE_PX)]
 
 
 class Text(NamedTuple):

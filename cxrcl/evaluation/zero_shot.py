@@ -20,7 +20,7 @@ from cxrcl.evaluation.prompted import OWN_RULE, By, Over, Prompted, check_scale
 from cxrcl.evaluation.scorer import Scorer, labels_against_normal
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ProjectsText, ScalesSimilarity
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, Natural, ProjectsText, ScalesSimilarity
 
 Sides = Literal["both", "positive"]
 MULTIVERSE_COLUMNS = ("patient", "study", "view")  # by which a reading may choose among the images
@@ -71,7 +71,7 @@ class ZeroShot(Scorer):
         scaled: bool = True,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
-        resamples: int = 0,
+        resamples: Natural = 0,
         multiverse: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(data, splits, mean_over, resamples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,21 @@ def announce(
             f"images are read at {read_px} px and the smallest crops need {needed_px}: these are enlarged "
             "(data.read_px)"
         )
+    for setting in _without_effect(job, inputs):
+        say(f"{setting} has no effect here")
     if len(inputs.sources) > 1:
         say(f"an epoch takes {samples.epoch_summary} (samples x times)")
+
+
+def _without_effect(job: Job[Train], inputs: Inputs) -> Iterator[str]:
+    """Settings that another one, the data or the machine makes void, with the reason."""
+    cfg, runtime = job.cfg, job.runtime
+    if cfg.trainer.sync_batchnorm and (runtime.world == 1 or runtime.device.type != "cuda"):
+        yield f"trainer.sync_batchnorm=true ({runtime.world} x {runtime.device.type}; it takes several GPUs)"
+    if cfg.data.fraction_seed and not fractions_of(inputs.sources, cfg.data.fraction):
+        yield f"data.fraction_seed={cfg.data.fraction_seed} (all training patients are used)"
+    if cfg.trainer.select_mode is not None and cfg.trainer.select is None and not cfg.evals:
+        yield f"trainer.select_mode={cfg.trainer.select_mode} (nothing is evaluated)"
 
 
 def _parameters(learner: Learner) -> str:
