@@ -47,6 +47,8 @@ def entries_of(experiment: str) -> tuple[str, ...]:
     """An experiment belongs to one kind of entry; those for one alone say so in their name."""
     if experiment.startswith("evaluate_"):
         return ("evaluate",)
+    if experiment == "iu_clip":  # it sets the size of the images, and fine-tuning has that of its checkpoint
+        return ("train",)
     return ("finetune",) if experiment.startswith(("finetune", "compare_")) else ("train", "finetune")
 
 
