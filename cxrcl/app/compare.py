@@ -12,9 +12,8 @@ import pandas as pd
 import yaml
 
 from cxrcl.config import sections
-from cxrcl.data import manifest as manifests
 from cxrcl.data.manifest import Manifest
-from cxrcl.errors import ConfigError, DataError, nearest
+from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation.metrics import labels_of_mean
 from cxrcl.evaluation.report.content import Checkpoint, Page
 from cxrcl.evaluation.report.facts import DataFacts
@@ -72,9 +71,7 @@ def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, run: Mappin
     notes += [
         f"{each.name}: {each.part.facts.trained_on}"
         for each in models
-        if each.part.facts is not None
-        and each.part.facts.trained_on
-        and (each.part.facts.trained_on.contaminated or each.part.facts.trained_on.perhaps_patient_seen)
+        if each.part.facts is not None and each.part.facts.trained_on and each.part.facts.trained_on.contaminated
     ]
     shown = [*models, ensemble_of(models)] if cfg.ensemble else list(models)
     scores = score_reports(shown, cfg)
@@ -119,19 +116,17 @@ def _report(models: Sequence[ScoredModel], evaluator: str, cfg: sections.Evaluat
     if cfg.reference not in (None, first.name):
         notes.append(f"reference={cfg.reference} has no such scores: compared with {first.name}")
     groups, notes_on_groups = _groups(rows, cfg.groups)
-    readings, notes_on_readers = _readings(cfg, rows, scores.names)
+    readings, notes_on_readers, facts = _readings(cfg, rows, scores.names)
     predicted = [_predicted(model, evaluator, cfg) for model in alike]
-    patients, mean_over = (
-        Patients(rows["patient"].tolist(), cfg.resamples),
-        labels_of_mean(scores.names, scores.mean_over),
-    )
+    patients = Patients(rows["patient"].tolist(), cfg.resamples)
+    mean_over = labels_of_mean(scores.names, scores.mean_over)
     report = score_models(
         [*predicted, *_controls(first.part, evaluator)],
         scores.labels,
         patients,
         mean_over,
         groups,
-        {"evaluator": evaluator, "rule": first.facts.rules[evaluator]},
+        {"evaluator": evaluator, "rule": first.facts.rules[evaluator], **facts},
         [*notes, *notes_on_groups, *notes_on_readers],
         controls=(UNTRAINED, SHUFFLED, VIEW),
         reference=first.name,
@@ -145,16 +140,11 @@ def check_asked(cfg: sections.Evaluate, scored: Manifest) -> None:
     """Check, before the work, what a report of these images is asked for.
 
     Raises:
-        ConfigError: a column that no manifest has, an intersection of columns that the data lack, or of too many
-            groups.
+        ConfigError: an intersection of columns that the data lack, or of too many groups.
         DataError: readings that cannot be used.
     """
-    known = (*manifests.REQUIRED, *manifests.OPTIONAL, "part")
     for name in cfg.groups:
-        columns = subgroups.columns_of(name)
-        if foreign := [column for column in columns if column not in known]:
-            raise ConfigError(f"groups=[{name}]: no column {foreign[0]}{nearest(foreign[0], known)}")
-        if len(columns) > 1:
+        if len(columns := subgroups.columns_of(name)) > 1:
             if absent := [column for column in columns if column not in scored.rows]:
                 raise ConfigError(f"groups=[{name}]: the data have no column {', '.join(absent)}")
             try:
@@ -165,15 +155,18 @@ def check_asked(cfg: sections.Evaluate, scored: Manifest) -> None:
         reader_files.read(Path(cfg.readers).expanduser(), "image", scored.rows["image"].tolist(), scored.labels)
 
 
-def _readings(cfg: sections.Evaluate, rows: pd.DataFrame, labels: Sequence[str]) -> tuple[list[Readings], list[str]]:
-    """What readers said of the labels of an evaluator, and notes; `check_asked` has seen the file."""
+def _readings(
+    cfg: sections.Evaluate, rows: pd.DataFrame, labels: Sequence[str]
+) -> tuple[list[Readings], list[str], dict[str, dict[str, str]]]:
+    """What readers said of the labels of an evaluator, notes, and the file as a fact; `check_asked` has seen it."""
     if not cfg.readers:
-        return [], []
+        return [], [], {}
+    file = Path(cfg.readers).expanduser()
     try:
-        readings, notes, _ = reader_files.read(Path(cfg.readers).expanduser(), "image", rows["image"].tolist(), labels)
+        readings, notes, digest = reader_files.read(file, "image", rows["image"].tolist(), labels)
     except DataError as error:
-        return [], [f"readers: {error}"]
-    return readings, notes
+        return [], [f"readers: {error}"], {}
+    return readings, notes, {"readers": {str(file): digest}}
 
 
 def _groups(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cxrcl.types import Count, Share
-
 
 class Head(nn.Module):
     """Base of all heads: `forward` takes features float [B, in_dim] and returns float [B, out_dim].
@@ -25,7 +23,7 @@ class Linear(Head):
         bias: CXR-CLIP's projection has one, OpenAI's CLIP has none.
     """
 
-    def __init__(self, in_dim: int, out_dim: Count = 512, bias: bool = True) -> None:
+    def __init__(self, in_dim: int, out_dim: int = 512, bias: bool = True) -> None:
         super().__init__()
         self.out_dim = out_dim
         self.layer = nn.Linear(in_dim, out_dim, bias=bias)
@@ -48,10 +46,10 @@ class MLP(Head):
     def __init__(
         self,
         in_dim: int,
-        out_dim: Count = 512,
-        hidden_dim: Count | None = None,
+        out_dim: int = 512,
+        hidden_dim: int | None = None,
         batch_norm: bool = False,
-        dropout: Share = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.out_dim = out_dim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,7 @@ def test_readers_stand_beside_the_model(evaluate: Evaluate, tmp_path: Path, monk
     assert all(
         one.difference.value is not None and one.difference.value <= 0 for one in found.models[0].against_readers
     )
+    assert found.facts["readers"] == {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}
     assert "readers" in found.rules and name in found.models[0].roc
     monkeypatch.setattr(evaluate_module, "run_evaluators", lambda *_: pytest.fail("worked"))
     file.write_text("image,reader,Odema\na.png,Ada,1\n")

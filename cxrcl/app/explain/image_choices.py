@@ -76,8 +76,7 @@ def normalisation_choice(spec: ImageSpec) -> Choice:
     others = [
         _constants(name, mean, std) for name, (mean, std) in CONSTANTS.items() if (mean, std) != (spec.mean, spec.std)
     ]
-    if (spec.mean[::-1], spec.std[::-1]) != (spec.mean, spec.std):
-        others.append(_constants("channels in reverse (BGR)", spec.mean[::-1], spec.std[::-1]))
+    others.append(_constants("channels in reverse (BGR)", spec.mean[::-1], spec.std[::-1]))
     others.append(_transformed("each image's own", "(image - image.mean()) / image.std()", standardise=True))
     return Choice("normalisation", Stage.IMAGES, NOW, tuple(others))
 

@@ -64,7 +64,7 @@ def fixed_rate_tables(models: Sequence[ModelScores]) -> list[Table]:
         rows.append(row)
     rows.append(["macro", *(_mean_cell(part) for model in models for part in model.fixed_rates)])
     above = [("", 1), *((model.name, len(titles)) for model in models)] if len(models) > 1 else []
-    caption = f"Sensitivity at fixed specificity, and the reverse{_of_one(models)}"
+    caption = f"Sensitivity at fixed specificity{_of_one(models)}, and the reverse"
     return [Table(caption, ["label", *titles * len(models)], rows, above, totals=1)]
 
 

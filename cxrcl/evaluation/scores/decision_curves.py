@@ -29,7 +29,7 @@ def score_decision_curves(columns: Mapping[str, LabelColumn], patients: Patients
     """
     reasons = {name: why_unscored(column) or _lacking(column) for name, column in columns.items()}
     scored = [name for name, reason in reasons.items() if not reason]
-    numbers = over_resamples([_statistic(columns[name], patients.count) for name in scored], patients)
+    numbers = over_resamples([(_statistic(columns[name], patients.count), columns[name]) for name in scored], patients)
     by_label = dict(zip(scored, numbers, strict=True))
     found = []
     for name, reason in reasons.items():

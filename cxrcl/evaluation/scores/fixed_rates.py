@@ -12,7 +12,7 @@ from cxrcl.evaluation.metrics.operating import least_count
 from cxrcl.evaluation.metrics.ranking import Ranking
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import FixedRateScores
-from cxrcl.evaluation.scores.statistics import Statistic, mean_of, none, over_resamples, why_unscored
+from cxrcl.evaluation.scores.statistics import Statistic, mean_of_labels, none, over_resamples, why_unscored
 
 OTHER = {"sensitivity": "specificity", "specificity": "sensitivity"}
 RULE = (
@@ -65,18 +65,19 @@ def score_fixed_rates(
         return []
     reasons = {name: why_unscored(column) for name, column in columns.items()}
     scored = [name for name, reason in reasons.items() if not reason]
-    numbers = over_resamples([_statistic(columns[name], patients.count, rates) for name in scored], patients)
+    statistics = [(_statistic(columns[name], patients.count, rates), columns[name]) for name in scored]
+    numbers = over_resamples(statistics, patients)
     found = []
     for k, rate in enumerate(rates):
         by_label = {name: drawn[k] for name, drawn in zip(scored, numbers, strict=True)}
-        mean, over = mean_of(by_label, mean_over)
+        macro, over = mean_of_labels(by_label, mean_over)
         found.append(
             FixedRateScores(
                 metric=OTHER[rate.fixed],
                 fixed=rate.fixed,
                 least=rate.least,
                 labels={name: by_label[name].score() if name in by_label else none(reasons[name]) for name in columns},
-                macro=mean.score("no label has it"),
+                macro=macro,
                 over=over,
             )
         )

@@ -15,11 +15,20 @@ from cxrcl.evaluation.metrics.label_metrics import LabelColumn
 from cxrcl.evaluation.metrics.labels import is_labelled
 from cxrcl.evaluation.metrics.ranking import Ranking
 from cxrcl.evaluation.scores.bootstrap import Patients
-from cxrcl.evaluation.scores.comparisons import holm, two_sided_p
+from cxrcl.evaluation.scores.comparisons import holm, resamples_for
 from cxrcl.evaluation.scores.reader_files import Readings
 from cxrcl.evaluation.scores.score_report import AgainstReader, ReaderScores, Score, or_none
 from cxrcl.evaluation.scores.scoring import Predicted, ranked_only, score_images
-from cxrcl.evaluation.scores.statistics import Drawn, Statistic, mean_of, none, over_resamples, rounded, why_unscored
+from cxrcl.evaluation.scores.statistics import (
+    Counted,
+    Drawn,
+    Statistic,
+    mean_of,
+    none,
+    over_resamples,
+    rounded,
+    why_unscored,
+)
 
 METRICS = ("sensitivity", "specificity")
 MOST = 50  # points of a curve
@@ -53,7 +62,8 @@ def score_readers(
                 continue
             measured = scored.by_label[part.label]
             for metric, drawn in rates[part.label].items():
-                drawn[one.reader] = Drawn(measured.plain[metric], measured.drawn[metric])
+                counted = Counted(measured.fewest_positives, measured.fewest_negatives)
+                drawn[one.reader] = Drawn(measured.plain[metric], measured.drawn[metric], counted)
             points = [part.scores[metric] for metric in METRICS]
             found.append(_point(one.reader, part.label, labels[:, k], read, patients, points))
     for k, name in enumerate(names):
@@ -93,12 +103,14 @@ def against_readers(
     }
     reasons = {pair: why_unscored(column) for pair, (column, _) in pairs.items()}
     scored = [pair for pair, reason in reasons.items() if not reason]
-    numbers = over_resamples([_statistic(*pairs[pair], patients.count) for pair in scored], patients)
-    by_pair = dict(zip(scored, numbers, strict=True))
+    statistics = [(_statistic(*pairs[pair], patients.count), pairs[pair][0]) for pair in scored]
+    # As many resamples as Holm's correction takes.
+    drawn = patients.with_resamples(resamples_for(len(scored), patients.resamples))
+    by_pair = dict(zip(scored, over_resamples(statistics, drawn), strict=True))
     found = []
     for k, metric in enumerate(METRICS):
-        own = {pair: drawn[2 + k] for pair, drawn in by_pair.items()}
-        more = {pair: drawn[2 + k].minus(drawn[k]) for pair, drawn in by_pair.items()}
+        own = {pair: four[2 + k] for pair, four in by_pair.items()}
+        more = {pair: four[2 + k].minus(four[k]) for pair, four in by_pair.items()}
         found += _family(metric, own, more, reasons)
         means: dict[tuple[str, str], list[Drawn]] = {}
         for name in predicted.labels:
@@ -184,9 +196,8 @@ def _family(
         if reason:
             found.append(AgainstReader(reader, label, metric, none(reason), none(reason), None, None))
             continue
-        drawn = differences[reader, label]
-        difference = drawn.score()
-        p = None if difference.low is None else or_none(two_sided_p(drawn.drawn))
-        found.append(AgainstReader(reader, label, metric, values[reader, label].score(), difference, p, None))
+        value, difference = values[reader, label], differences[reader, label]
+        p = or_none(difference.p())
+        found.append(AgainstReader(reader, label, metric, value.score(), difference.score(), p, None))
     corrected = holm([float("nan") if one.p is None else one.p for one in found])
     return [replace(one, p_holm=or_none(p)) for one, p in zip(found, corrected, strict=True)]

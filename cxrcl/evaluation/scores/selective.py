@@ -12,7 +12,7 @@ from cxrcl.evaluation.metrics.risk_coverage import RiskCoverage
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import SelectiveScores
 from cxrcl.evaluation.scores.scoring import NO_PROBABILITY
-from cxrcl.evaluation.scores.statistics import Statistic, mean_of, none, over_resamples, rounded, why_unscored
+from cxrcl.evaluation.scores.statistics import Statistic, mean_of_labels, none, over_resamples, rounded, why_unscored
 
 MOST = 50  # points of a curve
 RULE = (
@@ -37,7 +37,7 @@ def score_selective(
     """
     reasons = {name: why_unscored(column) or _lacking(column) for name, column in columns.items()}
     curves = {name: _curve(columns[name], patients.count) for name, reason in reasons.items() if not reason}
-    numbers = over_resamples([_areas(curve) for curve in curves.values()], patients)
+    numbers = over_resamples([(_areas(curve), columns[name]) for name, curve in curves.items()], patients)
     by_label = dict(zip(curves, numbers, strict=True))
     found = []
     for name, reason in reasons.items():
@@ -47,8 +47,8 @@ def score_selective(
         coverage, risks = thinned(*curves[name].curve(np.ones(patients.count)), MOST)
         aurc, excess, risk = (one.score() for one in by_label[name])
         found.append(SelectiveScores(name, aurc, excess, risk, rounded(coverage), rounded(risks)))
-    means = [mean_of({name: each[k] for name, each in by_label.items()}, mean_over) for k in range(3)]
-    aurc, excess, risk = (mean.score("no label has it") for mean, _ in means)
+    means = [mean_of_labels({name: each[k] for name, each in by_label.items()}, mean_over) for k in range(3)]
+    aurc, excess, risk = (mean for mean, _ in means)
     return [*found, SelectiveScores("macro", aurc, excess, risk, over=means[0][1])]
 
 

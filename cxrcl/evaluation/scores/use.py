@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxrcl.evaluation.scores import decision_curves, fixed_rates, readers, selective
+from cxrcl.evaluation.scores import decision_curves, fixed_rates, readers, selective, statistics
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.fixed_rates import FixedRate
 from cxrcl.evaluation.scores.reader_files import Readings
@@ -52,6 +52,7 @@ def with_use(
     rules = {"fixed rates": fixed_rates.RULE} if rates else {}
     rules |= {"AURC": selective.RULE, "net benefit": decision_curves.RULE}
     rules |= {"readers": readers.RULE} if readings else {}
+    rules |= {f"intervals of {', '.join(rules)}": statistics.RULE} if patients.resamples else {}
     return replace(
         report,
         rules={**report.rules, **rules},

@@ -50,7 +50,7 @@ def test_markdown_has_every_number_under_the_name_of_its_model() -> None:
     found = report()
     text = score_markdown.markdown(found)
     for model in found.models[:2]:
-        part = text.partition(f"### Sensitivity at fixed specificity, and the reverse of {model.name}")[2]
+        part = text.partition(f"### Sensitivity at fixed specificity of {model.name}, and the reverse")[2]
         fixed, areas, benefit = lines(part, "Edema")[:3]
         assert all(number(one.labels["Edema"].value) in fixed for one in model.fixed_rates)
         edema, curve = model.selective[1], model.decision_curves[1]
@@ -62,7 +62,7 @@ def test_markdown_has_every_number_under_the_name_of_its_model() -> None:
         against = [one for one in model.against_readers if one.reader == "Reader 1"]
         assert all(number(one.value.value) in beside and number(one.p_holm, 4) in beside for one in against)
     assert use_tables.CALIBRATED in text and use_tables.NOT_TRANSFERRED in text and use_tables.THESE_READERS in text
-    assert "reverse of shuffled" not in text
+    assert "specificity of shuffled" not in text
     one = found.readers[0]
     point = lines(text.partition("## Readers")[2], "Reader 0")[0]
     assert f"| {one.images} " in point and number(one.specificity.value) in point

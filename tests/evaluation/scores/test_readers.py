@@ -8,11 +8,12 @@ from score_data import LABELS, awkward
 
 from cxrcl.evaluation.metrics.labels import is_labelled
 from cxrcl.evaluation.scores.bootstrap import Patients
-from cxrcl.evaluation.scores.comparisons import holm, two_sided_p
+from cxrcl.evaluation.scores.comparisons import holm
 from cxrcl.evaluation.scores.models import score_models
 from cxrcl.evaluation.scores.reader_files import Readings
 from cxrcl.evaluation.scores.score_report import AgainstReader, ReaderScores, ScoreReport
-from cxrcl.evaluation.scores.scoring import ranked_only, with_interval
+from cxrcl.evaluation.scores.scoring import ranked_only
+from cxrcl.evaluation.scores.statistics import Counted, Drawn
 from cxrcl.evaluation.scores.use import with_use
 
 COUNT = 160
@@ -101,21 +102,24 @@ def test_only_images_that_the_reader_read_and_whose_label_is_known_count() -> No
 
 
 def test_intervals_and_p_values_find_reader_and_threshold_anew_in_each_resample() -> None:
-    patients = Patients(IDS, 50)
+    patients = Patients(IDS, 150)  # as many as Holm's correction of three comparisons takes
     counts = np.concatenate(list(patients.draws(50)), axis=1)
-    weights = [counts[patients.index, k].astype(int) for k in range(50)]
+    weights = [counts[patients.index, k].astype(int) for k in range(150)]
     found = report(50)
     for place, reader in enumerate("AB"):
         plain = expected(place, EDEMA)
         drawn = [expected(place, EDEMA, each) for each in weights]
+        read = is_labelled(READ[place].calls[:, EDEMA])
+        whose = Counted(*(len(set(patients.index[read & (TRUTH[:, EDEMA] == call)])) for call in (1, 0)))
         for metric in ("sensitivity", "specificity"):
             differences = np.array([one[metric] - one[f"reader's {metric}"] for one in drawn])
             part = against(found, reader, metric)
-            interval = with_interval(plain[metric] - plain[f"reader's {metric}"], differences, "")
+            alone = Drawn(plain[metric] - plain[f"reader's {metric}"], differences, whose)
+            interval = alone.score()
             assert (part.difference.low, part.difference.high) == pytest.approx(
                 (interval.low, interval.high), abs=1e-12
             )
-            assert part.p == two_sided_p(differences)
+            assert part.p == alone.p()
     family = [one for one in found.models[0].against_readers if one.metric == "sensitivity" and one.reader in "AB"]
     corrected = holm([np.nan if one.p is None else one.p for one in family])
     np.testing.assert_array_equal([np.nan if one.p_holm is None else one.p_holm for one in family], corrected)

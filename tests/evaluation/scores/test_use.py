@@ -14,7 +14,8 @@ from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.fixed_rates import DEFAULT, FixedRate, parse
 from cxrcl.evaluation.scores.models import score_models
 from cxrcl.evaluation.scores.score_report import ModelScores, ScoreReport
-from cxrcl.evaluation.scores.scoring import NO_PROBABILITY, ranked_only, with_interval
+from cxrcl.evaluation.scores.scoring import NO_PROBABILITY, ranked_only
+from cxrcl.evaluation.scores.statistics import Counted, Drawn
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, predicted_from_scores
 from cxrcl.evaluation.scores.use import with_use
 
@@ -74,10 +75,12 @@ def test_every_number_is_its_definition_and_its_interval_that_of_each_resample_c
         for resample in range(60):
             rows = np.repeat(np.flatnonzero(chosen), counts[patients.index[chosen], resample].astype(int))
             drawn.append(slow(SCORES[rows, k], TRUTH[rows, k] == 1))
+        of_class = (chosen & (TRUTH[:, k] == 1), chosen & (TRUTH[:, k] == 0))
+        whose = Counted(*(len(set(patients.index[rows])) for rows in of_class))
         found = numbers(model, k)
         assert found.keys() == expected.keys()
         for name, (value, low, high) in found.items():
-            of_resamples = with_interval(expected[name], np.array([one[name] for one in drawn]), "")
+            of_resamples = Drawn(expected[name], np.array([one[name] for one in drawn]), whose).score()
             assert value == pytest.approx(expected[name], abs=6e-5)  # points of curves have four digits
             if name != "treat all at 0.2":
                 assert (low, high) == pytest.approx((of_resamples.low, of_resamples.high), abs=6e-5)
