@@ -25,6 +25,9 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[Share, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy, scikit-learn and PyTorch all take
+Side = Annotated[int, Field(ge=1, le=MAX_SIZE_PX)]
 
 
 class Text(NamedTuple):
@@ -51,6 +54,7 @@ class Batch:
     image_features: Features | None = None  # [B, V, ...] in place of the images, where they were encoded before
     text_features: Features | None = None  # [B, T, ...] in place of the texts, likewise
     unreadable_row: Tensor | None = None  # int64 [B]: CSV row of the unreadable image that a sample replaces; 0: none
+    image_rows: Tensor | None = None  # int64 [B, V]: place of each image among the training rows; None in evaluation
 
     def to(self, device: torch.device) -> Batch:
         """A batch on `device`; copies out of page-locked memory do not wait."""

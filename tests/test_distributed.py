@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import as_checkpoint
-from helpers import ALONE, FixedData, TinyImages, TinyTexts, batch_of, in_processes
+from helpers import ALONE, FixedData, TinyImages, TinyTexts, batch_of, equal_everywhere, in_processes
+from recording import read_in_training
+from tiny import write_tiny_set
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxrcl.checkpoint.content import exposure_to_plain
 from cxrcl.distributed import Runtime, gather
 from cxrcl.errors import DataError
 from cxrcl.evaluation.evaluator import Evaluators
@@ -192,6 +195,7 @@ def _raise_in_main() -> None:
 def _work(runtime: Runtime, folder: Path) -> dict[str, Any]:
     rank = runtime.rank
     return {
+        "exposure": read_in_training(runtime, folder / "set", steps=20),
         "runtime": (runtime.rank, runtime.world, runtime.is_main),
         "gather": _plain_gather(runtime),
         "integers": gather(torch.tensor([rank, 10 + rank])),
@@ -231,7 +235,9 @@ def rows_of_one_image(runtime: Runtime) -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found."""
-    return in_processes(2, _work, tmp_path_factory.mktemp("pair"))
+    folder = tmp_path_factory.mktemp("pair")
+    write_tiny_set(folder / "set")
+    return in_processes(2, _work, folder)
 
 
 # ------------------------------------------------------------------------------------------------------- collectives
@@ -346,6 +352,13 @@ def test_equal_texts_are_recognised_across_processes(pair: list[dict[str, Any]])
 
 
 # -------------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_what_two_processes_read_is_recorded_as_of_one(pair: list[dict[str, Any]], own_set: Path) -> None:
+    alone = exposure_to_plain(read_in_training(ALONE, own_set, steps=20))
+    assert len(alone["trainings"][0]["pixels"]) > 12
+    for found in pair:
+        assert equal_everywhere(exposure_to_plain(found["exposure"]), alone)
 
 
 @pytest.mark.parametrize("count", [7, 9])

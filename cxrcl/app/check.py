@@ -39,6 +39,9 @@ def check_nodes(cfg: sections.Train, packages: Sequence[str]) -> None:
         allowed = (*packages, *OPTIMIZER_PACKAGES) if base is torch.optim.Optimizer else packages
         if node is not None:
             bind(node, base, path, dict.fromkeys(given), allowed)
+    for key in ("lr", "weight_decay"):  # which the optimizers refuse as well, when the data have been read
+        if isinstance(value := cfg.optimizer.get(key), int | float) and value < 0:
+            raise ConfigError(f"optimizer.{key}={value}: expected 0 or more")
     check_encoder_folders(cfg.objective, cfg.image_encoder, cfg.text_encoder, packages)
 
 

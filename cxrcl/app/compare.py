@@ -12,8 +12,9 @@ import pandas as pd
 import yaml
 
 from cxrcl.config import sections
+from cxrcl.data import manifest as manifests
 from cxrcl.data.manifest import Manifest
-from cxrcl.errors import ConfigError, DataError
+from cxrcl.errors import ConfigError, DataError, nearest
 from cxrcl.evaluation.metrics import labels_of_mean
 from cxrcl.evaluation.report.content import Checkpoint, Page
 from cxrcl.evaluation.report.facts import DataFacts
@@ -71,7 +72,9 @@ def make_page(models: Sequence[ScoredModel], cfg: sections.Evaluate, run: Mappin
     notes += [
         f"{each.name}: {each.part.facts.trained_on}"
         for each in models
-        if each.part.facts is not None and each.part.facts.trained_on and each.part.facts.trained_on.contaminated
+        if each.part.facts is not None
+        and each.part.facts.trained_on
+        and (each.part.facts.trained_on.contaminated or each.part.facts.trained_on.perhaps_patient_seen)
     ]
     shown = [*models, ensemble_of(models)] if cfg.ensemble else list(models)
     scores = score_reports(shown, cfg)
@@ -140,11 +143,16 @@ def check_asked(cfg: sections.Evaluate, scored: Manifest) -> None:
     """Check, before the work, what a report of these images is asked for.
 
     Raises:
-        ConfigError: an intersection of columns that the data lack, or of too many groups.
+        ConfigError: a column that no manifest has, an intersection of columns that the data lack, or of too many
+            groups.
         DataError: readings that cannot be used.
     """
+    known = (*manifests.REQUIRED, *manifests.OPTIONAL, "part")
     for name in cfg.groups:
-        if len(columns := subgroups.columns_of(name)) > 1:
+        columns = subgroups.columns_of(name)
+        if foreign := [column for column in columns if column not in known]:
+            raise ConfigError(f"groups=[{name}]: no column {foreign[0]}{nearest(foreign[0], known)}")
+        if len(columns) > 1:
             if absent := [column for column in columns if column not in scored.rows]:
                 raise ConfigError(f"groups=[{name}]: the data have no column {', '.join(absent)}")
             try:

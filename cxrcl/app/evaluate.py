@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
@@ -14,25 +15,28 @@ from cxrcl.app import provenance
 from cxrcl.app.compare import ENSEMBLE, UNTRAINED, ScoredModel, check_asked, make_page, threshold_rule
 from cxrcl.app.evaluation_data import EvaluationData, data_settings, open_data
 from cxrcl.app.evaluators import build_evaluators
+from cxrcl.app.exposure import compared, knows_pixels
 from cxrcl.app.job import FROM_PYTHON, Job, Typed
 from cxrcl.app.other_data import shown_values, views_of_training
 from cxrcl.app.plan import precision_name
 from cxrcl.app.restore import restore, untrained
 from cxrcl.checkpoint.content import Checkpoint, PromptDirections
-from cxrcl.checkpoint.find import find_checkpoints, names_of
+from cxrcl.checkpoint.find import beside, find_checkpoints, names_of
 from cxrcl.config import sections
 from cxrcl.config.moved import with_current_names
 from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.config.sections import Evaluate
-from cxrcl.data import exposure
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.splits import Splits
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.evaluator import EvaluatorResult, Evaluators
 from cxrcl.evaluation.report.content import ClassSimilarity, Page, ScoredImages, from_results
+from cxrcl.evaluation.report.explained import JSON as EXPLAINED
+from cxrcl.evaluation.report.explained import identity, image_readings
 from cxrcl.evaluation.report.facts import DataFacts, ModelFacts, PromptsFile, TrainedOn
 from cxrcl.evaluation.report.page import plot_training
 from cxrcl.evaluation.scores.score_report import Scores
+from cxrcl.evaluation.zero_shot import ZeroShot
 from cxrcl.objectives.base import Objective
 from cxrcl.training.run_log import utc_now
 from cxrcl.training.trainer import Precision
@@ -79,8 +83,9 @@ def evaluate(
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime:
         job = Job(cfg, values, packages, requested_evals, runtime, typed)
         models: list[ScoredModel] = []
+        pixels: dict[str, int] = {}
         for file, name in zip(files, names_of(files), strict=True):
-            models += _score_checkpoint(job, file, name, with_untrained=cfg.random_weights and not models)
+            models += _score_checkpoint(job, file, name, pixels, with_untrained=cfg.random_weights and not models)
         # The other processes have the same metrics, and nothing to write.
         page = None
         if runtime.is_main:
@@ -119,8 +124,13 @@ def _check(cfg: Evaluate, files: Sequence[Path]) -> None:
 # -------------------------------------------------------------------------------------------------- one checkpoint
 
 
-def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained: bool) -> list[ScoredModel]:
+def _score_checkpoint(
+    job: Job[Evaluate], file: Path, name: str, pixels: dict[str, int], with_untrained: bool
+) -> list[ScoredModel]:
     """Score one checkpoint, and the same architecture with random weights where that is asked for.
+
+    Args:
+        pixels: hashes of images that were read for other checkpoints, by path; grows.
 
     Raises:
         UserError: a checkpoint, data or an evaluator that cannot be used.
@@ -129,18 +139,22 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
     checkpoint, objective, transform = restore(file, job.packages, device)
     laid = data_settings(job.cfg, checkpoint, file)
     with closing(BatchReader(laid.settings.num_workers)) as batch_reader:
-        data = open_data(job, laid, checkpoint.recipe, objective, transform, batch_reader)
+        hash_pixels = knows_pixels(checkpoint)
+        data = open_data(job, laid, checkpoint.recipe, objective, transform, batch_reader, hash_pixels)
+        data.know_pixels(pixels)
         check_asked(job.cfg, data.scored)
-        evaluators = _choose_evaluators(job, objective, data.splits)
+        evaluators = _choose_evaluators(job, objective, data.splits, _explained(job, checkpoint, file, data))
         precision = Precision(precision_name(checkpoint.recipe.precision, device), device)
         facts = _data_facts(job, data, evaluators)
         images = ScoredImages(data.scored.rows["image"].tolist(), data.scored.rows["split"].tolist())
         results = run_evaluators(objective, evaluators, job.runtime, precision)
         at_start = _similarity_at_start(checkpoint.origin.initial_directions, results)
-        of_model = _model_facts(checkpoint, file, data)
+        pixels |= data.pixel_hashes()
+        trained_on, found = compared(checkpoint, data.scored, pixels)
+        of_model = _model_facts(checkpoint, file, data, trained_on)
         # Of the run that the checkpoint lies in; nothing where it was moved away from there, or exported.
         log = [] if file.is_dir() else plot_training.read(file.absolute().parent.parent / "metrics.jsonl")
-        models = [(from_results(name, of_model, results, at_start, log, images), results)]
+        models = [(from_results(name, of_model, results, at_start, log, images, found), results)]
         if with_untrained:
             results = _of_random_weights(job, checkpoint, evaluators, data, precision)
             models.append((from_results(UNTRAINED, None, results, images=images), results))
@@ -149,8 +163,23 @@ def _score_checkpoint(job: Job[Evaluate], file: Path, name: str, with_untrained:
         ]
 
 
-def _choose_evaluators(job: Job[Evaluate], objective: Objective, splits: Splits) -> Evaluators:
-    """Evaluators that suit the model and the data, all of which score the same images."""
+def _explained(
+    job: Job[Evaluate], checkpoint: Checkpoint, file: Path, data: EvaluationData
+) -> dict[str, dict[str, float]]:
+    """Evaluator -> changes that needed passes of their own -> mean AUROC, where `cxrcl explain` has measured some."""
+    folder = beside(str(file), job.cfg.splits, "explain")
+    of = identity(checkpoint.fingerprint(), data.splits.manifest.fingerprint(), job.cfg.splits)
+    return image_readings(folder / EXPLAINED, of)
+
+
+def _choose_evaluators(
+    job: Job[Evaluate], objective: Objective, splits: Splits, readings: Mapping[str, Mapping[str, float]]
+) -> Evaluators:
+    """Evaluators that suit the model and the data, all of which score the same images.
+
+    Args:
+        readings: evaluator -> readings that needed passes of their own -> mean AUROC.
+    """
     cfg = job.cfg
     evaluators = build_evaluators(
         cfg.evals,
@@ -161,6 +190,7 @@ def _choose_evaluators(job: Job[Evaluate], objective: Objective, splits: Splits)
         job.requested_evals,
         job.runtime,
         held_out=_held_out(cfg, splits),
+        multiverse=readings,
     )
     if not evaluators.evaluators:
         raise ConfigError("evals: no evaluator can run on this model and data; name some, such as evals=[linear_probe]")
@@ -205,7 +235,10 @@ def _of_random_weights(
     job: Job[Evaluate], checkpoint: Checkpoint, evaluators: Evaluators, data: EvaluationData, precision: Precision
 ) -> Mapping[str, EvaluatorResult]:
     """Results of the same architecture untrained, for evaluators that depend on the weights."""
-    of_weights = {name: evaluator for name, evaluator in evaluators.evaluators.items() if evaluator.needs}
+    of_weights = {name: copy.copy(evaluator) for name, evaluator in evaluators.evaluators.items() if evaluator.needs}
+    for evaluator in of_weights.values():
+        if isinstance(evaluator, ZeroShot):
+            evaluator.multiverse = None  # readings of other weights
     objective = untrained(checkpoint, job.packages, job.runtime.device)
     collection = Evaluators(of_weights, data.splits, job.cfg.batch_size, evaluators.held_out)
     return run_evaluators(objective, collection, job.runtime, precision)
@@ -215,17 +248,8 @@ def _held_out_scores(results: Mapping[str, EvaluatorResult]) -> dict[str, Scores
     return {name: result.held_out for name, result in results.items() if result.held_out is not None}
 
 
-def _model_facts(checkpoint: Checkpoint, file: Path, data: EvaluationData) -> ModelFacts:
-    """Which weights were scored, and whether images are among those that they are known to be trained on."""
-    trained_on, recorded = None, checkpoint.origin.exposure
-    if recorded is not None:
-        overlap = exposure.overlap(vars(recorded), data.scored)
-        trained_on = TrainedOn(
-            sources=recorded.sources,
-            contaminated=overlap["trained_on"],
-            scored=len(data.scored),
-            same_sources=tuple(overlap["same_sources"]),
-        )
+def _model_facts(checkpoint: Checkpoint, file: Path, data: EvaluationData, trained_on: TrainedOn | None) -> ModelFacts:
+    """Which weights were scored, and what is known of their training."""
     return ModelFacts(
         checkpoint=str(file),
         step=checkpoint.step,

@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cxrcl.app.data import image_reader, load_data, text_maker, without_unreadable
+from cxrcl.app.exposure import gather_hashes
 from cxrcl.app.job import Job
 from cxrcl.app.model import prepare
 from cxrcl.app.other_data import Laid, keep_views, line_on_views, lines_on_labels, overlaid, views_not_seen
 from cxrcl.app.sources import build_sources, prompts_of
 from cxrcl.checkpoint.content import Checkpoint, Recipe
 from cxrcl.config import sections
+from cxrcl.data.exposure import UNNAMED
+from cxrcl.data.images.pixel_hash import NOT_READ
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.loader import BatchReader
 from cxrcl.data.manifest import Manifest
 from cxrcl.data.splits import Splits
 from cxrcl.data.views import counted
+from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.objectives.base import Objective
 from cxrcl.types import Classifies
@@ -40,6 +45,7 @@ class EvaluationData:
         views_not_seen: of these, what the model was not trained on as far as that is known.
         left_out: number of images left out as unreadable; None where that was not asked for.
         notes: what of the training's choice of images and labels holds here, and what does not.
+        runtime: of this process.
     """
 
     cfg: sections.Data
@@ -49,6 +55,18 @@ class EvaluationData:
     views_not_seen: Mapping[str, int]
     left_out: int | None
     notes: Sequence[str]
+    runtime: Runtime
+
+    def know_pixels(self, hashes: Mapping[str, int]) -> None:
+        """Take over hashes of images, by path, that were read before."""
+        for split, room in self.splits.pixel_hashes.items():
+            room[:] = torch.tensor([hashes.get(path, NOT_READ) for path in self.splits.part(split).paths])
+
+    def pixel_hashes(self) -> dict[str, int]:
+        """Hashes of the pixels of the scored images, by path, as far as any process has read them by now."""
+        hashes = [gather_hashes(room, self.runtime) for room in self.splits.pixel_hashes.values()]
+        paths = [path for split in self.splits.pixel_hashes for path in self.splits.part(split).paths]
+        return dict(zip(paths, torch.cat(hashes).tolist(), strict=True)) if hashes else {}
 
 
 def data_settings(cfg: sections.Evaluate, checkpoint: Checkpoint, file: Path) -> Laid:
@@ -58,8 +76,8 @@ def data_settings(cfg: sections.Evaluate, checkpoint: Checkpoint, file: Path) ->
         ConfigError: an exported model, which does not say where data lie, and no data named.
     """
     if checkpoint.exported and cfg.data.root is None and cfg.data.store is None and not cfg.data.sources:
-        exposure = checkpoint.origin.exposure
-        trained_on = ", ".join(exposure.sources if exposure else ()) or "images of unknown source"
+        sources = checkpoint.exposure.sources if checkpoint.exposure else ()
+        trained_on = ", ".join(name for name in sources if name != UNNAMED) or "images of unknown source"
         raise ConfigError(
             f"checkpoint={file}: an exported model does not say where data lie: set data.root=DIR, or data=<name> "
             f"(it was trained on {trained_on})"
@@ -74,8 +92,12 @@ def open_data(
     objective: Objective,
     transform: RadiographTransform,
     batch_reader: BatchReader,
+    hash_pixels: bool = False,
 ) -> EvaluationData:
     """Read the manifest, and make its splits ready for the model.
+
+    Args:
+        hash_pixels: hash the scored images while they are read.
 
     Raises:
         UserError: data that cannot be read, lack a split that is scored, or are a store of images of another size than
@@ -108,6 +130,7 @@ def open_data(
         prepare(transform, runtime),
         batch_reader,
         reader,
+        hashed=scored_splits if hash_pixels else (),
     )
     for split in scored_splits:
         if not splits.size(split):
@@ -120,4 +143,4 @@ def open_data(
     for note in notes:
         logger.warning(note)
     left_out = len(unreadable) if cfg.skip_bad_images else None
-    return EvaluationData(cfg, splits, data, views, not_seen, left_out, notes)
+    return EvaluationData(cfg, splits, data, views, not_seen, left_out, notes, runtime)

@@ -21,7 +21,7 @@ from cxrcl.training.trainer import Plan
 
 logger = logging.getLogger(__name__)
 
-GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size")
+GIVEN_TO_EVALUATORS = ("data", "prompts", "batch_size", "multiverse")
 
 
 def build_evaluators(
@@ -33,11 +33,14 @@ def build_evaluators(
     requested: Collection[str],
     runtime: Runtime,
     held_out: Sequence[str] = (),
+    multiverse: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Evaluators:
     """Evaluators that suit the model and the data. One that does not is an error if `requested` names it ("*": all).
 
     Args:
         held_out: splits that are not scored, for thresholds and temperatures.
+        multiverse: None: no evaluator computes its spread over other readings; else evaluator -> readings that needed
+            passes of their own -> mean AUROC.
     """
     made: dict[str, Evaluator] = {}
     read: dict[str, dict[str, Prompts]] = {}
@@ -48,7 +51,8 @@ def build_evaluators(
         cls: Any = locate(node, Evaluator, where, packages)
         lacking = [need.__name__ for need in cls.needs if not isinstance(model.evaluated(), need)]
         prompts = _Remembered()
-        provided = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompts, batch_size), strict=True))
+        readings = None if multiverse is None else multiverse.get(name, {})
+        provided = dict(zip(GIVEN_TO_EVALUATORS, (splits, prompts, batch_size, readings), strict=True))
         make = bind(node, Evaluator, where, provided, packages)
         try:
             if lacking:

@@ -11,7 +11,7 @@ import numpy as np
 from cxrcl.app.overrides import LISTS, explained
 from cxrcl.config import sections
 from cxrcl.config.nodes import Packages, build
-from cxrcl.data.manifest import Manifest, refuse_shared_patients
+from cxrcl.data.manifest import ROOT, Manifest, refuse_shared_patients
 from cxrcl.data.order import Mixture
 from cxrcl.data.sources.base import Source
 from cxrcl.data.split_lists import apply_lists
@@ -38,7 +38,7 @@ def build_sources(cfg: sections.Data, packages: Packages) -> dict[str, Source]:
             )
         own = next(iter(nodes.values()), {})
         kept = {key: own[key] for key in ("weight", "fraction", "prompts") if key in own}
-        nodes = {"root": {"_target_": "cxrcl.data.sources.base.Source", "root": cfg.root, "store": cfg.store, **kept}}
+        nodes = {ROOT: {"_target_": "cxrcl.data.sources.base.Source", "root": cfg.root, "store": cfg.store, **kept}}
     if not nodes:
         raise ConfigError("data: no source; choose one with data=<name>, or give a folder with data.root=DIR")
     sources = {name: build(node, Source, f"data.sources.{name}", packages=packages) for name, node in nodes.items()}

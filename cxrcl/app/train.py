@@ -93,12 +93,12 @@ def train(
         learner = build_learner(job, inputs, init, resumed)
         if cfg.data.cache_features:
             check_features(learner)
-        samples = choose_samples(job, inputs, learner)
+        samples = choose_samples(job, inputs, learner, resumed is not None)
         steps = plan_steps(job, learner.objective, len(samples.dataset))
         batch_reader = BatchReader(cfg.data.num_workers, pin_memory=runtime.device.type == "cuda")
         at_end.callback(batch_reader.close)
         evaluation = prepare_evaluation(job, inputs, learner, steps, batch_reader)
-        origin = describe_origin(job, inputs, learner, samples, init, resumed)
+        origin = describe_origin(job, inputs, learner, samples, resumed)
         outputs = open_outputs(job, inputs, samples, evaluation, origin, resumed)
         log.open(outputs.folder)
         at_end.callback(outputs.tracker.close)
@@ -120,6 +120,7 @@ def train(
             prepare=learner.prepare,
             evaluators=evaluation.evaluators,
             why_unreadable=samples.dataset.why_unreadable,
+            exposure=samples.recorder.record,
         )
         if resumed is not None:
             trainer.restore(resumed.state)
@@ -158,4 +159,4 @@ def _batches(
     table, texts = None, samples.dataset.texts
     if texts is not None and learner.tokenizer is not None and job.cfg.data.cache_tokens:
         table = token_table(texts, learner.tokenizer, runtime)
-    return batch_reader.batches(samples.dataset, order, Collate(learner.tokenizer, table))
+    return samples.recorder.watched(batch_reader.batches(samples.dataset, order, Collate(learner.tokenizer, table)))

@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cxrcl.config.moved import with_current_names
+from cxrcl.data.exposure import Exposure, Training
 
-SCHEMA = 2  # 1: the hashes of training images were called exposure.films, and some classes had other names
+# 2: of the exposure only sources and hashes of image names without a salt. 1: these hashes were called exposure.films,
+# and some classes had other names.
+SCHEMA = 3
 Weights = Mapping[str, Tensor]
 
 
@@ -54,19 +58,6 @@ class Recipe:
     def vocabulary(self) -> str | None:
         """The tokenizer that is stored within the text encoder's node; None where there is none."""
         return self.model.get("text_encoder", {}).get("definition")
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """What a model was trained on, its earlier trainings included.
-
-    Attributes:
-        sources: name of a source -> number of its training images.
-        training_images: int64 [N], hashes of image names.
-    """
-
-    sources: Mapping[str, int]
-    training_images: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,6 +99,7 @@ class TrainingState:
         average: moving average of the weights; None where none was asked for.
         average_updates: how often it was updated.
         optimizer, schedule, scaler: state dicts; empty in an exported model.
+        exposure: what the model has been trained on; None in checkpoints from before it was recorded.
     """
 
     weights: Weights | None
@@ -117,6 +109,7 @@ class TrainingState:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     scaler: Mapping[str, Any] = field(default_factory=dict)
+    exposure: Exposure | None = None
 
 
 @dataclass(frozen=True)
@@ -125,13 +118,11 @@ class Origin:
 
     Attributes:
         versions: package -> version.
-        exposure: None in checkpoints from before it was recorded.
         initial_directions: None where the model reads no text.
     """
 
     recipe: Recipe
     versions: Mapping[str, str]
-    exposure: Exposure | None
     initial_directions: PromptDirections | None
 
 
@@ -158,6 +149,10 @@ class Checkpoint:
         return self.state.progress.step
 
     @property
+    def exposure(self) -> Exposure | None:
+        return self.state.exposure
+
+    @property
     def weights(self) -> Weights:
         """The weights for everything but going on with the training: their moving average where there is one."""
         weights = self.state.weights if self.state.average is None else self.state.average
@@ -176,7 +171,7 @@ class Checkpoint:
 def to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
     """Tensors and plain containers only, which a load with `weights_only=True` accepts."""
     origin, recipe, state = checkpoint.origin, checkpoint.recipe, checkpoint.state
-    exposure, initial = origin.exposure, origin.initial_directions
+    initial = origin.initial_directions
     plain: dict[str, Any] = {
         "schema": SCHEMA,
         "config": {
@@ -201,8 +196,8 @@ def to_plain(checkpoint: Checkpoint) -> dict[str, Any]:
         "progress": dict(vars(state.progress)),
         "best": [list(entry) for entry in checkpoint.best],
     }
-    if exposure is not None:
-        plain["exposure"] = {"sources": dict(exposure.sources), "training_images": exposure.training_images}
+    if state.exposure is not None:
+        plain["exposure"] = exposure_to_plain(state.exposure)
     if state.average is not None:
         plain |= {"ema": state.average, "ema_updates": state.average_updates}
     return plain
@@ -235,7 +230,6 @@ def from_plain(plain: Mapping[str, Any]) -> Checkpoint:
     origin = Origin(
         recipe,
         versions=plain["versions"],
-        exposure=None if exposure is None else Exposure(exposure["sources"], exposure["training_images"]),
         initial_directions=PromptDirections(tuple(initial["labels"]), initial["directions"]) if initial else None,
     )
     state = TrainingState(
@@ -246,13 +240,37 @@ def from_plain(plain: Mapping[str, Any]) -> Checkpoint:
         optimizer=plain["optimizer"],
         schedule=plain["schedule"],
         scaler=plain["scaler"],
+        exposure=None if exposure is None else exposure_from_plain(exposure),
     )
     return Checkpoint(origin, state, tuple((float(score), int(step)) for score, step in plain["best"]))
 
 
+def exposure_to_plain(exposure: Exposure) -> dict[str, Any]:
+    """Tensors int64 [n] in place of the hashes' arrays, and plain values."""
+
+    def tensors(part: Exposure | Training) -> dict[str, Any]:
+        values = vars(part).items()
+        return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in values}
+
+    trainings = [tensors(training) for training in exposure.trainings]
+    listed = {"sources": dict(exposure.sources), "unrecorded": list(exposure.unrecorded), "trainings": trainings}
+    return {**tensors(exposure), **listed}
+
+
+def exposure_from_plain(plain: Mapping[str, Any]) -> Exposure:
+    """What `exposure_to_plain` gave; earlier versions knew `sources` and `training_images` alone."""
+
+    def arrays(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    trainings = tuple(Training(**arrays(training)) for training in plain.get("trainings", ()))
+    listed = {"trainings": trainings, "unrecorded": tuple(plain.get("unrecorded", ()))}
+    return Exposure(**{**arrays(plain), **listed})
+
+
 def _upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A file of schema 1 in the words of today's."""
-    if plain["schema"] >= SCHEMA:
+    if plain["schema"] > 1:
         return dict(plain)
     upgraded = {**plain, "config": with_current_names(plain["config"])}
     exposure = plain.get("exposure")

@@ -5,7 +5,8 @@
 - `model.safetensors`: the weights.
 - `preprocess.json`: what is done to an image before the model sees it.
 - `tokenizer/`: where the text encoder has one.
-- `training.safetensors`: hashes of the training images, and directions of the prompts before training.
+- `training.safetensors`: hashes of what it was trained on, as far as they were not left out, and directions of the
+  prompts before training.
 
 Other files (the card, towers by themselves, ONNX) are copies for other programs and not read.
 """
@@ -27,19 +28,21 @@ from torch import Tensor
 
 from cxrcl.checkpoint.content import (
     Checkpoint,
-    Exposure,
     Origin,
     Progress,
     PromptDirections,
     Recipe,
     TrainingState,
+    exposure_from_plain,
 )
 from cxrcl.config.moved import with_current_names
+from cxrcl.data.exposure import HASHES, Exposure
 from cxrcl.errors import CheckpointError
 from cxrcl.models import folders
 
 FORMAT = "cxrcl exported model"
-SCHEMA = 2  # 1: the tensor of TRAINING_IMAGES was called exposure.films
+# 2: of the exposure only sources and TRAINING_IMAGES. 1: that tensor was called exposure.films.
+SCHEMA = 3
 CONFIG, WEIGHTS, RECORD, PREPROCESS = "config.json", "model.safetensors", "training.safetensors", "preprocess.json"
 TOKENIZER = "tokenizer/tokenizer.json"
 AVERAGE, TRAINED = "moving average", "as trained"
@@ -51,8 +54,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class _Training(_Section):
+    salt: str = Field(pattern=r"([0-9a-f]{32})?")
+    without_pixels: int = Field(ge=0)
+
+
 class _Exposure(_Section):
     sources: dict[str, int]
+    unrecorded: list[str] = []
+    trainings: list[_Training] = []
 
 
 class _Initial(_Section):
@@ -119,8 +129,9 @@ def read(folder: Path) -> Checkpoint:
         model["text_encoder"]["definition"] = _text(folder / TOKENIZER)
     record = _tensors(folder, RECORD) if RECORD in sums else {}
     labels = [] if config.initial is None else config.initial.labels
-    images, directions = record.get(TRAINING_IMAGES, record.get("exposure.films")), record.get(DIRECTIONS)
-    if (images is not None and (images.dtype, images.dim()) != (torch.int64, 1)) or (
+    directions = record.get(DIRECTIONS)
+    hashes = [value for name, value in record.items() if name != DIRECTIONS]
+    if any((each.dtype, each.dim()) != (torch.int64, 1) for each in hashes) or (
         directions is not None and (directions.dim() != 2 or len(directions) != len(labels))
     ):
         raise CheckpointError(f"{folder / RECORD}: not the record of a training: export the model again")
@@ -138,15 +149,47 @@ def read(folder: Path) -> Checkpoint:
         data=config.data.model_dump(),
         training_views=config.training_views,
     )
-    exposure = None
-    if config.exposure is not None and images is not None:
-        exposure = Exposure(config.exposure.sources, images)
     initial = None if directions is None else PromptDirections(tuple(labels), directions)
     averaged = config.weights == AVERAGE
     state = TrainingState(
-        weights=None if averaged else weights, average=weights if averaged else None, progress=Progress(config.step)
+        weights=None if averaged else weights,
+        average=weights if averaged else None,
+        progress=Progress(config.step),
+        exposure=None if config.exposure is None else _exposure(config.exposure, record),
     )
-    return Checkpoint(Origin(recipe, config.versions, exposure, initial), state, exported=True)
+    return Checkpoint(Origin(recipe, config.versions, initial), state, exported=True)
+
+
+def hashes_of(exposure: Exposure) -> dict[str, Tensor]:
+    """The tensors of RECORD that hold the hashes of an exposure, int64 [n] each."""
+    hashes = {
+        _hash_name(k, kind): torch.from_numpy(getattr(training, kind))
+        for k, training in enumerate(exposure.trainings)
+        for kind in HASHES
+        if getattr(training, kind) is not None
+    }
+    return {TRAINING_IMAGES: torch.from_numpy(exposure.training_images), **hashes}
+
+
+def exposure_section(exposure: Exposure) -> dict[str, Any]:
+    """What config.json says of an exposure."""
+    trainings = [{"salt": each.salt, "without_pixels": each.without_pixels} for each in exposure.trainings]
+    return {"sources": dict(exposure.sources), "unrecorded": list(exposure.unrecorded), "trainings": trainings}
+
+
+def _hash_name(number: int, kind: str) -> str:
+    return f"exposure.{number}.{kind}"
+
+
+def _exposure(section: _Exposure, record: Mapping[str, Tensor]) -> Exposure | None:
+    """None where an earlier version exported a checkpoint without a record."""
+    names = record.get(TRAINING_IMAGES, record.get("exposure.films"))
+    if names is None and not section.trainings and not section.unrecorded:
+        return None
+    hashes = [{kind: record.get(_hash_name(k, kind)) for kind in HASHES} for k in range(len(section.trainings))]
+    listed = {"trainings": [{**vars(one), **found} for one, found in zip(section.trainings, hashes, strict=True)]}
+    empty = torch.zeros(0, dtype=torch.int64)
+    return exposure_from_plain({**vars(section), **listed, "training_images": empty if names is None else names})
 
 
 def name_of_nonfinite(weights: Mapping[str, Tensor]) -> str | None:

@@ -34,7 +34,14 @@ def _evaluate(values: dict[str, Any], overrides: list[str], packages: tuple[str,
         made = scored.page.tables(with_controls=False)
         shown = tables.tables_of_several(several, made) if len(several) > 1 else tables.tables(scored.results, made)
         brief = [table.text() for table in brief_tables(scored.page.models())]
-        print("\n" + "\n\n".join([shown, *filter(None, brief), f"report: {written}"]))
+        told = [*trained_on(scored.page), f"report: {written}"]
+        print("\n" + "\n\n".join([shown, *filter(None, brief), "\n".join(told)]))
+
+
+def trained_on(page: Page) -> list[str]:
+    """A line for each checkpoint: what it was trained on, and whether scored images are among it."""
+    texts = {one.name: str(one.facts.shown()["trained on"]) for one in page.proper if one.facts is not None}
+    return [f"trained on{f' ({name})' if len(texts) > 1 else ''}: {text}" for name, text in texts.items()]
 
 
 def check_folder(out: Path) -> None:

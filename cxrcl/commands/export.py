@@ -27,6 +27,12 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="results.json of evaluate.py for the card (default: those in the run's folder)",
     )
+    add(
+        "--exposure",
+        choices=("full", "pixels", "none"),
+        default="full",
+        help="hashes of what it was trained on: of images, pixels and patients (full), of pixels alone, or none",
+    )
     add("--onnx", action="store_true", help="image and text side as ONNX files, too (pip install 'cxrcl[onnx]')")
     add("--allow-package", action="append", default=[], help="package of your own objective or encoder")
     return parser
@@ -42,10 +48,9 @@ def run() -> None:
         raise ConfigError(f"--licence {arguments.licence!r}: expected an SPDX identifier, such as MIT or CC-BY-NC-4.0")
     from cxrcl.export import exporting
 
-    options = exporting.Options(arguments.licence, arguments.results, arguments.onnx, arguments.overwrite)
-    for line in exporting.export(
-        arguments.checkpoint, arguments.out, options, (*OWN_PACKAGES, *arguments.allow_package)
-    ):
+    given = arguments
+    options = exporting.Options(given.licence, given.results, given.onnx, given.overwrite, given.exposure)
+    for line in exporting.export(given.checkpoint, given.out, options, (*OWN_PACKAGES, *given.allow_package)):
         print(line)
     folder = quoted(arguments.out)
     print(f"written: {folder} (README.md is its card)")

@@ -104,7 +104,9 @@ def _add_options(group: argparse._ActionsContainer, read: Callable[..., Any], de
             settings["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is typing.Literal:
             settings |= {"choices": typing.get_args(kind), "type": type(typing.get_args(kind)[0])}
-        elif kind in (str, int, float):
+        elif kind is int:
+            settings |= {"type": at_least(0), "metavar": "INT"}
+        elif kind in (str, float):
             settings |= {"type": kind, "metavar": kind.__name__.upper()}
         else:
             raise TypeError(f"{read.__module__}.read: option {name} is {kind}: use str, int, float, bool or Literal")

@@ -149,7 +149,7 @@ def bind(
             schema[name] = (parameter.annotation | None, None)
         else:
             schema[name] = (parameter.annotation, ...)
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     aliases: Any = {f"p_{name}": (kind, Field(default, alias=name)) for name, (kind, default) in schema.items()}
     model = pydantic.create_model(cls.__name__, __config__=config, **aliases)
     try:

@@ -21,9 +21,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy, scikit-learn and PyTorch all take
 Policy = Literal["ignore", "zeros", "ones", "keep"]
 
 
@@ -127,7 +128,7 @@ class Study(_Section):
         min_length=1, description="start of the encoder -> its file; null: left out; random: true or false"
     )
     fractions: list[Annotated[float, Field(gt=0, le=1)]]
-    seeds: list[Annotated[int, Field(ge=0)]]
+    seeds: list[Seed]
     draws: list[Annotated[int, Field(ge=0)]]
     probe: bool = Field(True, description="train the last layer only")
     figure: str = "classification/mean_auroc"
@@ -136,7 +137,7 @@ class Study(_Section):
 
 class Train(_Section):
     name: str = "run"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     run_dir: str | None = None
     init_from: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from torch import Tensor
 
-from cxrcl.data.dataset import Sample
+from cxrcl.data.dataset import Sample, read_once_hashed
 from cxrcl.data.images.pixels import ImageError
 from cxrcl.data.images.reader import ImageReader
 from cxrcl.data.images.transforms import RadiographTransform
@@ -16,17 +17,24 @@ from cxrcl.types import Batch
 
 
 class ImagePaths:
-    """The images at some paths without augmentation; one that cannot be read is black, and `unreadable_row` is set."""
+    """The images at some paths without augmentation; one that cannot be read is black, and `unreadable_row` is set.
 
-    def __init__(self, paths: Sequence[str], transform: RadiographTransform, reader: ImageReader) -> None:
-        self.paths, self.transform, self.reader = paths, transform, reader
+    Args:
+        pixel_hashes: as of `TrainSet`, int64 [paths].
+    """
+
+    def __init__(
+        self, paths: Sequence[str], transform: RadiographTransform, reader: ImageReader, pixel_hashes: Tensor | None
+    ) -> None:
+        self.paths, self.transform, self.reader, self.pixel_hashes = paths, transform, reader, pixel_hashes
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """A sample of one image, uint8 [1, 1, S, S], and no labels; `index` is its place in `paths`."""
         _, place = key
         side, bad = self.transform.spec.size, 0
         try:
-            image = self.reader.read(self.paths[place], self.transform.needed_side_px(augmented=False))
+            needed = self.transform.needed_side_px(augmented=False)
+            image = read_once_hashed(self.reader, self.paths[place], needed, self.pixel_hashes, place)
             square = self.transform.geometry(image, None)
         except ImageError:
             square, bad = np.zeros((side, side), dtype=np.uint8), 1
@@ -40,6 +48,7 @@ def image_batches(
     transform: RadiographTransform,
     reader: ImageReader,
     batch_reader: BatchReader,
+    pixel_hashes: Tensor | None = None,
 ) -> Iterable[Batch]:
     """Batches of the images at these places of `paths`, in order.
 
@@ -47,4 +56,5 @@ def image_batches(
         Batches with images uint8 [B, 1, 1, S, S]; `index` int64 [B] holds the places, `unreadable_row` int64
         [B] is 1 for an image that cannot be read.
     """
-    return batch_reader.batches(ImagePaths(paths, transform, reader), in_order(places, batch_size), Collate(None))
+    images = ImagePaths(paths, transform, reader, pixel_hashes)
+    return batch_reader.batches(images, in_order(places, batch_size), Collate(None))

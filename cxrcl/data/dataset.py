@@ -11,9 +11,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
+import torch
 
+from cxrcl.data.images.pixel_hash import NOT_READ
 from cxrcl.data.images.pixels import MIN_SIDE_PX, ImageError
 from cxrcl.data.images.reader import FULL_SIZE, ImageReader
 from cxrcl.data.images.transforms import RadiographTransform
@@ -24,6 +27,7 @@ from cxrcl.errors import DataError
 
 MAX_STAND_INS = 16  # tried for one sample
 CachedFeatures = Mapping[str, np.ndarray]  # path of an image -> its pooled features, float32 [dim]
+T = TypeVar("T", int, str)
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class Sample:
     index: int  # row of the manifest's CSV (its header is row 1)
     unreadable_row: int = 0  # row of the CSV whose image cannot be read, in whose place this sample stands; 0: none
     image_features: np.ndarray | None = None  # float32 [V, dim], in place of `images`
+    image_rows: np.ndarray | None = None  # int64 [V]: where the images stand among the training rows
 
 
 class _Unreadable(DataError):
@@ -59,6 +64,8 @@ class TrainSet:
         reader: how images are read.
         cached_features: in place of the images: samples then hold these features and no image is read. An image that is
             not among them could not be read.
+        pixel_hashes: int64 [rows] in memory that worker processes share (see `new_hashes`): when an image is read first
+            its hash is laid there. None: images are not hashed.
 
     Raises:
         DataError: no sample has a text, or images of a study differ in labels or texts.
@@ -75,7 +82,9 @@ class TrainSet:
         seed: int,
         reader: ImageReader = FULL_SIZE,
         cached_features: CachedFeatures | None = None,
+        pixel_hashes: torch.Tensor | None = None,
     ) -> None:
+        self.pixel_hashes = pixel_hashes
         self.paths, self.lines, self.values = manifest.paths, manifest.lines, manifest.values
         self.transform, self.reader, self.cached_features = transform, reader, cached_features
         self.texts = texts
@@ -159,16 +168,17 @@ class TrainSet:
             assert self.texts is not None
             texts.append(self.texts.draw(first, stream(self.seed, TEXT, epoch, first, k), k))
         labels, line = self.values[first], int(self.lines[first])
-        found = [_at_line(self._read, self.paths[row], self.lines[row]) for row in chosen]
+        found = [_at_line(self._read, row, self.lines[row]) for row in chosen]
         if self.cached_features is not None:
-            return Sample(None, None, texts, labels, line, image_features=np.stack(found))
+            return Sample(None, None, texts, labels, line, image_features=np.stack(found), image_rows=chosen)
         streams = [stream(self.seed, IMAGE, epoch, first, view) for view in range(self.num_views)]
-        return Sample(*_augmented(self.transform, found, streams), texts, labels, line)
+        return Sample(*_augmented(self.transform, found, streams), texts, labels, line, image_rows=chosen)
 
-    def _read(self, path: str) -> np.ndarray:
-        """The image at a path, uint8 [H, W], or its cached features, float32 [dim]."""
+    def _read(self, row: int) -> np.ndarray:
+        """The image of a row, uint8 [H, W], or its cached features, float32 [dim]."""
+        path = self.paths[row]
         if self.cached_features is None:
-            return self.reader.read(path, self.transform.needed_side_px())
+            return read_once_hashed(self.reader, path, self.transform.needed_side_px(), self.pixel_hashes, row)
         if path not in self.cached_features:
             raise ImageError("could not be read when images were encoded")
         return self.cached_features[path]
@@ -184,6 +194,7 @@ class EvalSet:
         num_views, num_texts: with more than one, each view is an augmentation of the image and each text a draw, by
             random numbers that depend on the image's place only: what a loss over two views is measured on.
         reader: how images are read.
+        pixel_hashes: as of `TrainSet`.
     """
 
     def __init__(
@@ -194,9 +205,10 @@ class EvalSet:
         num_views: int = 1,
         num_texts: int = 1,
         reader: ImageReader = FULL_SIZE,
+        pixel_hashes: torch.Tensor | None = None,
     ) -> None:
         self.paths, self.lines, self.values = manifest.paths, manifest.lines, manifest.values
-        self.transform, self.reader, self.texts = transform, reader, texts
+        self.transform, self.reader, self.texts, self.pixel_hashes = transform, reader, texts, pixel_hashes
         self.num_views, self.num_texts = num_views, num_texts
 
     def __len__(self) -> int:
@@ -206,7 +218,8 @@ class EvalSet:
         """The sample of a key (0, row): images uint8 [V, 1, S, S], and T texts."""
         _, row = key
         side = self.transform.needed_side_px(augmented=self.num_views > 1)
-        image = _at_line(partial(self.reader.read, side_px=side), self.paths[row], self.lines[row])
+        read = partial(read_once_hashed, self.reader, self.paths[row], side, self.pixel_hashes)
+        image = _at_line(read, row, self.lines[row])
         if self.num_views == 1:
             images, numbers = self.transform.geometry(image, None)[None, None], None
         else:
@@ -219,10 +232,25 @@ class EvalSet:
         return Sample(images, numbers, texts, self.values[row], int(self.lines[row]))
 
 
-def _at_line(read: Callable[[str], np.ndarray], path: str, line: int) -> np.ndarray:
-    """What `read` makes of a path; _Unreadable with the row of the CSV where that fails."""
+def new_hashes(count: int) -> torch.Tensor:
+    """Room for the hashes of so many images, in memory that worker processes share, however they are started."""
+    return torch.full((count,), NOT_READ, dtype=torch.int64).share_memory_()
+
+
+def read_once_hashed(
+    reader: ImageReader, path: str, side_px: int, pixel_hashes: torch.Tensor | None, place: int
+) -> np.ndarray:
+    """The image at a path, uint8 [H, W]; its hash is laid into `pixel_hashes` at `place`, unless one is there."""
+    if pixel_hashes is None or pixel_hashes[place] != NOT_READ:
+        return reader.read(path, side_px)
+    image, pixel_hashes[place] = reader.read_hashed(path, side_px)
+    return image
+
+
+def _at_line(read: Callable[[T], np.ndarray], image: T, line: int) -> np.ndarray:
+    """What `read` makes of an image's row or path; _Unreadable with the row of the CSV where that fails."""
     try:
-        return read(path)
+        return read(image)
     except ImageError as error:
         raise _Unreadable(f"image of row {line} of the manifest: {error}", int(line)) from None
 

@@ -63,6 +63,7 @@ class Collate:
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
             image_features=None if features is None else features_of(features),
             unreadable_row=torch.tensor([s.unreadable_row for s in samples], dtype=torch.int64),
+            image_rows=_stacked([s.image_rows for s in samples]),
         )
 
 

@@ -24,6 +24,7 @@ REQUIRED = ("image", "patient", "study", "view", "split")
 OPTIONAL = ("findings", "impression", "text", "text_augment", "sex", "age", "source")
 SPLITS = ("train", "valid", "test")
 FILE_NAME = "manifest.csv"
+ROOT = "root"  # the part of rows of `data.root=DIR`: where they lie, and no name of a source
 FEW_VALUES = ("view", "split", "sex", "source", "part")
 
 
@@ -236,8 +237,8 @@ def _image_paths(root: Path, images: list[str], file: Path, allow_outside_root: 
 def merge(parts: Mapping[str, Manifest]) -> Manifest:
     """Put the rows of several sources one after another; labels are the union, nan where a source does not have one.
 
-    Patients and studies are told apart by source where there are several; a column that a source does not have is ''
-    in its rows.
+    Patients and studies are told apart by source where there are several, and `patient_in_source` has the number as the
+    source gives it; a column that a source does not have is '' in its rows.
     """
     parts = {key: replace(part, rows=part.rows.assign(part=key)) for key, part in parts.items()}
     if len(parts) == 1:
@@ -245,7 +246,7 @@ def merge(parts: Mapping[str, Manifest]) -> Manifest:
     labels = tuple(dict.fromkeys(name for part in parts.values() for name in part.labels))
     tables, values = [], []
     for key, part in parts.items():
-        rows = part.rows.copy()
+        rows = part.rows.assign(patient_in_source=part.rows["patient"])
         for column in ("patient", "study"):
             rows[column] = f"{key}/" + rows[column]
         tables.append(rows)
@@ -286,7 +287,7 @@ def select(manifest: Manifest, views: Sequence[str] | None, filters: Mapping[str
     wanted = {**({"view": views} if views else {}), **filters}
     keep = np.ones(len(manifest), dtype=bool)
     for column, allowed in wanted.items():
-        columns = [c for c in manifest.rows.columns if c not in ("path", "line")]
+        columns = [c for c in manifest.rows.columns if c not in ("path", "line", "patient_in_source")]
         if column not in columns:
             raise DataError(
                 f"filters: {column}: no such column; the manifest has {', '.join(columns)}", argument="filters"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cxrcl.data.dataset import CachedFeatures, EvalSet
+from cxrcl.data.dataset import CachedFeatures, EvalSet, new_hashes
 from cxrcl.data.images.reader import FULL_SIZE, ImageReader
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.loader import BatchReader, Collate, features_of
@@ -31,6 +31,7 @@ class Splits:
         tokenizer: None where the model reads no text.
         batch_reader: reads the batches.
         reader: how images are read.
+        hashed: splits whose images are hashed when they are read first (into `pixel_hashes`).
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Splits:
         prepare: Callable[[Batch], Batch],
         batch_reader: BatchReader,
         reader: ImageReader = FULL_SIZE,
+        hashed: Sequence[str] = (),
     ) -> None:
         self.manifest, self.transform, self.make_texts = manifest, transform, make_texts
         self.tokenizer, self.prepare, self.batch_reader = tokenizer, prepare, batch_reader
@@ -50,6 +52,8 @@ class Splits:
         self._texts: dict[str, Texts] = {}
         self.cached_features: CachedFeatures = {}
         self._features: dict[str, np.ndarray | None] = {}
+        # Hashes of the pixels of a split's images, int64 [N], as far as this process and its workers have read them.
+        self.pixel_hashes = {split: new_hashes(self.size(split)) for split in hashed}
 
     def with_features(self, cached: CachedFeatures) -> Splits:
         """The same splits with cached features in place of images, where all images of a split have them.
@@ -109,7 +113,8 @@ class Splits:
         if features is not None:
             return map(partial(self._feature_batch, self.part(split), features), keys)
         sentences = self._texts_of(split) if texts else None
-        dataset = EvalSet(self.part(split), self.transform, sentences, views, texts, self.reader)
+        hashes = self.pixel_hashes.get(split)
+        dataset = EvalSet(self.part(split), self.transform, sentences, views, texts, self.reader, hashes)
         return map(self.prepare, self.batch_reader.batches(dataset, keys, Collate(self.tokenizer if texts else None)))
 
     def _features_of(self, split: str) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cxrcl.evaluation.embed import over_images
 from cxrcl.evaluation.shared_pass import SharedPass
 from cxrcl.evaluation.supervised import Penalties, Supervised
-from cxrcl.types import Batch, EvalData
+from cxrcl.types import Batch, EvalData, Natural, Side
 
 
 class PixelRidge(Supervised):
@@ -31,12 +31,12 @@ class PixelRidge(Supervised):
         splits: Sequence[str] = ("test",),
         train: str = "train",
         choose_on: str | None = "valid",
-        side_px: int = 32,
+        side_px: Side = 32,
         penalties: Penalties = (1.0, 10.0, 100.0, 1e3, 1e4),
         labels: Sequence[str] | None = None,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
-        resamples: int = 0,
+        resamples: Natural = 0,
     ) -> None:
         super().__init__(data, splits, train, choose_on, penalties, labels, mean_over, against_normal, resamples)
         self.side_px = side_px

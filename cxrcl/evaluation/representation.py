@@ -16,7 +16,7 @@ from cxrcl.evaluation.metrics import off_diagonal_mean
 from cxrcl.evaluation.projections import FEWEST, Method, Projection, check_method, project
 from cxrcl.evaluation.prompted import class_prompts, directions_of
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
-from cxrcl.types import Count, EmbedsImages, EmbedsText, EvalData
+from cxrcl.types import Count, EmbedsImages, EmbedsText, EvalData, Seed
 
 UNIFORMITY_OF = 2000  # images: all their pairs are computed
 
@@ -106,7 +106,7 @@ class Representation(Evaluator):
         max_samples_per_class: Count = 200,
         method: Sequence[Method] = ("pca", "tsne"),
         dimensions: Sequence[Literal[2, 3]] = (2, 3),
-        seed: int = 0,
+        seed: Seed = 0,
         dump: Literal["npy", "parquet"] | None = None,
     ) -> None:
         self.data, self.splits, self.file, self.seed, self.dump = data, tuple(splits), file, seed, dump

@@ -14,7 +14,7 @@ from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.scores.scoring import ranked_only, score_images
 from cxrcl.evaluation.shared_pass import SharedPass
-from cxrcl.types import EvalData
+from cxrcl.types import EvalData, Natural
 
 
 class Scorer(Evaluator):
@@ -35,7 +35,7 @@ class Scorer(Evaluator):
         data: EvalData,
         splits: Sequence[str] = ("valid",),
         mean_over: Sequence[str] | None = None,
-        resamples: int = 0,
+        resamples: Natural = 0,
     ) -> None:
         self.data, self.splits, self.mean_over, self.resamples = data, tuple(splits), mean_over, resamples
         self.score_only(None)

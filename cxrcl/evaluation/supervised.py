@@ -13,7 +13,7 @@ from cxrcl.evaluation.metrics import auroc, is_labelled
 from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import SharedPass
-from cxrcl.types import EvalData, Positive
+from cxrcl.types import EvalData, Natural, Positive
 
 Penalties = Annotated[Sequence[Positive], Field(min_length=1)]
 LinearModel = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] -> scores [N]
@@ -40,7 +40,7 @@ class Supervised(Scorer):
         labels: Sequence[str] | None = None,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
-        resamples: int = 0,
+        resamples: Natural = 0,
     ) -> None:
         self.learns_from = [train] if choose_on is None else [train, choose_on]
         if train == choose_on or not set(self.learns_from).isdisjoint(splits):

@@ -10,7 +10,7 @@ from cxrcl.evaluation.metrics import is_labelled
 from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import SharedPass
-from cxrcl.types import EvalData
+from cxrcl.types import EvalData, Natural
 
 
 class ViewOnly(Scorer):
@@ -33,7 +33,7 @@ class ViewOnly(Scorer):
         train: str = "train",
         columns: Sequence[str] = ("view",),
         mean_over: Sequence[str] | None = None,
-        resamples: int = 0,
+        resamples: Natural = 0,
     ) -> None:
         super().__init__(data, splits, mean_over, resamples)
         if train in splits or not data.size(train):

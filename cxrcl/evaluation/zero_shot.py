@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from cxrcl.evaluation import protocols
+from cxrcl.evaluation.choices.labels import Rows, Truth
+from cxrcl.evaluation.choices.multiverse import spread
 from cxrcl.evaluation.evaluator import EvaluatorResult
-from cxrcl.evaluation.metrics import mean_auroc
+from cxrcl.evaluation.metrics import labels_of_mean, mean_auroc
 from cxrcl.evaluation.prompted import OWN_RULE, By, Over, Prompted, check_scale
-from cxrcl.evaluation.scorer import Scorer
+from cxrcl.evaluation.scorer import Scorer, labels_against_normal
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ScalesSimilarity
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, Natural, ProjectsText, ScalesSimilarity
 
 Sides = Literal["both", "positive"]
+MULTIVERSE_COLUMNS = ("patient", "study", "view")  # by which a reading may choose among the images
 
 # over, sides, scaled -> whose rule it is, by global similarity.
 PUBLISHED = {
@@ -47,6 +51,8 @@ class ZeroShot(Scorer):
         scaled: before it becomes a probability the score is multiplied by the model's learned scale; not where a
             protocol takes the softmax of bare cosines.
         labels, against_normal, mean_over, resamples: see `cxrcl.evaluation.scorer.Scorer`.
+        multiverse: None, as in training; else the spread of the mean AUROC over other readings stands among the
+            metrics (`cxrcl.evaluation.choices.multiverse`), those of `multiverse` (change -> mean AUROC) included.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EmbedsImages, EmbedsText)
@@ -65,11 +71,12 @@ class ZeroShot(Scorer):
         scaled: bool = True,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
-        resamples: int = 0,
+        resamples: Natural = 0,
+        multiverse: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(data, splits, mean_over, resamples)
         self.score_only(labels, against_normal)
-        self.file, self.sides, self.scaled = file, sides, scaled
+        self.file, self.sides, self.scaled, self.multiverse = file, sides, scaled, multiverse
         self.kinds = ("pos", "neg") if sides == "both" else ("pos",)
         wanted = "positive and negative" if sides == "both" else "positive"
         sentences = prompts(file, data.labels)
@@ -81,8 +88,9 @@ class ZeroShot(Scorer):
             raise ValueError(f"{file} has no {wanted} prompts for {', '.join(lacking or data.labels)}")
         self.score_only(described, against_normal)
         self.families: dict[str, tuple[tuple[str, ...], Prompted]] = {}
+        self.sentences: dict[str, Any] = {}
         for name in dict.fromkeys((file, *other_files)):
-            family = prompts(name, data.labels)
+            self.sentences[name] = family = prompts(name, data.labels)
             covered = tuple(label for label in self.labels if self._describes(family.get(label, {})))
             if not covered:
                 raise ValueError(f"{name} has no {wanted} prompts for {', '.join(self.labels)}")
@@ -128,7 +136,30 @@ class ZeroShot(Scorer):
         scored = "combined" if self.sides == "both" else "affirmative"
         means = [metrics[f"{name}/{scored}"] for name in self.families]
         metrics["over_prompts/mean"], metrics["over_prompts/worst"] = float(np.mean(means)), float(np.min(means))
+        if self.multiverse is not None and self.prompted.by == "global":
+            metrics |= self._spread(shared, self.multiverse)
         return replace(result, metrics=metrics)
+
+    def _spread(self, shared: SharedPass, image_readings: Mapping[str, float]) -> dict[str, float]:
+        """The mean AUROC over the readings that need no second pass over the images."""
+        embed = shared.projected_texts if isinstance(shared.model, ProjectsText) else shared.texts
+
+        def of_images(column: str) -> list[str]:
+            return [value for split in self.splits for value in self.data.column(split, column)]
+
+        table = pd.DataFrame({name: of_images(name) for name in MULTIVERSE_COLUMNS})
+        names = tuple(self.data.labels)
+        labels = labels_against_normal(shared.labels(self.splits).numpy(), names, self.against_normal)
+        return spread(
+            shared.rows("embedding", self.splits).numpy(),
+            {file: {k: v for k, v in of.items() if k in self.labels} for file, of in self.sentences.items()},
+            lambda sentences: embed(sentences).numpy(),
+            Truth(names, labels, tuple(labels_of_mean(self.labels, self.mean_over))),
+            Rows(table, np.ones(len(table), dtype=bool)),
+            self.prompted.over,
+            self.sides,
+            image_readings,
+        )
 
     @staticmethod
     def _readings(positive: Tensor, negative: Tensor | None = None) -> dict[str, np.ndarray]:

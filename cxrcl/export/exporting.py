@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from cxrcl.checkpoint import exported
 from cxrcl.checkpoint.content import Checkpoint
 from cxrcl.checkpoint.file import load
 from cxrcl.config.nodes import OWN_PACKAGES
+from cxrcl.data.exposure import HASHES, reduced
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.errors import CheckpointError, ConfigError
 from cxrcl.export import model_card
@@ -52,6 +53,7 @@ class Options:
         licence: SPDX identifier; None: not stated.
         results: files of evaluate.py for the card; None: those beside the checkpoint that are of it.
         onnx: write the ONNX files, too.
+        exposure: which hashes of what the model was trained on go into it: all, those of pixels alone, or none.
         overwrite: replace an earlier export.
     """
 
@@ -59,6 +61,11 @@ class Options:
     results: Sequence[Path] | None = None
     onnx: bool = False
     overwrite: bool = False
+    exposure: str = "full"
+
+
+# `Options.exposure` -> kinds of hashes. Names go with the patients: in many data sets they hold their numbers.
+KEPT_HASHES: Mapping[str, tuple[str, ...]] = {"full": HASHES, "pixels": ("pixels",), "none": ()}
 
 
 def export(source: Path, out: Path, options: Options, packages: Packages = OWN_PACKAGES) -> list[str]:
@@ -74,6 +81,9 @@ def export(source: Path, out: Path, options: Options, packages: Packages = OWN_P
         raise ConfigError(f"{source}: is an exported model already: name the checkpoint that it was made of")
     if name := exported.name_of_nonfinite(objective.state_dict()):
         raise ConfigError(f"{source}: has diverged ({name} holds nan or infinity): export an earlier checkpoint")
+    if checkpoint.exposure is not None:
+        kept = reduced(checkpoint.exposure, KEPT_HASHES[options.exposure])
+        checkpoint = replace(checkpoint, state=replace(checkpoint.state, exposure=kept))
     figures, lines = model_card.figures_of(source.expanduser(), checkpoint, options.results)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
@@ -96,13 +106,21 @@ def export(source: Path, out: Path, options: Options, packages: Packages = OWN_P
 
 def _warnings(checkpoint: Checkpoint) -> list[str]:
     """What a person should look at before the folder is given away."""
+    lines = []
+    exposure = checkpoint.exposure
+    if exposure is not None and any(each.patient_ids is not None for each in exposure.trainings):
+        lines.append(
+            f"{exported.RECORD}: hashes of the training's patients: whoever has the file can test guesses of their "
+            "numbers; --exposure pixels leaves them out"
+        )
     encoder = (checkpoint.recipe.settings or {}).get("text_encoder") or {}
     learnt = str(encoder.get("_target_", "")).endswith(".TinyText")
-    if not learnt or "text_encoder" not in checkpoint.recipe.model:  # the settings name one all the same
-        return []
-    return [
-        "tokenizer/: its vocabulary was learnt from the training texts: see that it holds no name before you share it"
-    ]
+    if learnt and "text_encoder" in checkpoint.recipe.model:  # the settings name one all the same
+        lines.append(
+            "tokenizer/: its vocabulary was learnt from the training texts: see that it holds no name before you "
+            "share it"
+        )
+    return lines
 
 
 def check_output(out: Path, overwrite: bool) -> None:
@@ -141,9 +159,9 @@ def _save_model(checkpoint: Checkpoint, objective: Objective, transform: Radiogr
         (folder / exported.TOKENIZER).write_text(definition, encoding="utf-8")
         names.append(exported.TOKENIZER)
     record: dict[str, torch.Tensor] = {}
-    exposure, initial = origin.exposure, origin.initial_directions
+    exposure, initial = checkpoint.exposure, origin.initial_directions
     if exposure is not None:
-        record[exported.TRAINING_IMAGES] = exposure.training_images
+        record |= exported.hashes_of(exposure)
     if initial is not None:
         record[exported.DIRECTIONS] = initial.directions
     if record:
@@ -162,7 +180,7 @@ def _save_model(checkpoint: Checkpoint, objective: Objective, transform: Radiogr
         "prompt_sentences": recipe.prompt_sentences,
         "precision": recipe.precision,
         "data": _data(recipe.data),
-        "exposure": None if exposure is None else {"sources": dict(exposure.sources)},
+        "exposure": None if exposure is None else exported.exposure_section(exposure),
         "initial": None if initial is None else {"labels": list(initial.labels)},
         "training_views": recipe.training_views,
     }

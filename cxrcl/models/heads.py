@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from cxrcl.types import Count, Share
+
 
 class Head(nn.Module):
     """Base of all heads: `forward` takes features float [B, in_dim] and returns float [B, out_dim].
@@ -23,7 +25,7 @@ class Linear(Head):
         bias: CXR-CLIP's projection has one, OpenAI's CLIP has none.
     """
 
-    def __init__(self, in_dim: int, out_dim: int = 512, bias: bool = True) -> None:
+    def __init__(self, in_dim: int, out_dim: Count = 512, bias: bool = True) -> None:
         super().__init__()
         self.out_dim = out_dim
         self.layer = nn.Linear(in_dim, out_dim, bias=bias)
@@ -46,10 +48,10 @@ class MLP(Head):
     def __init__(
         self,
         in_dim: int,
-        out_dim: int = 512,
-        hidden_dim: int | None = None,
+        out_dim: Count = 512,
+        hidden_dim: Count | None = None,
         batch_norm: bool = False,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         self.out_dim = out_dim

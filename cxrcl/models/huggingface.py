@@ -12,7 +12,7 @@ from torch import Tensor
 from cxrcl.models import folders, hf, layers
 from cxrcl.models.base import ImageEncoder
 from cxrcl.models.image import IMAGENET_MEAN, IMAGENET_STD, Colour, check_patches, local_features, shapes_alone, side_of
-from cxrcl.types import Features, ImageSpec
+from cxrcl.types import Features, ImageSpec, Side
 
 Pooling = Literal["cls", "mean", "pooler", "first_token"]
 # Parameters that stand before the patches of the sequence.
@@ -41,7 +41,7 @@ class VisionTower(ImageEncoder):
         config: dict[str, Any],
         mean: Colour,
         std: Colour,
-        size: int = 224,
+        size: Side = 224,
         pooling: Pooling = "cls",
         checkpointing: bool = False,
     ) -> None:
@@ -132,7 +132,7 @@ class HuggingFaceVision(VisionTower):
     def __init__(
         self,
         name: str,
-        size: int | None = None,
+        size: Side | None = None,
         pooling: Pooling = "cls",
         mean: Colour | None = None,
         std: Colour | None = None,

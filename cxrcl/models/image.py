@@ -17,7 +17,7 @@ from cxrcl.models import layers
 from cxrcl.models.base import ImageEncoder, arguments
 from cxrcl.models.folders import fault
 from cxrcl.models.weights import read
-from cxrcl.types import Features, ImageSpec
+from cxrcl.types import Features, ImageSpec, Side
 
 Colour = tuple[float, float, float]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -160,7 +160,7 @@ class TimmEncoder(ImageEncoder):
     def __init__(
         self,
         name: str,
-        size: int = 224,
+        size: Side = 224,
         pretrained: bool = False,
         weights: str | None = None,
         mean: Colour = IMAGENET_MEAN,
@@ -273,7 +273,7 @@ class TorchvisionEncoder(ImageEncoder):
     def __init__(
         self,
         name: str,
-        size: int = 224,
+        size: Side = 224,
         weights: str | None = None,
         local_node: str = "layer4",
         pooled_node: str = "flatten",

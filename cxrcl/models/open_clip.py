@@ -25,7 +25,7 @@ from cxrcl.models.image import Colour, check_patches, local_features, patch_side
 from cxrcl.models.open_clip_source import find, hf_text_config, tower_weights
 from cxrcl.models.text import num_positions
 from cxrcl.models.weights import load_weights
-from cxrcl.types import Features, ImageSpec
+from cxrcl.types import Count, Features, ImageSpec, Side
 
 # open_clip makes both encoders at once; the one that is not wanted is made as small as possible.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
@@ -73,7 +73,7 @@ class OpenClipImageTower(ImageEncoder):
         config: dict[str, Any],
         mean: Colour,
         std: Colour,
-        size: int | None = None,
+        size: Side | None = None,
         projection: bool = True,
         checkpointing: bool = False,
     ) -> None:
@@ -194,7 +194,7 @@ class OpenClipImage(OpenClipImageTower):
         self,
         name: str,
         pretrained: str | None = None,
-        size: int | None = None,
+        size: Side | None = None,
         mean: Colour | None = None,
         std: Colour | None = None,
         projection: bool = True,
@@ -229,7 +229,7 @@ class OpenClipTextTower(TextEncoder):
         self,
         config: dict[str, Any],
         definition: str,
-        max_length: int,
+        max_length: Count,
         hf_config: dict[str, Any] | None = None,
         pad_id: int = 0,
         clean: tok.Clean = "none",
@@ -343,7 +343,7 @@ class OpenClipText(OpenClipTextTower):
         self,
         name: str,
         pretrained: str | None = None,
-        max_length: int | None = None,
+        max_length: Count | None = None,
         hf_config: dict[str, Any] | None = None,
         projection: bool = True,
         checkpointing: bool = False,

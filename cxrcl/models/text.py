@@ -11,7 +11,7 @@ from torch import Tensor
 from cxrcl.models import folders, hf, layers
 from cxrcl.models import tokenizer as tok
 from cxrcl.models.base import TextEncoder
-from cxrcl.types import Corpus, Features
+from cxrcl.types import Corpus, Count, Features, Natural, Share
 
 Pooling = Literal["cls", "eos", "mean"]
 Attention = Literal["sdpa", "eager"]
@@ -57,11 +57,11 @@ class BertText(TextEncoder):
         self,
         config: dict[str, Any],
         definition: str,
-        pad_id: int = 0,
+        pad_id: Natural = 0,
         pooling: Pooling = "cls",
-        max_length: int = 128,
+        max_length: Count = 128,
         attention: Attention = "sdpa",
-        last_layers: int = 1,
+        last_layers: Count = 1,
         layer_mix: LayerMix = "sum",
         checkpointing: bool = False,
     ) -> None:
@@ -144,8 +144,8 @@ class HuggingFaceText(BertText):
         self,
         name: str,
         pooling: Pooling = "cls",
-        max_length: int = 128,
-        last_layers: int = 1,
+        max_length: Count = 128,
+        last_layers: Count = 1,
         layer_mix: LayerMix = "sum",
         checkpointing: bool = False,
     ) -> None:
@@ -180,13 +180,13 @@ class TinyText(BertText):
     def __init__(
         self,
         corpus: Corpus,
-        width: int = 128,
-        depth: int = 2,
-        heads: int = 4,
-        vocabulary_size: int = 2000,
-        max_length: int = 96,
+        width: Count = 128,
+        depth: Count = 2,
+        heads: Count = 4,
+        vocabulary_size: Count = 2000,
+        max_length: Count = 96,
         pooling: Pooling = "mean",
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         if width % heads:
             raise ValueError(f"width={width} is not divisible by heads={heads}")

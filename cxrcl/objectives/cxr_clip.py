@@ -13,7 +13,7 @@ from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import cxr_clip_loss
 from cxrcl.objectives.towers import LearnedScale, Targets
-from cxrcl.types import Share, StepOutput
+from cxrcl.types import NotNegative, Share, StepOutput
 
 
 class CxrClip(LearnedScale):
@@ -40,8 +40,8 @@ class CxrClip(LearnedScale):
         image_head: Callable[..., Head],
         text_head: Callable[..., Head],
         temperature: float = 0.07,
-        image_weight: float = 1.0,
-        text_weight: float = 0.5,
+        image_weight: NotNegative = 1.0,
+        text_weight: NotNegative = 0.5,
         label_smoothing: Annotated[Share, Field(lt=1)] = 0.0,
         targets: Targets = "same_text",
     ) -> None:

@@ -11,7 +11,7 @@ from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.models.heads import Head
 from cxrcl.objectives.losses import siglip_loss
 from cxrcl.objectives.towers import LearnedScale, Targets
-from cxrcl.types import StepOutput
+from cxrcl.types import Positive, StepOutput
 
 
 class SigLip(LearnedScale):
@@ -32,7 +32,7 @@ class SigLip(LearnedScale):
         text_encoder: TextEncoder,
         image_head: Callable[..., Head],
         text_head: Callable[..., Head],
-        temperature: float = 0.1,
+        temperature: Positive = 0.1,
         bias: float = -10.0,
         targets: Targets = "same_text",
     ) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from cxrcl.models.base import Encoder
 from cxrcl.training.freezing import layer_numbers
+from cxrcl.types import Natural, NotNegative, Share
 
 
 def parameter_groups(
@@ -104,7 +105,7 @@ class Constant(Schedule):
 class Cosine(Schedule):
     """Warm-up, then half a cosine from 1 to `final` (Loshchilov & Hutter 2017, eq. 5, one period)."""
 
-    def __init__(self, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> None:
+    def __init__(self, total_steps: int, warmup_steps: int = 0, final: Share = 0.0) -> None:
         super().__init__(total_steps, warmup_steps)
         self.final = final
 
@@ -120,10 +121,10 @@ class Plateau(Schedule):
         self,
         total_steps: int,
         warmup_steps: int = 0,
-        decay: float = 0.5,
-        patience: int = 5,
-        threshold: float = 1e-4,
-        minimum: float = 1e-3,
+        decay: Share = 0.5,
+        patience: Natural = 5,
+        threshold: NotNegative = 1e-4,
+        minimum: Share = 1e-3,
     ) -> None:
         super().__init__(total_steps, warmup_steps)
         self.decay, self.patience, self.threshold, self.minimum = decay, patience, threshold, minimum

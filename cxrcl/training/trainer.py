@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.checkpoint.content import Progress, TrainingState
+from cxrcl.data.exposure import Exposure
 from cxrcl.distributed import Runtime
 from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation.evaluator import EvaluatorResult
@@ -126,6 +127,7 @@ class Trainer:
         prepare: host batch -> device-ready batch.
         evaluators: gives results by evaluator, whose metrics are logged as <evaluator>/<metric>.
         why_unreadable: row of an image that cannot be read -> the reason, for messages.
+        exposure: gives what the model has been trained on so far, for checkpoints; every process calls it.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Trainer:
         prepare: Callable[[Batch], Batch],
         evaluators: Evaluators,
         why_unreadable: Callable[[int], str] = lambda row: "the image cannot be read",
+        exposure: Callable[[], Exposure | None] = lambda: None,
     ) -> None:
         self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
         self.average = None if plan.ema_decay is None else Average(objective, plan.ema_decay)
@@ -157,7 +160,7 @@ class Trainer:
         self.best_score = -math.inf  # of the selecting metric, higher is better
         self.waited = 0  # evaluations since then
         self.stopped_early = False
-        self.why_unreadable = why_unreadable
+        self.why_unreadable, self.exposure = why_unreadable, exposure
         self.bad_images = 0  # samples in whose place others stood, of all processes and sittings
         self._bad_rows: list[int] = []  # those of this process that are not counted yet
         self._reported_bad_rows: set[int] = set()
@@ -340,6 +343,7 @@ class Trainer:
                 waited=self.waited,
                 stopped_early=self.stopped_early,
             ),
+            exposure=self.exposure(),
         )
 
     def restore(self, state: TrainingState) -> None:

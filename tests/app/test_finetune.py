@@ -247,7 +247,7 @@ def test_a_fraction_writes_the_films_it_used_the_same_for_every_model(data: Path
     assert held_out == [row for row in other if row[1] == "valid"] and len(held_out) > 3
     assert {split for _, split in small} == {"train", "valid"}
     exposed = plain_checkpoint(tmp_path / "small" / "checkpoints" / "last.pt")["exposure"]
-    assert len(exposed["training_images"]) == sum(split == "train" for _, split in small)
+    assert exposed["trainings"][0]["salt"] and set(exposed["sources"].values()) == {2}  # of one step
 
 
 def test_a_run_on_all_films_writes_no_index(data: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_help_is_made_of_the_docstring(
     ("arguments", "said"),
     [
         ([], "required: --name"),
-        (["--name", "x", "--number", "many"], "argument --number: invalid int value: 'many'"),
+        (["--name", "x", "--number", "many"], "argument --number: expected a number, 0 or more, found 'many'"),
         (["--name", "x", "--rule", "none"], "argument --rule: invalid choice"),
         (["--name", "x", "--check-images", "-3"], "argument --check-images"),
         (["--name", "x", "--numb", "3"], "unrecognized arguments: --numb"),

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from cxrcl.commands.results import page, parts
 from cxrcl.commands.results.figures import aurocs
 from cxrcl.commands.results.running import DOWNLOAD, Checkout, Command, Ledger, Part
-from cxrcl.errors import ConfigError
+from cxrcl.errors import ConfigError, DataError
 from cxrcl.evaluation.report.table import Table
 
 COUNT = "import sys, pathlib; file = pathlib.Path(sys.argv[1]); file.open('a').write('x')"
@@ -145,6 +145,7 @@ def test_a_change_that_is_not_committed_is_said_and_the_page_is_none(
         assert changed.is_dirty and changed.commit == clean.commit
         states.add(changed.state)
     (tmp_path / "code.py").write_text("a = 1\n")
+    (tmp_path / ".venv").symlink_to(tmp_path / "docs")  # no file
     for text in ("b = 1", "b = 2"):  # a file that git does not know yet
         (tmp_path / "new.py").write_text(text)
         states.add(Checkout.find(tmp_path, results).state)
@@ -190,3 +191,18 @@ def test_every_command_of_every_part_can_be_composed() -> None:
         compose(files[file], overrides)
     scripts = {"scripts/prepare.py", "scripts/benchmark.py", "scripts/heatmap_pointing.py"}
     assert {words[0] for words in lines} - set(files) == {"-m", *scripts}
+
+
+def test_labels_are_read_from_where_the_demo_draws_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cxrcl.commands.hydra import compose
+    from cxrcl.data.sources.phantom import Phantom
+
+    monkeypatch.setenv("CXRCL_DATA", str(tmp_path))
+    node = compose("train", ["experiment=demo"])["data"]["sources"]["phantom"]
+    drawn = Phantom(**{key: value for key, value in node.items() if key != "_target_"}).root
+    demo = parts.make(tmp_path, False)[0]
+    for seed in (0, 1, 2):
+        (tmp_path / f"demo-{seed}").mkdir()
+        (tmp_path / f"demo-{seed}" / "predictions.csv").write_text("image,zero_shot/Edema/score\na.png,0.5\n")
+    with pytest.raises(DataError, match=f"{drawn}/manifest.csv: not found"):
+        demo.read()

@@ -12,6 +12,7 @@ import torch
 from helpers import ALONE, PACKAGES
 
 from cxrcl.app import evaluators
+from cxrcl.app.evaluators import GIVEN_TO_EVALUATORS
 from cxrcl.app.model import GIVEN_TO_OBJECTIVES
 from cxrcl.commands import hydra as hydra_module
 from cxrcl.commands.entry import config_folder
@@ -29,7 +30,7 @@ from cxrcl.types import ImageSpec
 
 CONFIGS = config_folder()
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
-GIVEN = {"data": None, "prompts": None, "batch_size": None}
+GIVEN = dict.fromkeys(GIVEN_TO_EVALUATORS)
 PLACES: dict[str, tuple[type, dict[str, Any], tuple[str, ...]]] = {
     "prompts": (PromptSampler, {}, OWN_PACKAGES),
     "transform": (RadiographTransform, {"spec": None}, OWN_PACKAGES),

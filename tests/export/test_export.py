@@ -132,13 +132,15 @@ def test_evaluate_gives_the_same_report(trained: Path, folder: Path, tiny_set: P
     assert {k: v for k, v in one.facts.items() if k != "checkpoint"} == {
         k: v for k, v in other.facts.items() if k != "checkpoint"
     }
-    assert "CONTAMINATED" in one.facts["trained on"] or "No scored image" in one.facts["trained on"]
+    assert "scored images 0 seen in training" in one.facts["trained on"]
     assert [each.name for each in other.page.proper] == ["small clip.v1"]
 
 
 def test_evaluate_asks_where_the_data_lie(folder: Path) -> None:
     values = compose("evaluate", [f"checkpoint='{folder}'", "device=cpu"])
-    with pytest.raises(ConfigError, match=r"does not say where data lie: set data.root=DIR.*trained on root\)"):
+    with pytest.raises(
+        ConfigError, match=r"does not say where data lie: set data.root=DIR.*trained on images of unknown source\)"
+    ):
         evaluate(values)
 
 
@@ -151,7 +153,9 @@ def test_training_starts_from_it_as_from_its_checkpoint(
         done = train(compose("train", [*overrides, f"init_from='{start}'", "trainer.max_steps=1"]))
         found.append(plain_checkpoint(done.checkpoint))
     assert equal_everywhere(dict(found[0]["model"]), dict(found[1]["model"]))
-    assert equal_everywhere(found[0]["exposure"], found[1]["exposure"])
+    assert found[0]["exposure"]["sources"] == found[1]["exposure"]["sources"]
+    earlier = [each["exposure"]["trainings"][0] for each in found]
+    assert equal_everywhere(*earlier) and len(earlier[0]["pixels"]) == 8
     assert not torch.equal(found[0]["model"]["log_scale"], plain_checkpoint(trained)["model"]["log_scale"])
 
 

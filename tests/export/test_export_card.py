@@ -72,7 +72,7 @@ def test_it_tells_the_data_and_their_exposure(trained: Path, tmp_path: Path) -> 
     assert "| source | images |\n| --- | --- |\n| iu | 7 |\n| ward \\| b | 12 |" in text
     assert "- views: 7 frontal (PA 5, AP 2)\n- only source: iu\n- only ward no: 2 values" in text and "p7" not in text
     assert "- fraction of the patients: 0.5, of ward 0.1\n" in text and "batches of 12 |" in text
-    assert f"hashes of the names of {len(state['exposure']['training_images'])} images" in text
+    assert "- training 1: 8 images by name, 8 images by pixels, 8 patients\n" in text
     assert "- prompts: chexpert.json" in text
 
 
@@ -96,7 +96,7 @@ def test_a_result_on_training_images_is_marked(
     content = json.loads(scored.read_text())
     words = "iu (3 films). CONTAMINATED: 3 of 3 scored films were trained on" if contaminated else "iu (3 films)"
     content["facts"]["trained on"] = words
-    content["trained_on"]["contaminated"] = 3 * contaminated
+    content["trained_on"] |= {"contaminated": 3 * contaminated, "perhaps_patient_seen": 0}
     if old_file:
         del content["trained_on"]
     (tmp_path / "results.json").write_text(json.dumps(content))
@@ -114,7 +114,7 @@ def test_names_from_anywhere_cannot_change_the_card(trained: Path, scored: Path,
     content["facts"] |= {"splits": evil, "trained on": f"CONTAMINATED {evil}", "zero_shot rule": evil}
     results = []
     for contaminated in (1, 0):
-        content["trained_on"]["contaminated"] = contaminated
+        content["trained_on"] |= {"contaminated": contaminated, "perhaps_patient_seen": 0}
         results.append(tmp_path / f"{contaminated}.json")
         results[-1].write_text(json.dumps(content))
     model = rewritten(tmp_path / "x.pt", state)
@@ -130,7 +130,7 @@ def test_it_lists_the_files_that_there_are(trained: Path, tmp_path: Path) -> Non
     classifier = with_objective(trained, tmp_path / "x.pt", CLASSIFY)
     for file, directions in ((trained, True), (classifier, False)):
         text = card(file, tmp_path / f"{directions}")
-        assert ("images, and directions of the prompts" in text) == ("`tokenizer/`" in text) == directions
+        assert ("trained on, and directions of the prompts" in text) == ("`tokenizer/`" in text) == directions
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_figures_come_from_the_evaluation_with_their_intervals(trained: Path, sc
 
 def test_the_hub_is_told_the_means_of_the_model(trained: Path, scored: Path, tmp_path: Path) -> None:
     content = json.loads(scored.read_text())
-    content["trained_on"]["contaminated"] = 0
+    content["trained_on"] |= {"contaminated": 0, "perhaps_patient_seen": 0}
     content["scores"]["view_only"] = content["scores"]["zero_shot"]  # no model plays a part in it
     (tmp_path / "results.json").write_text(json.dumps(content))
     told = ModelCard(card(trained, tmp_path / "out", licence="MIT", results=[tmp_path / "results.json"])).data

@@ -92,7 +92,7 @@ def test_a_config_in_another_layout_is_the_same(whole: Path, folder: Path) -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": exported.SCHEMA + 1}, "exported with schema 3, this cxrcl reads up to 2: update"),
+        ({"schema": exported.SCHEMA + 1}, "exported with schema 4, this cxrcl reads up to 3: update"),
         ({"schema": "1"}, "names no schema or no checksums"),
         ({"format": "another"}, "not that of an exported model"),
         ({"sha256": None}, "names no schema or no checksums"),

@@ -46,10 +46,10 @@ LIBRARIES = (
 TESTS = Path(__file__).resolve().parents[1]
 HALF_RUN = TESTS / "fixtures" / "main_ab3ea6e" / "half_run"
 
-# What depends on the time and the installation. The scratch folder's name is replaced by SCRATCH besides.
+# What depends on the time, the installation and random salts. The scratch folder's name is replaced by SCRATCH besides.
 LEFT_OUT = re.compile(
-    r"last\.pt/versions\..*|last\.pt/progress\.seconds|metrics\.jsonl/(time@|.*(seconds|per_second)).*|"
-    r"results\.json/(run\.(?!settings).*|facts\.made by)"
+    r"last\.pt/versions\..*|last\.pt/exposure\.trainings.*|last\.pt/progress\.seconds|"
+    r"metrics\.jsonl/(time@|.*(seconds|per_second)).*|results\.json/(run\.(?!settings).*|facts\.made by)"
 )
 LONGEST = 500  # characters of a string that is recorded as it is; a longer one is hashed
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ from cxrcl.evaluation.choices.choice import Choice, Stage, Unavailable
 from cxrcl.evaluation.choices.figures import DECISION_CHOICE
 from cxrcl.evaluation.choices.search import Findings, Search, Target
 from cxrcl.evaluation.metrics import labels_of_mean
-from cxrcl.evaluation.report.explained import Explanation
+from cxrcl.evaluation.report.explained import Explanation, identity
 from cxrcl.evaluation.zero_shot import ZeroShot
 from cxrcl.models.base import ImageEncoder, TextEncoder
 from cxrcl.objectives.base import Objective
@@ -82,6 +82,8 @@ def explain(
     """Look for the choices that bring the figure of a checkpoint to a target.
 
     Args:
+        values: the composed config as plain containers.
+        packages: packages whose classes a config, or a checkpoint, may name.
         out: folder in which the passes over the images are kept; None: in memory.
         typed: the command, for the record in the report.
 
@@ -91,6 +93,18 @@ def explain(
     Raises:
         UserError: one line, before any work starts.
     """
+    with opened(values, packages, out, typed) as explainer:
+        return explainer.explanation()
+
+
+@contextmanager
+def opened(
+    values: Mapping[str, Any],
+    packages: Sequence[str] = OWN_PACKAGES,
+    out: Path | None = None,
+    typed: Typed = FROM_PYTHON,
+) -> Iterator[Explainer]:
+    """What looks for targets, with the checkpoint and its data open; the arguments are those of `explain`."""
     values = with_current_names(values)
     cfg = sections.parse(values, sections.Explain)
     files = find_checkpoints(cfg.checkpoint)
@@ -98,7 +112,7 @@ def explain(
     with distributed.start(cfg.device, cfg.timeout_minutes) as runtime, ExitStack() as stack:
         job = Job(sections.parse(shared, sections.Evaluate), values, packages, ["*"], runtime, typed)
         case = _stored(cfg, job, files[0]) if cfg.embeddings else _opened(cfg, job, files[0], out, stack)
-        return _searched(cfg, job, case, files)
+        yield Explainer(cfg, job, case, files)
 
 
 def _stored(cfg: sections.Explain, job: Job[sections.Evaluate], file: Path) -> _Case:
@@ -141,7 +155,7 @@ class Explainer:
     """
 
     def __init__(self, cfg: sections.Explain, job: Job[sections.Evaluate], case: _Case, files: Sequence[Path]) -> None:
-        self.cfg, self.case, self.names = cfg, case, case.images.names
+        self.cfg, self.job, self.case, self.names = cfg, job, case, case.images.names
         self.evaluator, self.of = _evaluator(cfg, job, case)
         mean_over = tuple(labels_of_mean(self.evaluator.labels, self.evaluator.mean_over))
         self.truth = label_choices.Truth(self.names, case.images.values, mean_over)
@@ -196,20 +210,30 @@ class Explainer:
             raise ConfigError(f"the current settings cannot be measured: {error}") from None
         return search.run()
 
+    def explanation(self) -> Explanation | None:
+        """What leads to the target of the settings; None in processes other than the main one."""
+        cfg, bench = self.cfg, self.bench
+        target, notes = read_target(cfg.target, cfg.figure, cfg.of or self.of, self.names, cfg.tolerance)
+        found = self.search(target)
+        if not self.job.runtime.is_main:
+            return None
+        shown = [found.start, *found.reached, *found.tried][: 1 + WITH_INTERVALS]
+        intervals = {one.label: bench.intervals(list(target.figures), one.reading, cfg.resamples) for one in shown}
+        of = identity(self.case.checkpoint.fingerprint(), self.case.manifest, cfg.splits)
+        return Explanation(found, intervals, self._facts(), notes, of, self.of, self.job.typed.command)
 
-def _searched(
-    cfg: sections.Explain, job: Job[sections.Evaluate], case: _Case, files: Sequence[Path]
-) -> Explanation | None:
-    explainer = Explainer(cfg, job, case, files)
-    target, notes = read_target(cfg.target, cfg.figure, cfg.of or explainer.of, explainer.names, cfg.tolerance)
-    found = explainer.search(target)
-    if not job.runtime.is_main:
-        return None
-    shown = [found.start, *found.reached, *found.tried][: 1 + WITH_INTERVALS]
-    figures = list(target.figures)
-    intervals = {one.label: explainer.bench.intervals(figures, one.reading, cfg.resamples) for one in shown}
-    facts = _facts(cfg, case, explainer.evaluator, explainer.of, job.packages)
-    return Explanation(found, intervals, facts, notes, _identity(cfg, case), job.typed.command)
+    def _facts(self) -> dict[str, str]:
+        case = self.case
+        return {
+            "checkpoint": str(self.cfg.checkpoint),
+            "weights": "as trained" if case.checkpoint.state.average is None else "moving average",
+            "splits": " + ".join(self.cfg.splits),
+            "manifest": case.manifest or "stored embeddings",
+            "images": f"{len(case.images.table)} encoded in each pass",
+            "rule": f"{self.of}: {self.evaluator.rule}",
+            "prompts": self.evaluator.file,
+            "made by": "; ".join(f"{name} {code}" for name, code in provenance.code(self.job.packages).items()),
+        }
 
 
 def _evaluator(cfg: sections.Explain, job: Job[sections.Evaluate], case: _Case) -> tuple[ZeroShot, str]:
@@ -282,26 +306,3 @@ def _refused(cfg: sections.Explain, choices: Sequence[Choice]) -> dict[str, str]
     if unknown := [name for name in cfg.passes if name not in of_images]:
         raise ConfigError(f"passes: no choice {', '.join(unknown)}; there are {', '.join(of_images)}")
     return {name: "not among passes=[...]" for name in of_images if name not in cfg.passes}
-
-
-def _facts(
-    cfg: sections.Explain, case: _Case, evaluator: ZeroShot, name: str, packages: Sequence[str]
-) -> dict[str, str]:
-    return {
-        "checkpoint": str(cfg.checkpoint),
-        "weights": "as trained" if case.checkpoint.state.average is None else "moving average",
-        "splits": " + ".join(cfg.splits),
-        "manifest": case.manifest or "stored embeddings",
-        "images": f"{len(case.images.table)} encoded in each pass",
-        "rule": f"{name}: {evaluator.rule}",
-        "prompts": evaluator.file,
-        "made by": "; ".join(f"{name} {code}" for name, code in provenance.code(packages).items()),
-    }
-
-
-def _identity(cfg: sections.Explain, case: _Case) -> dict[str, str]:
-    return {
-        "weights": case.checkpoint.fingerprint(),
-        "manifest": case.manifest,
-        "splits": " + ".join(cfg.splits),
-    }

@@ -76,7 +76,8 @@ def normalisation_choice(spec: ImageSpec) -> Choice:
     others = [
         _constants(name, mean, std) for name, (mean, std) in CONSTANTS.items() if (mean, std) != (spec.mean, spec.std)
     ]
-    others.append(_constants("channels in reverse (BGR)", spec.mean[::-1], spec.std[::-1]))
+    if (spec.mean[::-1], spec.std[::-1]) != (spec.mean, spec.std):
+        others.append(_constants("channels in reverse (BGR)", spec.mean[::-1], spec.std[::-1]))
     others.append(_transformed("each image's own", "(image - image.mean()) / image.std()", standardise=True))
     return Choice("normalisation", Stage.IMAGES, NOW, tuple(others))
 

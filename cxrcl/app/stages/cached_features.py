@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cxrcl.app.exposure import gather_hashes
 from cxrcl.app.job import Job
 from cxrcl.app.plan import Steps
 from cxrcl.app.stages.evaluation import Evaluation
 from cxrcl.app.stages.learning import Inputs, Learner, Samples
 from cxrcl.config.sections import Train
 from cxrcl.data.cached_features import image_batches
+from cxrcl.data.dataset import new_hashes
+from cxrcl.data.images.pixel_hash import NONE
 from cxrcl.data.images.reader import ImageReader
 from cxrcl.data.loader import BatchReader
 from cxrcl.distributed import Runtime
@@ -75,8 +78,13 @@ def with_cached_features(
     rows = evaluation.splits.manifest.rows
     evaluated = rows["path"][rows["split"].isin(evaluation.evaluated_splits)]
     paths = list(dict.fromkeys([*samples.manifest.rows["path"].astype(str), *evaluated.astype(str)]))  # each once
+    place = {path: k for k, path in enumerate(paths)}
+    of_training = torch.tensor([place[path] for path in samples.manifest.rows["path"]])
+    hashes = new_hashes(len(paths)).fill_(NONE)  # of the training images alone, and not of those that are on record
+    hashes[of_training] = samples.recorder.pixel_hashes
     batch_size = steps.trainer.batch_size
-    cached = encode_once(learner, paths, inputs.reader, batch_reader, job.runtime, steps.precision, batch_size)
+    cached = encode_once(learner, paths, inputs.reader, batch_reader, job.runtime, steps.precision, batch_size, hashes)
+    samples.recorder.pixel_hashes[:] = gather_hashes(hashes, job.runtime)[of_training]
     splits = evaluation.splits.with_features(cached)
     evaluators = Evaluators(evaluation.evaluators.evaluators, splits, batch_size)
     return replace(samples, dataset=samples.dataset.with_features(cached)), replace(evaluation, evaluators=evaluators)
@@ -91,10 +99,12 @@ def encode_once(
     runtime: Runtime,
     precision: Precision,
     batch_size: int,
+    pixel_hashes: Tensor | None = None,
 ) -> dict[str, np.ndarray]:
     """Pooled features float32 [dim] of the images, on the CPU, by path; those that cannot be read are left out.
 
-    Every process encodes its share; all get the same.
+    Every process encodes its share; all get the same. The hashes of that share are laid into `pixel_hashes`, int64
+    [paths], where this is not None (see `data.dataset.TrainSet`).
     """
     encoder, mine = cast(EncodesImages, learner.objective.evaluated()), runtime.shard(len(paths))
     learner.objective.eval()
@@ -106,7 +116,8 @@ def encode_once(
     bar = tqdm(total=len(mine), unit="image", desc="features", dynamic_ncols=True, leave=False, disable=not live)
     with bar, precision.autocast():
         # A process without a share encodes an image, too: the gather needs the width of a row.
-        for host in image_batches(paths, mine or range(1), batch_size, learner.transform, reader, batch_reader):
+        places = mine or range(1)
+        for host in image_batches(paths, places, batch_size, learner.transform, reader, batch_reader, pixel_hashes):
             assert host.unreadable_row is not None
             bad += (host.unreadable_row > 0).tolist()
             batch = learner.prepare(host)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from cxrcl.app import data, model, restore
+from cxrcl.app.exposure import Recorder, start_of_training
 from cxrcl.app.job import Job
 from cxrcl.app.other_data import line_on_views
 from cxrcl.app.overrides import SAMPLES, explained
@@ -18,6 +19,7 @@ from cxrcl.checkpoint.content import Checkpoint
 from cxrcl.config.nodes import build
 from cxrcl.config.sections import Train
 from cxrcl.data.dataset import TrainSet
+from cxrcl.data.exposure import Exposure
 from cxrcl.data.images.reader import ImageReader
 from cxrcl.data.images.transforms import RadiographTransform
 from cxrcl.data.manifest import Manifest
@@ -80,12 +82,14 @@ class Learner:
         tokenizer: None where the objective reads no text.
         transform: images -> the encoder's input.
         prepare: host batch -> device-ready batch.
+        exposure: what its weights were trained on so far.
     """
 
     objective: Objective
     tokenizer: Tokenizer | None
     transform: RadiographTransform
     prepare: Callable[[Batch], Batch]
+    exposure: Exposure = field(default_factory=Exposure)
 
 
 def build_learner(job: Job[Train], inputs: Inputs, init: Checkpoint | None, resumed: Checkpoint | None) -> Learner:
@@ -96,8 +100,9 @@ def build_learner(job: Job[Train], inputs: Inputs, init: Checkpoint | None, resu
     corpus = data.TrainingTexts(training, inputs.make_texts, inputs.prompts_of_sources, runtime, vocabulary)
     # Just before the first random weight: nothing that reading the data drew may change them.
     torch.manual_seed(cfg.seed)
+    nodes = _model_nodes(cfg, init, resumed)
     objective = model.build_model(
-        _model_nodes(cfg, init, resumed),
+        nodes,
         inputs.manifest.labels,
         corpus,
         job.packages,
@@ -105,7 +110,9 @@ def build_learner(job: Job[Train], inputs: Inputs, init: Checkpoint | None, resu
         frozen=dict(cfg.freeze),
     )
     model.say_what_was_loaded(objective)
+    exposure = start_of_training(objective, nodes, init)
     if resumed is not None:
+        exposure = resumed.exposure or exposure
         assert resumed.state.weights is not None  # an exported model does not go on
         objective.load_state_dict(resumed.state.weights)  # features are cached before the trainer restores them
     elif init is not None:
@@ -117,7 +124,7 @@ def build_learner(job: Job[Train], inputs: Inputs, init: Checkpoint | None, resu
     if cfg.trainer.sync_batchnorm:
         objective = runtime.sync_batchnorm(objective)  # type: ignore[assignment]
     transform = model.build_transform(cfg.transform, objective, job.packages)
-    return Learner(objective, tokenizer, transform, model.prepare(transform, runtime))
+    return Learner(objective, tokenizer, transform, model.prepare(transform, runtime), exposure)
 
 
 def _model_nodes(cfg: Train, init: Checkpoint | None, resumed: Checkpoint | None) -> Mapping[str, Any]:
@@ -138,15 +145,17 @@ class Samples:
         manifest: training rows that the objective can use.
         order: of a mixture with weights; None without.
         epoch_summary: what an epoch takes of each source, for a person.
+        recorder: of what is read of them.
     """
 
     manifest: Manifest
     dataset: TrainSet
     order: Mixture | None
     epoch_summary: str
+    recorder: Recorder
 
 
-def choose_samples(job: Job[Train], inputs: Inputs, learner: Learner) -> Samples:
+def choose_samples(job: Job[Train], inputs: Inputs, learner: Learner, is_resumed: bool = False) -> Samples:
     """The training rows that the objective can learn from, as samples.
 
     Raises:
@@ -157,6 +166,7 @@ def choose_samples(job: Job[Train], inputs: Inputs, learner: Learner) -> Samples
     texts = inputs.make_texts(manifest) if objective.num_texts else None
     if texts is not None:
         data.check_texts(manifest, texts)
+    recorder = Recorder(manifest, learner.exposure, is_resumed, job.runtime)
     with explained(SAMPLES):
         dataset = TrainSet(
             manifest,
@@ -167,6 +177,7 @@ def choose_samples(job: Job[Train], inputs: Inputs, learner: Learner) -> Samples
             num_texts=objective.num_texts,
             seed=cfg.seed,
             reader=inputs.reader,
+            pixel_hashes=recorder.pixel_hashes,
         )
     order, epoch_summary = training_order(inputs.sources, manifest, dataset.items, cfg.seed)
-    return Samples(manifest, dataset, order, epoch_summary)
+    return Samples(manifest, dataset, order, epoch_summary, recorder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from cxrcl.app.sources import fractions_of, with_sentences
 from cxrcl.app.stages.evaluation import Evaluation
 from cxrcl.app.stages.learning import Inputs, Learner, Samples
 from cxrcl.app.stages.starts import write_start
-from cxrcl.checkpoint.content import Checkpoint, Exposure, Origin, Recipe
+from cxrcl.checkpoint.content import Checkpoint, Origin, Recipe
 from cxrcl.config.sections import Train
-from cxrcl.data import exposure, views
+from cxrcl.data import views
 from cxrcl.data.fractions import write_index
 from cxrcl.data.text.prompts import fill
 from cxrcl.models.base import ImageEncoder, TextEncoder
@@ -72,13 +72,11 @@ def describe_origin(
     inputs: Inputs,
     learner: Learner,
     samples: Samples,
-    init: Checkpoint | None,
     resumed: Checkpoint | None,
 ) -> Origin:
     """The part of a checkpoint that stays the same through a training, and rebuilds its model and data by itself.
 
     Args:
-        init: the checkpoint that its weights begin with.
         resumed: the checkpoint that it goes on from.
     """
     if resumed is None:
@@ -88,7 +86,6 @@ def describe_origin(
     return Origin(
         recipe=_recipe(job, inputs, learner, samples),
         versions={"cxrcl": cxrcl.__version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        exposure=_exposure(samples, None if init is None else init.origin.exposure),
         initial_directions=directions,
     )
 
@@ -113,12 +110,6 @@ def _recipe(job: Job[Train], inputs: Inputs, learner: Learner, samples: Samples)
         manifest_fingerprint=inputs.fingerprint,
         training_views=views.counted(samples.manifest.rows["view"]),
     )
-
-
-def _exposure(samples: Samples, earlier: Exposure | None) -> Exposure:
-    """What the model will have been trained on."""
-    record = exposure.of(samples.manifest, None if earlier is None else vars(earlier))
-    return Exposure(record["sources"], torch.from_numpy(record["training_images"]))
 
 
 def _data_from_anywhere(job: Job[Train], inputs: Inputs) -> dict[str, Any]:
@@ -169,8 +160,21 @@ def announce(
             f"images are read at {read_px} px and the smallest crops need {needed_px}: these are enlarged "
             "(data.read_px)"
         )
+    for setting in _without_effect(job, inputs):
+        say(f"{setting} has no effect here")
     if len(inputs.sources) > 1:
         say(f"an epoch takes {samples.epoch_summary} (samples x times)")
+
+
+def _without_effect(job: Job[Train], inputs: Inputs) -> Iterator[str]:
+    """Settings that another one, the data or the machine makes void, with the reason."""
+    cfg, runtime = job.cfg, job.runtime
+    if cfg.trainer.sync_batchnorm and (runtime.world == 1 or runtime.device.type != "cuda"):
+        yield f"trainer.sync_batchnorm=true ({runtime.world} x {runtime.device.type}; it takes several GPUs)"
+    if cfg.data.fraction_seed and not fractions_of(inputs.sources, cfg.data.fraction):
+        yield f"data.fraction_seed={cfg.data.fraction_seed} (all training patients are used)"
+    if cfg.trainer.select_mode is not None and cfg.trainer.select is None and not cfg.evals:
+        yield f"trainer.select_mode={cfg.trainer.select_mode} (nothing is evaluated)"
 
 
 def _parameters(learner: Learner) -> str:

@@ -25,7 +25,7 @@ def write(file: Path, parts: Sequence[Part], ledger: Ledger, checkout: Checkout)
             try:
                 measured.append(_section(part, ledger))
                 continue
-            except (OSError, KeyError, ValueError, IndexError) as error:
+            except (OSError, LookupError, ValueError) as error:
                 reason = f"its files cannot be read: {type(error).__name__}: {first_line(error)}"
                 ledger.failures[part.name] = reason
         absent.append(f"- **{part.title}** (`{part.name}`): {reason}.")

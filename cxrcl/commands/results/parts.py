@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cxrcl.commands.results import phantom, real, speed
 from cxrcl.commands.results.running import Part
+from cxrcl.data.sources.phantom import Phantom
 
 
 def make(out: Path, has_real: bool) -> list[Part]:
@@ -15,7 +16,7 @@ def make(out: Path, has_real: bool) -> list[Part]:
     Args:
         has_real: whether the download of the real collection is there.
     """
-    images = Path(os.environ.get("CXRCL_DATA", "data")) / "phantom"
+    images = Phantom(f"{os.environ.get('CXRCL_DATA', 'data')}/phantom").root
     return [
         phantom.demo(out, images),
         phantom.probes(out, images),

@@ -109,7 +109,9 @@ class Checkout:
         untracked = [
             folder / line for line in git("ls-files", "--others", "--exclude-standard", "--", *but).splitlines()
         ]
-        content = git("diff", "HEAD", "--", *but).encode() + b"".join(file.read_bytes() for file in untracked)
+        content = git("diff", "HEAD", "--", *but).encode() + b"".join(
+            file.read_bytes() for file in untracked if file.is_file()
+        )
         changes = hashlib.sha256(status.encode() + content).hexdigest()[:8] if status else ""
         return cls(folder, git("rev-parse", "HEAD").strip(), changes)
 

@@ -11,15 +11,17 @@ import io
 import stat
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from cxrcl.data.images import archives, dicom
+from cxrcl.data.images.pixel_hash import NONE, pixel_hash
 from cxrcl.data.images.pixels import MAX_PIXELS, ImageError, check_size, luminance, to_uint8
 from cxrcl.files import download_fault
 
@@ -31,7 +33,8 @@ SUFFIXES = (
 _FORMATS = ("PNG", "JPEG", "JPEG2000", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _ORIENTATION = 0x0112  # of EXIF
-_NPY = b"\x93NUMPY"
+_NPY, _JPEG = b"\x93NUMPY", b"\xff\xd8\xff"
+T = TypeVar("T")
 
 
 def read_gray(path: str | Path | BinaryIO, smallest_side_px: int | None = None) -> np.ndarray:
@@ -50,17 +53,38 @@ def read_gray(path: str | Path | BinaryIO, smallest_side_px: int | None = None) 
     Raises:
         ImageError: missing, empty, truncated, not an image, below 16 px a side or above 150 million pixels.
     """
+    return _read(path, partial(_decode, smallest_side_px=smallest_side_px))
+
+
+def read_hashed(path: str | Path | BinaryIO, smallest_side_px: int | None = None) -> tuple[np.ndarray, int]:
+    """What `read_gray` gives, and the hash of the image's pixels at full size (see `pixel_hash`).
+
+    A JPEG that `smallest_side_px` lets be decoded at less than its size is decoded in full as well: one copied to
+    another format has the same hash, whatever either of them is read at.
+    """
+
+    def decode(file: BinaryIO, head: bytes) -> tuple[np.ndarray, int]:
+        image = _decode(file, head, smallest_side_px)
+        file.seek(0)
+        if not _is_reduced(file, head, image):
+            return image, pixel_hash(image)
+        try:
+            return image, pixel_hash(_decode(file, head, None))
+        except Exception:  # which images can be read does not depend on whether they are hashed
+            return image, NONE
+
+    return _read(path, decode)
+
+
+def _read(path: str | Path | BinaryIO, decode: Callable[[BinaryIO, bytes], T]) -> T:
+    """What `decode` makes of an opened file and its first 256 bytes; an ImageError whatever it raises."""
     with _opened(path) as file:
         head = file.read(256)
         file.seek(0)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # faults that matter are errors below; damaged EXIF and the like do not
-                if dicom.is_dicom(head):
-                    return dicom.read(file)
-                if head.startswith(_NPY):
-                    return grey(_load_npy(file))
-                return _read_with_pillow(file, smallest_side_px)
+                return decode(file, head)
         except ImageError:
             raise
         except UnidentifiedImageError:
@@ -70,6 +94,24 @@ def read_gray(path: str | Path | BinaryIO, smallest_side_px: int | None = None) 
         except Exception as error:  # decoders answer damaged bytes with errors of any class
             reason = "the file is truncated" if "truncated" in str(error) else f"damaged file ({type(error).__name__})"
             raise ImageError(reason) from None
+
+
+def _decode(file: BinaryIO, head: bytes, smallest_side_px: int | None) -> np.ndarray:
+    if dicom.is_dicom(head):
+        return dicom.read(file)
+    if head.startswith(_NPY):
+        return grey(_load_npy(file))
+    return _read_with_pillow(file, smallest_side_px)
+
+
+def _is_reduced(file: BinaryIO, head: bytes, image: np.ndarray) -> bool:
+    """Whether a JPEG was decoded at less than its size; reads no more than its header, and rewinds the file."""
+    if not head.startswith(_JPEG):
+        return False
+    with Image.open(file, formats=_FORMATS) as opened:
+        size = opened.size
+    file.seek(0)
+    return sorted(size) != sorted(image.shape)  # sorted: EXIF may have turned it
 
 
 def grey(image: Image.Image | np.ndarray) -> np.ndarray:
@@ -203,6 +245,6 @@ def _describe(head: bytes) -> str:
         return "empty file"
     if fault := download_fault(head):
         return f"not an image but {fault}"
-    if head.startswith(b"\xff\xd8\xff"):
+    if head.startswith(_JPEG):
         return "a JPEG that cannot be decoded: damaged, lossless or of more than 8 bits (convert the latter to PNG)"
     return "not an image in a known format"

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cxrcl.data.images import store
-from cxrcl.data.images.image_io import read_gray
+from cxrcl.data.images.image_io import read_gray, read_hashed
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,23 @@ class ImageReader:
         place = store.split(str(path))
         if place is not None:
             return store.image(*place)
-        if self.read_px is None:
-            return read_gray(path, side_px)
-        # Twice that: a JPEG decoded at an eighth of its size has one pixel of each 8 x 8 block, and the area average of
-        # these needs more than one of them.
-        return self.shrink(read_gray(path, 2 * self.read_px))
+        return self.shrink(read_gray(path, self._decoded_side(side_px)))
+
+    def read_hashed(self, path: str | Path | BinaryIO, side_px: int | None = None) -> tuple[np.ndarray, int]:
+        """What `read` gives, and the hash of the image's pixels (see `pixel_hash`): one of the image, however read."""
+        place = store.split(str(path))
+        if place is not None:
+            return store.image(*place), store.pixel_hash(*place)
+        image, found = read_hashed(path, self._decoded_side(side_px))
+        return self.shrink(image), found
+
+    def _decoded_side(self, side_px: int | None) -> int | None:
+        """The shorter side at which a file should be decoded at least.
+
+        Twice `read_px`: a JPEG decoded at an eighth of its size has one pixel of each 8 x 8 block, and the area average
+        of these needs more than one of them.
+        """
+        return side_px if self.read_px is None else 2 * self.read_px
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W] -> uint8 [h, w] with min(h, w) = `read_px`, by area averages; a smaller image as it is."""

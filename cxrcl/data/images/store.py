@@ -5,7 +5,8 @@ A folder with
 - `images.u8`: the pixels of all images, row by row, nothing between them;
 - `index.npz`: for image k, which is row k of `manifest.csv`: `offset` (bytes), `height`, `width`, `crc32` of its
   pixels, `source_size` and `source_mark` of the file it came from, and `reason`, the number in `reasons` of why that
-  file could not be read, else -1;
+  file could not be read, else -1; `pixels`, the hash of its pixels at full size (see `pixel_hash`), which stores of
+  an earlier packing do not have;
 - `manifest.csv`: the manifest as it was packed, so that the folder is a data set by itself;
 - `store.json`: version, `read_px` and counts; written last, so that only whole stores have it.
 
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxrcl.data.images.pixel_hash import NONE
 from cxrcl.data.images.pixels import ImageError
 from cxrcl.data.manifest import FILE_NAME, Manifest
 from cxrcl.errors import DataError
@@ -37,6 +39,7 @@ VERSION = 2
 IMAGES, INDEX, HEAD, JOURNAL = "images.u8", "index.npz", "store.json", "journal.jsonl"
 IMAGES_OF_VERSION_1 = "films.u8"  # that version had "films" in its head as well, in place of "images"
 COLUMNS = ("offset", "height", "width", "crc32", "source_size", "source_mark", "reason")
+PIXELS = "pixels"
 _INSIDE = re.compile(rf"(?P<folder>.*)/(?:{IMAGES}|{IMAGES_OF_VERSION_1})!/(?P<number>[0-9]+)", re.DOTALL)
 
 
@@ -59,6 +62,11 @@ def image(folder: str, number: int) -> np.ndarray:
         DataError: the store cannot be used.
     """
     return _opened(folder).image(number)
+
+
+def pixel_hash(folder: str, number: int) -> int:
+    """The hash of the pixels of the file that an image was packed from; `NONE` where the store does not have it."""
+    return int(_opened(folder).index[PIXELS][number])
 
 
 @functools.lru_cache(maxsize=64)
@@ -96,7 +104,8 @@ def read_head(folder: Path) -> dict[str, Any]:
 def _read_index(folder: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(folder / INDEX) as file:
-            return {name: file[name] for name in (*COLUMNS, "reasons")}
+            index = {name: file[name] for name in (*COLUMNS, "reasons")}
+            return {**index, PIXELS: file[PIXELS] if PIXELS in file else np.full(len(index["offset"]), NONE)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{folder / INDEX}: cannot be read ({type(error).__name__}): pack the images again") from None
 

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cxrcl.data.images.store import COLUMNS, HEAD, IMAGES, IMAGES_OF_VERSION_1, INDEX, JOURNAL, Store, read_head
+from cxrcl.data.images.pixel_hash import NONE
+from cxrcl.data.images.store import COLUMNS, HEAD, IMAGES, IMAGES_OF_VERSION_1, INDEX, JOURNAL, PIXELS, Store, read_head
 from cxrcl.data.manifest import FILE_NAME
 from cxrcl.errors import DataError
 from cxrcl.files import replaced
@@ -38,6 +39,7 @@ class Entry(NamedTuple):
     source_mark: int  # time of change in ns since 1970, or the CRC-32 of a member of a zip file
     reason: str | None  # why the image cannot be read
     row: dict[str, str] | None = None  # of the manifest, where that is made of what comes with the images
+    pixels: int = NONE  # the hash of the image's pixels at full size; journals of an earlier version lack it
 
     @property
     def size(self) -> int:
@@ -136,7 +138,8 @@ def _columns(entries: Sequence[Entry]) -> tuple[dict[str, Any], dict[str, int]]:
         "unreadable": sum(entry.reason is not None for entry in entries),
         "bytes": int(sizes.sum()),
     }
-    return {**columns, "reasons": np.array(reasons, dtype=np.str_)}, counts
+    hashes = np.array([entry.pixels for entry in entries], dtype=np.int64)
+    return {**columns, PIXELS: hashes, "reasons": np.array(reasons, dtype=np.str_)}, counts
 
 
 # --------------------------------------------------------------------------------------------------- going on

@@ -162,11 +162,12 @@ def _check_space(out: Path, needed: float, overwrite: bool = False) -> None:
 def take(reader: ImageReader, file: str | BinaryIO, source: Source, row: dict[str, str] | None = None) -> Taken:
     """An image, uint8 [H, W] or None, and its entry."""
     try:
-        image = np.ascontiguousarray(reader.read(file))
+        image, pixels = reader.read_hashed(file)
     except ImageError as error:
         return None, Entry(0, 0, 0, *source, str(error), row)
+    image = np.ascontiguousarray(image)
     height, width = image.shape
-    return image, Entry(height, width, zlib.crc32(image.data), *source, None, row)
+    return image, Entry(height, width, zlib.crc32(image.data), *source, None, row, pixels)
 
 
 def _take_from_disk(reader: ImageReader, path: str) -> Taken:

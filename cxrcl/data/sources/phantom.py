@@ -8,7 +8,7 @@ from pathlib import Path
 from cxrcl.data.phantom import PhantomSettings, generate
 from cxrcl.data.sources.base import Source
 from cxrcl.data.text.prompts import Prompts
-from cxrcl.types import Part, Positive
+from cxrcl.types import Count, Part, Positive, Seed, Side
 
 
 class Phantom(Source):
@@ -25,9 +25,9 @@ class Phantom(Source):
     def __init__(
         self,
         root: str,
-        num_studies: int = 3000,
-        size_px: int = 96,
-        seed: int = 0,
+        num_studies: Count = 3000,
+        size_px: Side = 96,
+        seed: Seed = 0,
         weight: Positive | None = None,
         fraction: Part | None = None,
         prompts: str | Prompts | None = None,

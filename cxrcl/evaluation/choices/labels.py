@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from cxrcl.evaluation.choices.choice import NOW, Choice, Stage, Unavailable, Variant, chosen
+from cxrcl.evaluation.choices.choice import Choice, Stage, Unavailable, Variant, chosen
 from cxrcl.evaluation.metrics import NO_FINDING
 
 # The labels of the CheXpert competition (Irvin et al. 2019, section 5).
@@ -110,26 +110,38 @@ def row_choices(table: pd.DataFrame, splits: Sequence[str], scored: np.ndarray |
         splits: the current ones.
         scored: bool [N], images that the current views and filter leave in; None: all.
     """
+    return [*_split_choice(table, splits), *image_choices(table, scored)]
+
+
+def _split_choice(table: pd.DataFrame, splits: Sequence[str]) -> list[Choice]:
     present = [name for name in ("train", "valid", "test") if (table["split"] == name).any()]
     groups = list(dict.fromkeys([tuple(splits), *((name,) for name in present), tuple(present)]))
     if len(present) == 3:
         groups.append(("valid", "test"))
     of = [of_splits(group) for group in dict.fromkeys(groups)]
-    found = [Choice("split", Stage.ROWS, of[0], tuple(of[1:]))] if len(of) > 1 else []
+    return [Choice("split", Stage.ROWS, of[0], tuple(of[1:]))]
+
+
+def image_choices(table: pd.DataFrame, scored: np.ndarray | None = None) -> list[Choice]:
+    """Choices among the images of the scored splits; the arguments are those of `row_choices`."""
     kept = np.ones(len(table), dtype=bool) if scored is None else scored
     current = Variant("as data.views and data.filter say", lambda rows: rows.where(kept))
     others = [] if kept.all() else [Variant("all", lambda rows: rows, "data.views=null data.filter={}")]
     if "view" in table and 0 < is_frontal(table["view"][kept]).sum() < kept.sum():
-        names = sorted({view for view in table["view"] if is_frontal(pd.Series([view]))[0]})
+        names = sorted({view for view in table["view"].unique() if is_frontal(pd.Series([view]))[0]})
         others.append(Variant("frontal only", _frontal, f"'data.views=[{','.join(names)}]'"))
-    found.append(Choice("images", Stage.ROWS, current, tuple(others)))
-    per = []
+    found = [Choice("images", Stage.ROWS, current, tuple(others))]
+    per: list[Variant] = []
+    known: list[bytes] = [np.zeros(len(table), dtype=bool).tobytes()]
     for what, columns in (("patient", ["patient"]), ("study", ["patient", "study"])):
-        if all(column in table for column in columns) and table.duplicated(columns).any():
-            per.append(Variant(f"first of each {what}", first_of(columns), f"table.drop_duplicates({columns})"))
+        if all(column in table for column in columns):
+            again = table.duplicated(columns).to_numpy()
+            if again.tobytes() not in known:  # as many studies as images, or as patients
+                known.append(again.tobytes())
+                per.append(Variant(f"first of each {what}", first_of(columns), f"table.drop_duplicates({columns})"))
     if per:
         found.append(Choice("images of a patient", Stage.ROWS, Variant("all", lambda rows: rows), tuple(per)))
-    return [choice for choice in found if choice.others or choice.current is not NOW]
+    return found
 
 
 def label_choices(
@@ -157,9 +169,7 @@ def label_choices(
         Variant(f"uncertain: {name}", apply(dict.fromkeys(truth.names, name)), f"data.label_policy={name}")
         for name in POLICIES
     ]
-    found = []
-    if np.isnan(truth.values).any():  # before the policy, which may make uncertain ones blank
-        found.append(chosen("blank labels", Stage.LABELS, BLANKS, BLANKS[0].name))
+    found = blank_choices(truth)  # before the policy, which may make uncertain ones blank
     if (truth.values == -1).any():
         name = mixed[0].name if mixed else f"uncertain: {policy}"
         found.append(chosen("uncertain labels", Stage.LABELS, policies, name))
@@ -173,6 +183,11 @@ def label_choices(
         )
         found.append(Choice("negatives", Stage.LABELS, now, (other,)))
     return found
+
+
+def blank_choices(truth: Truth) -> list[Choice]:
+    """What a blank cell means, where there are any."""
+    return [chosen("blank labels", Stage.LABELS, BLANKS, BLANKS[0].name)] if np.isnan(truth.values).any() else []
 
 
 def mean_choice(truth: Truth, target_labels: Sequence[str] = (), evaluator: str = "zero_shot") -> Choice:

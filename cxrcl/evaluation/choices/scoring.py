@@ -61,7 +61,11 @@ def by_protocol(over: protocols.Over) -> Over:
 
     def similarity(images: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
         rows, sentences = torch.from_numpy(images), [torch.from_numpy(group) for group in groups]
-        return protocols.similarity(rows, sentences, over).numpy()
+        if over in ("direction", "raw_direction"):
+            return protocols.similarity(rows, sentences, over).numpy()
+        # One product for all groups: `protocols.similarity` would normalise the images for each of them.
+        every = protocols.by_prompt(rows, torch.cat(sentences)).split([len(group) for group in groups], dim=1)
+        return torch.stack([protocols.over_prompts(part, over) for part in every], dim=1).numpy()
 
     return similarity
 

@@ -26,16 +26,23 @@ class Target:
 
     Attributes:
         figures: name -> value.
-        tolerance: how far off (root of the mean square over the figures) still counts as reached.
+        tolerance: the distance that still counts as reached.
     """
 
     figures: Mapping[str, float]
     tolerance: float
 
     def distance(self, figures: Mapping[str, float]) -> float:
-        """Root of the mean square difference; infinite where a figure does not exist."""
-        differences = np.array([figures.get(name, np.nan) - value for name, value in self.figures.items()])
-        return float(np.inf if np.isnan(differences).any() else np.sqrt(np.mean(differences**2)))
+        """The root of the mean square difference of labels' figures, or that of a mean's where this is larger.
+
+        Infinite where a figure does not exist. A mean is compared by itself: it has less noise than a label has, and
+        among many labels it would count for nothing.
+        """
+        left = {name: figures.get(name, np.nan) - value for name, value in self.figures.items()}
+        of_labels = [part for name, part in left.items() if "/" in name]
+        parts = [abs(part) for name, part in left.items() if "/" not in name]
+        parts += [np.sqrt(np.mean(np.square(of_labels)))] if of_labels else []
+        return float(np.inf if np.isnan(parts).any() else max(parts))
 
 
 @dataclass(frozen=True)
@@ -178,18 +185,18 @@ class Search:
 
     def _measure_best(self, several: Iterable[tuple[Tried, Tried]]) -> None:
         """Measure joined readings for so many seconds."""
-        until, passes = time.monotonic() + self.seconds, 0
-        target = self._effect(self.target.figures)
+        until, passes, start = time.monotonic() + self.seconds, 0, self.findings.start.figures
         joined: dict[Reading, float] = {}
         for first, second in several:
             reading = tuple(sorted((*first.reading, *second.reading), key=lambda change: change.label))
             if len({change.choice.name for change in reading}) == len(reading):
-                left = self._effect(first.figures) + self._effect(second.figures) - target
-                joined.setdefault(reading, float(np.mean(left**2)))
-        for reading in sorted(joined, key=joined.__getitem__):
+                added = self._effect(first.figures) + self._effect(second.figures)
+                figures = {name: start[name] + effect for name, effect in zip(self.names, added, strict=True)}
+                joined.setdefault(reading, self.target.distance(figures))
+        for place, reading in enumerate(sorted(joined, key=joined.__getitem__)):
             needs_pass = sum(change.choice.stage in PASSES for change in reading) > 1
             if time.monotonic() > until:
-                self.findings.not_measured += len(joined) - list(joined).index(reading)
+                self.findings.not_measured += len(joined) - place
                 return
             if needs_pass and passes >= self.image_pairs:
                 self.findings.not_measured += 1

@@ -49,6 +49,7 @@ class Checkpoint:
         at_start: evaluator -> class similarity of the weights that training began with.
         training: lines of metrics.jsonl, `step` among their keys.
         images: of `scores`.
+        found: what each of them is in the record of what the checkpoint was trained on (see `output`); () without one.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Checkpoint:
     at_start: Mapping[str, ClassSimilarity] = field(default_factory=dict)
     training: Sequence[Mapping[str, float | None]] = ()
     images: ScoredImages | None = None
+    found: Sequence[str] = ()
 
     @property
     def shown_facts(self) -> dict[str, str]:
@@ -76,6 +78,7 @@ def from_results(
     at_start: Mapping[str, ClassSimilarity] | None = None,
     training: Sequence[Mapping[str, float | None]] = (),
     images: ScoredImages | None = None,
+    found: Sequence[str] = (),
 ) -> Checkpoint:
     """A checkpoint from the results of its evaluators.
 
@@ -97,6 +100,7 @@ def from_results(
         at_start=at_start or {},
         training=training,
         images=images,
+        found=found,
     )
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cxrcl.errors import RESEARCH_ONLY
-from cxrcl.evaluation.choices.choice import Change
+from cxrcl.evaluation.choices.choice import Change, Stage
 from cxrcl.evaluation.choices.search import Findings, Tried
 from cxrcl.evaluation.report.score_markdown import facts_and_notes
 from cxrcl.evaluation.report.table import Row, Table, number, number_cell
 from cxrcl.evaluation.scores.score_report import Score, plain
 from cxrcl.files import replaced
 
+PASSES = (Stage.IMAGES.value, Stage.WEIGHTS.value)
 JSON, MARKDOWN = "explain.json", "explain.md"
 SHOWN = 12  # readings in a table that is printed
 
@@ -26,7 +27,8 @@ class Explanation:
 
     Attributes:
         intervals: label of a reading -> figure -> value with its interval.
-        identity: fingerprints of the weights and of the data, and the splits: which evaluation this belongs to.
+        identity: of weights and images, see `identity`.
+        evaluator: name of the evaluator whose settings are the current ones.
         command: what was typed.
     """
 
@@ -35,6 +37,7 @@ class Explanation:
     facts: Mapping[str, str]
     notes: Sequence[str]
     identity: Mapping[str, str]
+    evaluator: str
     command: str = ""
 
     def within_interval(self, one: Tried) -> bool | None:
@@ -185,6 +188,7 @@ def results(report: Explanation) -> dict[str, Any]:
     return plain(
         {
             "identity": report.identity,
+            "evaluator": report.evaluator,
             "facts": report.facts,
             "notes": report.notes,
             "command": report.command,
@@ -200,6 +204,30 @@ def results(report: Explanation) -> dict[str, Any]:
             "complete": found.complete,
         }
     )
+
+
+def identity(weights: str, manifest: str, splits: Sequence[str]) -> dict[str, str]:
+    """What tells whether two reports are of the same weights and images: fingerprints, and the splits."""
+    return {"weights": weights, "manifest": manifest, "splits": " + ".join(splits)}
+
+
+def image_readings(file: Path, of: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Evaluator -> single changes that needed a pass over the images -> mean AUROC, from an explain.json.
+
+    Nothing where there is no such file, or it is of other weights or images.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["identity"] != dict(of):
+            return {}
+        found = {}
+        for one in content["single"]:
+            ((change,), value) = one["changes"], one["figures"].get("mean_auroc")
+            if change["needs"] in PASSES and value is not None:
+                found[f"{change['choice']}: {change['variant']}"] = float(value)
+        return {content["evaluator"]: found}
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of another version
+        return {}
 
 
 def write(folder: Path, report: Explanation) -> Path:

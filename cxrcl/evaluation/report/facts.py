@@ -13,26 +13,60 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a checkpoint was trained on, and whether scored images are among it.
+    """What a checkpoint was trained on, and what the scored images have in common with it.
 
     Attributes:
         sources: source of the data -> number of training images.
-        contaminated: number of scored images that are among the training images.
-        scored: number of scored images.
-        same_sources: sources of scored images of which other images were trained on.
+        scored: number of scored images. Each is one of the next five.
+        seen_by_pixels, seen_by_name: images that were trained on, as their pixels say; as only their names say.
+        patient_seen: other images of patients that were trained on.
+        same_source: images of other patients, of a source that was trained on.
+        unknown: images of which nothing is found in the record.
+        perhaps_patient_seen: of `unknown`, images whose patient has the number of one that was trained on, both of
+            sources without a name.
+        same_patient_id: of the last two, images whose patient has the number of one of another source.
+        not_known: what could not be compared.
     """
 
     sources: Mapping[str, int]
-    contaminated: int
     scored: int
-    same_sources: tuple[str, ...] = ()
+    seen_by_pixels: int = 0
+    seen_by_name: int = 0
+    patient_seen: int = 0
+    same_source: int = 0
+    unknown: int = 0
+    perhaps_patient_seen: int = 0
+    same_patient_id: int = 0
+    not_known: tuple[str, ...] = ()
+
+    @property
+    def contaminated(self) -> int:
+        """Number of scored images that are no test: they, or others of their patients, were trained on."""
+        return self.seen_by_pixels + self.seen_by_name + self.patient_seen
 
     def __str__(self) -> str:
-        text = ", ".join(f"{name} ({count} images)" for name, count in sorted(self.sources.items()))
-        if self.contaminated:
-            return f"{text}. CONTAMINATED: {self.contaminated} of {self.scored} scored images were trained on"
-        others = f"; other images of {', '.join(self.same_sources)} are" if self.same_sources else ""
-        return f"{text}. No scored image among them{others}"
+        sources = ", ".join(f"{name} ({count} images)" for name, count in sorted(self.sources.items()))
+        return f"{sources or 'nothing that is recorded'}. {self.counts}"
+
+    @property
+    def counts(self) -> str:
+        """The scored images by what they have in common with the training, and what that leaves open."""
+        seen, mark = self.seen_by_pixels + self.seen_by_name, "O"
+        if self.contaminated or self.perhaps_patient_seen:
+            mark = "CONTAMINATED: o" if self.contaminated else "PERHAPS CONTAMINATED: o"
+        how = f" ({self.seen_by_pixels} by pixels, {self.seen_by_name} by name only)" if seen else ""
+        text = (
+            f"{mark}f {self.scored} scored images {seen} seen in training{how}, {self.patient_seen} of a training "
+            f"patient, {self.same_source} of the same source, {self.unknown} unknown"
+        )
+        if self.perhaps_patient_seen:
+            text += (
+                f"; {self.perhaps_patient_seen} of the unknown have the patient number of a training image, both of "
+                "sources without a name (name them in the column source of manifests)"
+            )
+        if self.same_patient_id:
+            text += f"; {self.same_patient_id} have the patient number of a training image of another source"
+        return text + (f". Not known: {'; '.join(self.not_known)}" if self.not_known else "")
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 - `report.html`: the page.
 - `report.md`: facts and tables.
 - `results.json`: every metric, null where it does not exist; label scores with their intervals below `scores`;
-  `trained_on`: sources, and how many scored images were trained on; `run`: what was run; `data`, `prompts`: on what.
+  `trained_on`: sources, and how many of the scored images were trained on or have a patient or a source that was;
+  `run`: what was run; `data`, `prompts`: on what.
 - `groups.json` and others: parts of it that are too much (`cxrcl.evaluation.report.results_files`).
 - `prompts.json`: sentences that are too many for it.
 - `predictions.csv`: one row an image: `image` as it stands in the manifest, `split`, and of each evaluator and label
   `<evaluator>/<label>/score` and, where there is one, `<evaluator>/<label>/probability`. Patients are not named; where
   the manifest's image names hold their numbers, this file does as well.
+- `seen_in_training.csv`, where there are any: scored images that a checkpoint was trained on, or on others of their
+  patient, and as what they were found: `image (pixels)`, `image (name)`, `patient` or `patient, perhaps`.
 - `embeddings[_<evaluator>].npy` and `.csv`, or `.parquet`, where `dump` asks for them.
 """
 
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from cxrcl.evaluation.representation import Dump
 
 HTML, MARKDOWN, PREDICTIONS = "report.html", "report.md", "predictions.csv"
-PROMPTS = "prompts.json"
+PROMPTS, SEEN = "prompts.json", "seen_in_training.csv"
 LONG_PROMPTS = 20_000  # characters
 
 
@@ -62,6 +65,9 @@ def write(folder: Path, page: Page) -> list[Path]:
     table = predictions(page)
     if table is not None:
         files[PREDICTIONS] = table.to_csv(index=False).encode()
+    seen = seen_in_training(page)
+    if len(seen):
+        files[SEEN] = seen.to_csv(index=False).encode()
     for name, dump in _dumps(page).items():
         files |= _embeddings(name, dump)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +116,8 @@ def _trained_on(one: Checkpoint) -> dict[str, Any]:
     """The fact as numbers, for programs: a text is not to be searched for the word CONTAMINATED."""
     if one.facts is None:
         return {}
-    trained_on = {} if one.facts.trained_on is None else {"trained_on": plain(one.facts.trained_on)}
+    found = one.facts.trained_on
+    trained_on = {} if found is None else {"trained_on": {**plain(found), "contaminated": found.contaminated}}
     return {**trained_on, "views": plain({"trained_on": one.facts.views, "not_seen": one.facts.views_not_seen})}
 
 
@@ -152,6 +159,18 @@ def predictions(page: Page) -> pd.DataFrame | None:
                 if scores.probabilities is not None:
                     columns[f"{name}/{label}/probability"] = scores.probabilities[:, k]
     return pd.DataFrame(columns) if len(columns) > 2 else None
+
+
+def seen_in_training(page: Page) -> pd.DataFrame:
+    """The content of seen_in_training.csv, a row for each checkpoint and image."""
+    rows = [
+        {"checkpoint": one.name, "image": image, "split": split, "found": found}
+        for one in page.checkpoints
+        if one.images is not None
+        for image, split, found in zip(one.images.names, one.images.splits, one.found)
+        if found not in ("source", "unknown")
+    ]
+    return pd.DataFrame(rows)
 
 
 def _dumps(page: Page) -> dict[str, Dump]:

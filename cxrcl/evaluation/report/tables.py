@@ -29,8 +29,20 @@ def label_table(results: Mapping[str, Metrics], metric: str) -> Table:
         rows.append(
             ["mean", *_fewest(scorers.values()), *(_with_interval(f, metric, before="mean_") for f in scorers.values())]
         )
+    totals = 1
+    if metric == "auroc" and any("multiverse/min" in f for f in scorers.values()):
+        rows.append(["other readings", "", "", *map(_spread, scorers.values())])
+        totals = 2
     title = metric.upper()
-    return Table(title, [title, "positives", "negatives", *scorers], rows, totals=1)
+    return Table(title, [title, "positives", "negatives", *scorers], rows, totals=totals)
+
+
+def _spread(metrics: Metrics) -> Cell:
+    """The median of the mean AUROC over all readings, with the least, the largest and their number."""
+    low, middle, high, count = (metrics.get(f"multiverse/{kind}") for kind in ("min", "median", "max", "readings"))
+    if low is None or count is None:
+        return Cell("")
+    return number_cell(middle, aside=f"({number(low)} to {number(high)}, {count:.0f} readings)")
 
 
 def _fewest(metrics: Iterable[Metrics]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,13 @@ def explained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def figures_of(trained: Path, *overrides: str) -> dict[str, float]:
     """AUROC by label, of `evaluate`."""
+    return {name: value for name, value in metrics_of(trained, *overrides).items() if name.startswith("auroc/")}
+
+
+def metrics_of(trained: Path, *overrides: str) -> Mapping[str, float]:
     shared = ["splits=[train]", "evals=[zero_shot]", "fit_on=null", "random_weights=false", "resamples=0", "groups=[]"]
     values = compose("evaluate", [f"checkpoint='{trained}'", "device=cpu", "data.num_workers=0", *shared, *overrides])
-    metrics = evaluate(values).results["zero_shot"]
-    return {name: value for name, value in metrics.items() if name.startswith("auroc/")}
+    return evaluate(values).results["zero_shot"]
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -92,6 +97,36 @@ def test_of_a_dump_choices_after_the_encoders_are_tried_and_the_rest_is_listed(
     assert "embeddings are stored" in content["not_tried"]["window: inverted"]
     needs = {change["needs"] for one in content["single"] for change in one["changes"]}
     assert "another pass over the images" not in needs and "similarities only" in needs
+
+
+def test_passes_of_explain_are_laid_into_the_spread_that_evaluate_reports(
+    explained: tuple[Path, str], trained: Path, own_run: Path
+) -> None:
+    checkpoint = own_run / "checkpoints" / trained.name
+    before = metrics_of(checkpoint)
+    folder = own_run / "explain_train"
+    folder.mkdir()
+    (folder / "explain.json").write_text((explained[0] / "explain.json").read_text())
+    after = metrics_of(checkpoint)
+    single = {change_of(one): one["figures"]["mean_auroc"] for one in read(folder)["single"]}
+    assert "alone/window: inverted" not in before
+    assert after["alone/window: inverted"] == single["window: inverted"]
+    assert after["multiverse/readings"] > before["multiverse/readings"] > 20
+    # Of other images: what was measured there says nothing here.
+    assert "alone/window: inverted" not in metrics_of(checkpoint, "data.views=[PA]")
+
+
+def change_of(one: dict[str, Any]) -> str:
+    (change,) = one["changes"]
+    return f"{change['choice']}: {change['variant']}"
+
+
+@pytest.fixture
+def own_run(trained: Path, tmp_path: Path) -> Path:
+    """The run's folder, for a test that adds to it."""
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copy(trained, tmp_path / "run" / "checkpoints")
+    return tmp_path / "run"
 
 
 @pytest.mark.parametrize(

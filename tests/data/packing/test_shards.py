@@ -306,15 +306,15 @@ def test_packing_goes_on_behind_the_last_whole_shard(
     three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = content(shards.pack([three], tmp_path / "whole", PX).packed.store.folder)
-    reading, count = ImageReader.read, iter(range(1000))
+    reading, count = ImageReader.read_hashed, iter(range(1000))
 
-    def read(self: ImageReader, *arguments: Any) -> np.ndarray:
+    def read(self: ImageReader, *arguments: Any) -> tuple[np.ndarray, int]:
         if next(count) == 15:  # in the second shard
             raise KeyboardInterrupt
         return reading(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageReader, "read", read)
+        patch.setattr(ImageReader, "read_hashed", read)
         with pytest.raises(KeyboardInterrupt):
             shards.pack([three], tmp_path / "torn", PX)
     (tmp_path / "part-0.tar").write_bytes(b"is not read again")

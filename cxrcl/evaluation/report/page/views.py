@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cxrcl.evaluation.zero_shot_classes import ClassConfusion
 
 READINGS = ("combined", "affirmative", "negated")  # of prompts; the first that there is, is scored
+SPREAD = ("min", "median", "max")
 COUNTED = ("images", "patients", "resamples", "seed")
 
 
@@ -67,6 +68,23 @@ def prompt_tables(page: Page) -> list[Table]:
             rows.append([f"{kind} over families", of_score, *("" for _ in readings[1:])])
         caption = f"Mean AUROC of {name} by prompt family and reading"
         found.append(Table(caption, ["prompts", *readings], rows, totals=2))
+    return found
+
+
+def multiverse_tables(page: Page) -> list[Table]:
+    """Mean AUROC of zero-shot evaluators over other readings of the same weights and images."""
+    found = []
+    for name, metrics in page.metrics(with_controls=False).items():
+        if "multiverse/readings" not in metrics:
+            continue
+        rows: list[Row] = [["as scored", number_cell(metrics["mean_auroc"])]]
+        alone = {key.removeprefix("alone/"): value for key, value in metrics.items() if key.startswith("alone/")}
+        rows += [[label, number_cell(value)] for label, value in sorted(alone.items(), key=lambda entry: entry[1])]
+        rows += [[f"{kind} of all readings", number_cell(metrics[f"multiverse/{kind}"])] for kind in SPREAD]
+        count = f"{metrics['multiverse/readings']:.0f}"
+        found.append(
+            Table(f"The multiverse of {name}: mean AUROC in {count} readings", ["reading", "AUROC"], rows, totals=3)
+        )
     return found
 
 
