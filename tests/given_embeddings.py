@@ -120,7 +120,7 @@ def evaluator(name: str, data: FixedData, given: Given, **settings: Any) -> Any:
             sentences[label][side] = [str(start + k) for k in range(len(group))]
             start += len(group)
     (node,) = yaml.safe_load((ROOT / "configs" / "evals" / f"{name}.yaml").read_text()).values()
-    arguments = {key: value for key, value in node.items() if key not in ("_target_", "splits")}
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "splits", "resamples")}
     return locate(node, Evaluator, name)(
         data, lambda file, labels: sentences, splits=("test",), **{**arguments, **settings}
     )

@@ -75,7 +75,7 @@ def _train_and_show(values: dict[str, Any], folder: Path, file: Path, recipe: st
             "pixel_ridge is trained with labels on 32 x 32 pixels:",
             tables.label_table(scored.results, "auroc").text(),
             "",
-            tables.retrieval_table(scored.results, brief=True).text(),
+            tables.retrieval_table(scored.results).text(),
             "",
             as_tables(entries, predictor.rule),
             f"  what is drawn there: {truth}",

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
 from cxrcl.types import EvalData, Gathers
@@ -111,6 +112,11 @@ class Evaluators:
                 )
             results[name] = result
         return results
+
+
+def patients_of(data: EvalData, splits: Sequence[str], resamples: int) -> Patients:
+    """The patients of the pooled images of some splits, and how often they are drawn."""
+    return Patients([patient for split in splits for patient in data.column(split, "patient")], resamples)
 
 
 def check_label_names(named: Sequence[str] | None, existing: Sequence[str], argument: str) -> None:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.evaluation.embed import cosines
-from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
+from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names, patients_of
 from cxrcl.evaluation.examples import retrieved
+from cxrcl.evaluation.scores.query_intervals import Queries, bounds
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, Natural
 
 ELEMENTS = 1 << 24  # similarities in memory at a time
 
@@ -85,6 +86,8 @@ class Retrieval(Evaluator):
             of it has the query's class (GLoRIA, Huang et al. 2021). Images with exactly one of the classes take part,
             and a text has the classes of its images. Empty: none.
         precision_at: the k of precision at k; those that exceed the gallery are left out.
+        resamples: of the patients, for intervals; 0 gives none. The gallery stays as it is. A text that several
+            patients share is of them in equal parts, see `cxrcl.evaluation.scores.query_intervals.Queries`.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EmbedsImages, EmbedsText)
@@ -97,12 +100,14 @@ class Retrieval(Evaluator):
         at: Sequence[int] = (1, 5, 10),
         classes: Sequence[str] = (),
         precision_at: Sequence[int] = (5, 10, 100),
+        resamples: Natural = 0,
     ) -> None:
         self.data, self.splits, self.at = data, tuple(splits), tuple(at)
         check_label_names(classes, data.labels, "classes")
         if len(classes) == 1 or any(k < 1 for k in (*at, *precision_at)):
             raise ValueError(f"classes={list(classes)}, at={list(at)}: expected 2 classes or more, and each k above 0")
         self.classes, self.precision_at = tuple(classes), tuple(precision_at)
+        self.patients = patients_of(data, splits, resamples)
         texts = [text for split in self.splits for text in data.texts(split)]
         self.images = [k for k, text in enumerate(texts) if text]
         self.texts = list(dict.fromkeys(texts[k] for k in self.images))
@@ -119,25 +124,33 @@ class Retrieval(Evaluator):
         text_ids = torch.arange(len(texts))
         ranks_of_texts = ranks(images, texts, (self.text_of, text_ids))
         ranks_of_images = ranks(texts, images, (text_ids, self.text_of))
-        metrics = self._recalls("image_to_text", ranks_of_texts, len(texts))
-        metrics |= self._recalls("text_to_image", ranks_of_images, len(images))
+        metrics = self._recalls("image_to_text", ranks_of_texts, len(texts), Queries(self.patients, self.images))
+        of_texts = Queries(self.patients, self.images, self.text_of.numpy())
+        metrics |= self._recalls("text_to_image", ranks_of_images, len(images), of_texts)
         metrics |= self._precisions(shared, images, texts) if self.classes else {}
         # Called by a report only, and with the number of examples.
         examples = partial(retrieved, shared, self.splits, self.images, self.texts, self.text_of, ranks_of_texts)
         return EvaluatorResult(metrics, artifacts={"examples": examples})
 
-    def _recalls(self, way: str, ranks: Tensor, gallery: int) -> dict[str, float]:
-        """Recall at k with its chance, and ranks, of one direction.
+    def _recalls(self, way: str, ranks: Tensor, gallery: int, queries: Queries) -> dict[str, float]:
+        """Recall at k with its chance, and ranks, of one direction, with their intervals.
 
         Args:
             ranks: int64 [Q].
             gallery: number of items.
+            queries: the Q.
         """
         metrics = {f"{way}/r{k}": float((ranks <= k).double().mean()) for k in self.at}
         metrics |= {f"{way}/chance_r{k}": self._chance(way, k) for k in self.at}
         metrics[f"{way}/median_rank"] = float(ranks.double().quantile(0.5))
         metrics[f"{way}/mean_rank"] = float(ranks.double().mean())
-        return metrics | {f"{way}/gallery": float(gallery)}
+        if self.patients.resamples:
+            values = ranks.numpy()
+            for k in self.at:
+                metrics |= bounds(f"{way}/r{k}", queries.share(values <= k))
+            metrics |= bounds(f"{way}/median_rank", queries.median(values))
+            metrics |= bounds(f"{way}/mean_rank", queries.mean(values))
+        return metrics | {f"{way}/queries": float(len(ranks)), f"{way}/gallery": float(gallery)}
 
     def _precisions(self, shared: SharedPass, images: Tensor, texts: Tensor) -> dict[str, float]:
         """Precision at k by class, both ways, with its chance.
@@ -152,18 +165,21 @@ class Retrieval(Evaluator):
         present, place = text_of.unique(return_inverse=True)
         texts = texts[present]
         text_classes = torch.zeros(len(texts), len(columns)).index_add_(0, place, image_classes.float()) > 0
+        rows = np.asarray(self.images)[has_one.numpy()]
         sides = {
-            "image_to_text": (images, image_classes, texts, text_classes),
-            "text_to_image": (texts, text_classes, images, image_classes),
+            "image_to_text": (images, image_classes, texts, text_classes, Queries(self.patients, rows)),
+            "text_to_image": (texts, text_classes, images, image_classes, Queries(self.patients, rows, place.numpy())),
         }
         metrics: dict[str, float] = {f"{way}/class_queries": float(len(side[0])) for way, side in sides.items()}
-        for way, (queries, query_classes, gallery, item_classes) in sides.items():
+        for way, (queries, query_classes, gallery, item_classes, drawn) in sides.items():
 
             def relevant(rows: Tensor, of: Tensor = query_classes, among: Tensor = item_classes) -> Tensor:
                 return (of[rows].float() @ among.float().T) > 0
 
             for k in (k for k in self.precision_at if k <= len(gallery)):
-                metrics[f"{way}/p{k}"] = float(precision_at(queries, gallery, relevant, k).mean())
+                precision = precision_at(queries, gallery, relevant, k)
+                metrics[f"{way}/p{k}"] = float(precision.mean())
+                metrics |= bounds(f"{way}/p{k}", drawn.share(precision.numpy())) if self.patients.resamples else {}
             if len(queries):
                 # Queries of equal classes have equal chances: the share of items that have one of their classes.
                 kinds, counts = query_classes.unique(dim=0, return_counts=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
+from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names, patients_of
 from cxrcl.evaluation.metrics import NO_FINDING, labels_of_mean, mean_auroc
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import Scores
@@ -67,7 +67,7 @@ class Scorer(Evaluator):
 
     def run(self, shared: SharedPass) -> EvaluatorResult:
         scores = replace(self.score(shared, self.splits), mean_over=self.mean_over)
-        patients = Patients([p for split in self.splits for p in self.data.column(split, "patient")], self.resamples)
+        patients = patients_of(self.data, self.splits, self.resamples)
         shuffled = scores.scores[np.random.default_rng(0).permutation(len(scores.scores))]
         return EvaluatorResult(
             metrics={
@@ -82,7 +82,7 @@ class Scorer(Evaluator):
 def label_metrics(scores: Scores, patients: Patients) -> dict[str, float]:
     """auroc/<label>, auprc/<label>, their means, and intervals (see `scores.intervals`) where there are resamples.
 
-    Intervals are low/<label>, high/<label>, mean_low, mean_high for AUROC and auprc_low/<label>, ... for AUPRC; nan
+    Intervals are auroc_low/<label>, auroc_high/<label>, mean_auroc_low, mean_auroc_high, and likewise of AUPRC; nan
     where there are too few patients. Beside them are mean_positives and mean_negatives, the patients with images of the
     class in the label of the mean that has fewest. A label with one class only is nan and left out of the mean.
 
@@ -93,16 +93,16 @@ def label_metrics(scores: Scores, patients: Patients) -> dict[str, float]:
     scored = score_images(ranked_only("", scores.names, scores.scores), scores.labels, patients, in_mean)
     macro = next(average for average in scored.averages if average.name == "macro")
     metrics: dict[str, float] = {}
-    for metric, prefix in (("auroc", ""), ("auprc", "auprc_")):
+    for metric in ("auroc", "auprc"):
         for label in scored.labels:
             metrics[f"{metric}/{label.label}"] = _or_nan(label.scores[metric].value)
         metrics[f"mean_{metric}"] = _or_nan(macro.scores[metric].value)
         if patients.resamples:
             for label in scored.labels:
-                metrics[f"{prefix}low/{label.label}"] = _or_nan(label.scores[metric].low)
-                metrics[f"{prefix}high/{label.label}"] = _or_nan(label.scores[metric].high)
-            metrics[f"mean_{prefix}low"] = _or_nan(macro.scores[metric].low)
-            metrics[f"mean_{prefix}high"] = _or_nan(macro.scores[metric].high)
+                metrics[f"{metric}_low/{label.label}"] = _or_nan(label.scores[metric].low)
+                metrics[f"{metric}_high/{label.label}"] = _or_nan(label.scores[metric].high)
+            metrics[f"mean_{metric}_low"] = _or_nan(macro.scores[metric].low)
+            metrics[f"mean_{metric}_high"] = _or_nan(macro.scores[metric].high)
     if patients.resamples:
         metrics["mean_positives"], metrics["mean_negatives"] = (
             float(macro.fewest_positives),

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from cxrcl.evaluation import protocols
 from cxrcl.evaluation.choices.labels import Rows, Truth
 from cxrcl.evaluation.choices.multiverse import spread
-from cxrcl.evaluation.evaluator import EvaluatorResult
-from cxrcl.evaluation.metrics import labels_of_mean, mean_auroc
+from cxrcl.evaluation.evaluator import EvaluatorResult, patients_of
+from cxrcl.evaluation.metrics import labels_of_mean
 from cxrcl.evaluation.prompted import OWN_RULE, By, Over, Prompted, check_scale
 from cxrcl.evaluation.scorer import Scorer, labels_against_normal
+from cxrcl.evaluation.scores.query_intervals import bounds
+from cxrcl.evaluation.scores.reading_intervals import Reading, mean_interval
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
 from cxrcl.types import EmbedsImages, EmbedsText, EvalData, Natural, ProjectsText, ScalesSimilarity
@@ -129,13 +131,23 @@ class ZeroShot(Scorer):
         result = super().run(shared)
         assert result.scores is not None
         metrics, labels = dict(result.metrics), result.scores.labels
+        patients = patients_of(self.data, self.splits, self.resamples)
+        scored: list[Reading] = []  # the score proper of each file
         for name, (covered, prompted) in self.families.items():
-            known = labels[:, [self.labels.index(label) for label in covered]]
-            for reading, scores in self._readings(*self._sides(prompted, shared, self.splits)).items():
-                metrics[f"{name}/{reading}"] = mean_auroc(scores, known, covered, self.mean_over)
-        scored = "combined" if self.sides == "both" else "affirmative"
-        means = [metrics[f"{name}/{scored}"] for name in self.families]
+            truth = labels[:, [self.labels.index(label) for label in covered]]
+            readings = self._readings(*self._sides(prompted, shared, self.splits))
+            read = {key: Reading(covered, scores, truth) for key, scores in readings.items()}
+            scored.append(next(iter(read.values())))
+            for key, each in read.items():
+                metrics[f"{name}/{key}"] = each.mean_auroc(self.mean_over)
+                if self.resamples:
+                    metrics |= bounds(f"{name}/{key}", mean_interval([each], self.mean_over, patients))
+        means = [each.mean_auroc(self.mean_over) for each in scored]
         metrics["over_prompts/mean"], metrics["over_prompts/worst"] = float(np.mean(means)), float(np.min(means))
+        if self.resamples:
+            worst = scored[int(np.argmin(means))]
+            metrics |= bounds("over_prompts/mean", mean_interval(scored, self.mean_over, patients))
+            metrics |= bounds("over_prompts/worst", mean_interval([worst], self.mean_over, patients))
         if self.multiverse is not None and self.prompted.by == "global":
             metrics |= self._spread(shared, self.multiverse)
         return replace(result, metrics=metrics)

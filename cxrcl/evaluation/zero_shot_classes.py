@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cxrcl.evaluation import protocols
-from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names
+from cxrcl.evaluation.evaluator import Evaluator, EvaluatorResult, check_label_names, patients_of
 from cxrcl.evaluation.prompted import OWN_RULE, By, Over, Prompted, check_scale, class_prompts
+from cxrcl.evaluation.scores.query_intervals import Queries, bounds, macro_intervals
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData, ScalesSimilarity
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, Natural, ScalesSimilarity
 
 # over, by, standardise, scaled -> whose rule it is.
 PUBLISHED = {
@@ -45,6 +46,7 @@ class ZeroShotClasses(Evaluator):
             one of the classes), as the published code of GLoRIA does. The latter makes the answer for one image depend
             on the others that are scored with it.
         standardise_on: this split must not be scored.
+        resamples: of the patients, for intervals; 0 gives none. What standardises stays as it is.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EmbedsImages, EmbedsText)
@@ -62,6 +64,7 @@ class ZeroShotClasses(Evaluator):
         scaled: bool = False,
         standardise: Literal["none", "split", "scored"] = "none",
         standardise_on: str = "train",
+        resamples: Natural = 0,
     ) -> None:
         self.data, self.splits, self.file = data, tuple(splits), file
         check_label_names(labels, data.labels, "labels")
@@ -71,6 +74,7 @@ class ZeroShotClasses(Evaluator):
             raise ValueError(f"standardise_on={standardise_on}: expected a split that is not scored and has images")
         self.reference_splits = (standardise_on,) if standardise == "split" else ()
         self.standardise, self.scaled = standardise, scaled
+        self.patients = patients_of(data, splits, resamples)
         self.prompted = Prompted(list(sentences.values()), over, by)
 
     def requests(self, model: nn.Module, device: torch.device) -> Sequence[Request]:
@@ -106,8 +110,26 @@ class ZeroShotClasses(Evaluator):
         for k in present:
             metrics[f"recall/{self.labels[k]}"] = float((chosen[actual == k] == k).mean())
             metrics[f"images/{self.labels[k]}"] = float((actual == k).sum())
+        if self.patients.resamples:
+            metrics |= self._intervals(np.flatnonzero(has_one), actual, chosen)
         confusion = ClassConfusion(self.labels, confusion_matrix(actual, chosen, labels=range(len(self.labels))))
         return EvaluatorResult(metrics, scores=scores, artifacts={"confusion": confusion})
+
+    def _intervals(self, images: np.ndarray, actual: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
+        """Of accuracy, macro F1 and the recalls, by name.
+
+        Args:
+            images: int [N], places of the images among all.
+            actual, chosen: int [N], their classes.
+        """
+        queries = Queries(self.patients, images)
+        metrics = bounds("accuracy", queries.share(actual == chosen))
+        for name, interval in macro_intervals(queries, actual, chosen, len(self.labels)).items():
+            metrics |= bounds(name, interval)
+        for k in np.unique(actual):
+            of_class = Queries(self.patients, images[actual == k])
+            metrics |= bounds("recall", of_class.share(chosen[actual == k] == k), f"/{self.labels[k]}")
+        return metrics
 
     @property
     def rule(self) -> str:

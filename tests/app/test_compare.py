@@ -115,6 +115,17 @@ def test_random_weights_and_controls_stand_beside_the_model(evaluate: Evaluate) 
     assert np.array_equal(again, random.scores)  # always the same ones
 
 
+def test_the_resamples_of_the_command_reach_every_evaluator(evaluate: Evaluate) -> None:
+    page = evaluate("evals=[zero_shot,retrieval]", "random_weights=false")
+    (metrics,) = (one.metrics for one in page.checkpoints)
+    assert {"mean_auroc_low", "pair/negated_high", "over_prompts/worst_low"} <= set(metrics["zero_shot"])
+    assert {"image_to_text/r5_low", "text_to_image/median_rank_high"} <= set(metrics["retrieval"])
+    none = evaluate("evals=[zero_shot,retrieval]", "random_weights=false", "resamples=0").checkpoints[0].metrics
+    assert not [key for part in none.values() for key in part if key.endswith(("_low", "_high"))]
+    training = compose("train", [])["evals"]
+    assert [training[name]["resamples"] for name in ("zero_shot", "retrieval")] == [0, 0]
+
+
 def test_several_checkpoints_stand_in_one_table(
     evaluate: Evaluate, trained: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,7 +244,7 @@ def test_a_setting_of_one_evaluator_does_not_demand_the_others(command: Command,
     assert "evals.classification is left out: Clip does not meet Classifies" in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["scores"]) == {"zero_shot", "view_only"} and "classification" not in results
-    assert "mean_low" in results["zero_shot"] and results["retrieval"]
+    assert "mean_auroc_low" in results["zero_shot"] and results["retrieval"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from cxrcl.config.nodes import bind
 from cxrcl.errors import ConfigError
 
+RESAMPLES = ([-1, 0.5], [0, 1])
 # Class -> its settings with the nearest values that are refused, and the nearest that are taken.
 RANGES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
     "objectives.classify.Classify": {
@@ -53,8 +54,15 @@ RANGES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         for name in ("base.Source", "phantom.Phantom")
     },
     "data.text.prompts.PromptSampler": {"num_negatives": ([-1, 0.5], [0])},
-    "evaluation.linear_probe.LinearProbe": {"penalties": ([[], [1, 0]], [[0.1]])},
-    "evaluation.pixel_ridge.PixelRidge": {"penalties": ([[], [1, -1]], [[0.1]])},
+    **{
+        f"evaluation.{name}": {"resamples": RESAMPLES}
+        for name in (
+            *("classification.Classification", "retrieval.Retrieval", "view_only.ViewOnly", "zero_shot.ZeroShot"),
+            *("zero_shot_classes.ZeroShotClasses", "negation.evaluator.Negation"),
+        )
+    },
+    "evaluation.linear_probe.LinearProbe": {"penalties": ([[], [1, 0]], [[0.1]]), "resamples": RESAMPLES},
+    "evaluation.pixel_ridge.PixelRidge": {"penalties": ([[], [1, -1]], [[0.1]]), "resamples": RESAMPLES},
     "evaluation.representation.Representation": {
         "dimensions": ([[4], [1]], [[2], [2, 3]]),
         "max_samples_per_class": ([0], [1]),

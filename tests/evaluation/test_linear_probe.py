@@ -198,7 +198,7 @@ def test_each_setting_changes_the_metrics(planted: FixedData, alone: Any) -> Non
     assert "auroc/noise" not in run(planted, alone, labels=("seen",))
     assert run(planted, alone, mean_over=("seen",))["mean_auroc"] == plain["auroc/seen"]
     assert run(planted, alone, against_normal=("blank",))["auroc/blank"] > 0.85
-    low, high = (run(planted, alone, resamples=20)[f"{name}/seen"] for name in ("low", "high"))
+    low, high = (run(planted, alone, resamples=20)[f"auroc_{name}/seen"] for name in ("low", "high"))
     assert low < plain["auroc/seen"] < high
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import FixedData, metrics_of
+from known_model import Known
 from torch import Tensor
 
 from cxrcl.evaluation.retrieval import Retrieval, precision_at, ranks
@@ -136,6 +137,31 @@ def test_metrics_are_those_of_the_ranks_over_distinct_texts(known: Any, data: An
         assert figures[f"{way}/median_rank"] == np.median(found)
     assert len(back) % 2 == 0 and len(set(sorted(back)[1:3])) == 2  # a median between two ranks
     assert (figures["image_to_text/gallery"], figures["text_to_image/gallery"]) == (4, 5)
+
+
+def test_intervals_draw_patients_and_know_how_many_queries_there_are(alone: Any) -> None:
+    generator = torch.Generator().manual_seed(4)
+    known, count = Known(), 40
+    texts = [f"text {k // 2}" for k in range(count)]  # two images each, of two patients
+    labels = torch.eye(2)[torch.arange(count) % 2]
+    images = torch.stack([known.text(text) for text in texts]) + 0.2 * torch.randn(count, 48, generator=generator)
+    ids = [f"p{k // 4}" for k in range(count)]
+
+    def metrics(patients: list[str], **settings: Any) -> dict[str, float]:
+        data = FixedData(("A", "B"), {"valid": (images.view(count, 3, 4, 4), labels, texts, patients)})
+        return metrics_of(Retrieval(data, classes=("A", "B"), precision_at=(5,), **settings), known, alone)
+
+    plain, found = metrics(ids), metrics(ids, resamples=200)
+    assert (plain["image_to_text/queries"], plain["text_to_image/queries"]) == (count, count / 2)
+    for way in ("image_to_text", "text_to_image"):
+        for name in ("r1", "r5", "r10", "median_rank", "mean_rank", "p5"):
+            assert found[f"{way}/{name}_low"] <= plain[f"{way}/{name}"] <= found[f"{way}/{name}_high"]
+            assert f"{way}/{name}_low" not in plain
+    assert {key: value for key, value in found.items() if not key.endswith(("_low", "_high"))} == plain
+    # Four images of a patient tell less than images of as many patients.
+    each = metrics([f"p{k}" for k in range(count)], resamples=200)
+    wide, narrow = (m["image_to_text/r1_high"] - m["image_to_text/r1_low"] for m in (found, each))
+    assert wide > narrow > 0
 
 
 def test_chance_is_the_recall_of_random_orders() -> None:

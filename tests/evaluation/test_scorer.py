@@ -46,18 +46,18 @@ def test_the_mean_is_over_the_named_labels() -> None:
 def test_intervals_are_those_of_resampled_patients() -> None:
     figures = of_scores(resamples=200)
     scored = score_images(ranked_only("", NAMES, SCORES), LABELS, Patients(PATIENTS, 200), NAMES[1:])
-    for metric, prefix in (("auroc", ""), ("auprc", "auprc_")):
+    for metric in ("auroc", "auprc"):
         own, macro = scored.labels[1].scores[metric], scored.averages[0].scores[metric]
-        assert (figures[f"{prefix}low/A"], figures[f"{prefix}high/A"]) == (own.low, own.high)
-        assert (figures[f"mean_{prefix}low"], figures[f"mean_{prefix}high"]) == (macro.low, macro.high)
-        assert figures[f"{prefix}low/A"] < figures[f"{metric}/A"] < figures[f"{prefix}high/A"]
-    assert math.isnan(figures["low/One class"])
+        assert (figures[f"{metric}_low/A"], figures[f"{metric}_high/A"]) == (own.low, own.high)
+        assert (figures[f"mean_{metric}_low"], figures[f"mean_{metric}_high"]) == (macro.low, macro.high)
+        assert figures[f"{metric}_low/A"] < figures[f"{metric}/A"] < figures[f"{metric}_high/A"]
+    assert math.isnan(figures["auroc_low/One class"])
 
 
 def test_without_any_known_label_the_mean_is_nan() -> None:
     nothing = np.full_like(LABELS, np.nan)
     figures = of_scores(nothing, resamples=10)
-    assert math.isnan(figures["mean_auroc"]) and math.isnan(figures["mean_low"])
+    assert math.isnan(figures["mean_auroc"]) and math.isnan(figures["mean_auroc_low"])
 
 
 def test_normal_images_become_negatives_of_the_named_labels_where_they_are_blank() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import metrics_of
+import torch
+from helpers import FixedData, metrics_of
 
 from cxrcl.evaluation.metrics.ranking import auroc
 from cxrcl.evaluation.shared_pass import SharedPass
@@ -23,7 +24,12 @@ BOTH = ("valid", "test")
 
 
 def zero_shot(data: Any, **arguments: Any) -> ZeroShot:
-    files = {"zero_shot.json": PROMPTS, "other.json": OTHER, "elsewhere.json": {"Elsewhere": PROMPTS["Elsewhere"]}}
+    files = {
+        "zero_shot.json": PROMPTS,
+        "again.json": PROMPTS,
+        "other.json": OTHER,
+        "elsewhere.json": {"Elsewhere": PROMPTS["Elsewhere"]},
+    }
     return ZeroShot(data, lambda name, labels: files[name], **arguments)
 
 
@@ -92,6 +98,26 @@ def test_three_readings_of_each_prompt_file(known: Any, data: Any, alone: Any) -
     assert figures["zero_shot/combined"] == figures["mean_auroc"]
     both = [figures[f"{name}/combined"] for name in ("zero_shot", "other")]
     assert figures["over_prompts/mean"] == sum(both) / 2 and figures["over_prompts/worst"] == min(both)
+
+
+def test_every_reading_has_the_interval_of_its_mean(known: Any, alone: Any) -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels = (torch.rand(60, 3, generator=generator) < 0.4).float()
+    films = (torch.randn(60, 3, 4, 4, generator=generator), labels, [""] * 60, [f"p{k // 2}" for k in range(60)])
+    data = FixedData(("No Finding", "Cardiomegaly", "Edema"), {"valid": films})
+    plain, found = (
+        metrics_of(zero_shot(data, other_files=["other.json"], resamples=count), known, alone) for count in (0, 50)
+    )
+    assert not [key for key in plain if "_low" in key]
+    readings = [f"{file}/{name}" for file in ("zero_shot", "other") for name in ("combined", "affirmative", "negated")]
+    for name in (*readings, "over_prompts/mean", "over_prompts/worst"):
+        assert found[f"{name}_low"] < plain[name] < found[f"{name}_high"]
+    worst = min("zero_shot", "other", key=lambda file: plain[f"{file}/combined"])
+    for end in ("low", "high"):  # the score proper has one interval, wherever it stands
+        assert found[f"zero_shot/combined_{end}"] == pytest.approx(found[f"mean_auroc_{end}"], abs=1e-12)
+        assert found[f"over_prompts/worst_{end}"] == found[f"{worst}/combined_{end}"]
+    same = metrics_of(zero_shot(data, other_files=["again.json"], resamples=50), known, alone)
+    assert same["over_prompts/mean_low"] == pytest.approx(same["mean_auroc_low"], abs=1e-12)  # one file, twice
 
 
 def test_positive_prompts_alone_have_one_reading(known: Any, data: Any, alone: Any) -> None:

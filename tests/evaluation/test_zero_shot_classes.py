@@ -93,6 +93,19 @@ def test_only_the_published_form_depends_on_the_other_images(known: Any, films: 
     assert "depends on which images" in classes(films, standardise="scored").rule
 
 
+def test_accuracy_and_recalls_have_intervals_of_patients(known: Any, films: FixedData, alone: Any) -> None:
+    plain, found = metrics_of(classes(films), known, alone), metrics_of(classes(films, resamples=100), known, alone)
+    names = ["accuracy", "macro_f1", "macro_recall", *(f"recall/{name}" for name in CLASSES)]
+    for name in names:
+        metric, slash, label = name.partition("/")
+        low, high = (found[f"{metric}_{end}{slash}{label}"] for end in ("low", "high"))
+        assert low <= plain[name] <= high + 1e-12 and low < high
+    assert len(found) == len(plain) + 2 * len(names)
+    films.splits["valid"] = (*films.splits["valid"][:3], [f"p{k % 12}" for k in range(90)])
+    fewer = metrics_of(classes(films, resamples=100), known, alone)
+    assert fewer["accuracy"] == plain["accuracy"] and fewer["accuracy_low"] != found["accuracy_low"]
+
+
 def test_the_confusion_matrix_is_an_artifact(known: Any, films: FixedData, alone: Any) -> None:
     result = Evaluators({"it": classes(films)}, films, 64)(known, alone)["it"]
     counts = result.artifacts["confusion"].counts

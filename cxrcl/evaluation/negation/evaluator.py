@@ -20,7 +20,7 @@ from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.score_report import Score, Scores
 from cxrcl.evaluation.shared_pass import Request, SharedPass, embedding_request
 from cxrcl.evaluation.zero_shot import ZeroShot
-from cxrcl.types import EmbedsImages, EmbedsText, EvalData
+from cxrcl.types import EmbedsImages, EmbedsText, EvalData, Natural
 
 READINGS = {"combined": "PNC", "affirmative": "POS", "negated": "NEG"}
 
@@ -56,7 +56,7 @@ class Negation(Evaluator):
         labels: Sequence[str] | None = None,
         mean_over: Sequence[str] | None = None,
         against_normal: Sequence[str] = (),
-        resamples: int = 1000,
+        resamples: Natural = 0,
     ) -> None:
         self.data, self.splits, self.file, self.resamples = data, tuple(splits), file, resamples
         self.pairs, self.sha256 = read_pairs(data, self.splits, pairs)

@@ -11,7 +11,9 @@ from typing import Any
 from cxrcl.evaluation.report.table import Cell, Row, Table, number, number_cell
 
 Metrics = Mapping[str, float]
-TOO_FEW = "too few patients with positive or with negative images for an interval"
+TOO_FEW = "too few patients for an interval"
+READINGS = ("combined", "affirmative", "negated")  # of prompts; the first that there is, is scored
+BOUND = re.compile(r"_(low|high)(?=/|$)")  # in the name of a metric that is a bound of an interval
 WAYS = {"image_to_text": "image -> text", "text_to_image": "text -> image"}
 
 
@@ -24,10 +26,10 @@ def label_table(results: Mapping[str, Metrics], metric: str) -> Table:
     for label in dict.fromkeys(labels):
         first = next(iter(scorers.values()))
         counts = [number_cell(first.get(f"{kind}/{label}"), 0) for kind in ("positives", "negatives")]
-        rows.append([label, *counts, *(_with_interval(f, metric, after=f"/{label}") for f in scorers.values())])
+        rows.append([label, *counts, *(with_interval(f, metric, after=f"/{label}") for f in scorers.values())])
     if scorers:
         rows.append(
-            ["mean", *_fewest(scorers.values()), *(_with_interval(f, metric, before="mean_") for f in scorers.values())]
+            ["mean", *_fewest(scorers.values()), *(with_interval(f, metric, before="mean_") for f in scorers.values())]
         )
     totals = 1
     if metric == "auroc" and any("multiverse/min" in f for f in scorers.values()):
@@ -51,42 +53,56 @@ def _fewest(metrics: Iterable[Metrics]) -> list[str]:
     return [f"≥ {first[key]:.0f}" if key in first else "" for key in ("mean_positives", "mean_negatives")]
 
 
-def _with_interval(metrics: Metrics, metric: str, before: str = "", after: str = "") -> Cell:
-    """A metric with its interval, which `cxrcl.evaluation.scorer.label_metrics` names."""
-    of = "" if metric == "auroc" else f"{metric}_"
-    value = number_cell(metrics.get(f"{before}{metric}{after}"))
-    low, high = (metrics.get(f"{before}{of}{end}{after}") for end in ("low", "high"))
+def with_interval(metrics: Metrics, metric: str, before: str = "", after: str = "", digits: int = 3) -> Cell:
+    """A metric with its interval, which `<metric>_low` and `<metric>_high` are."""
+    value = number_cell(metrics.get(f"{before}{metric}{after}"), digits)
+    low, high = (metrics.get(f"{before}{metric}_{end}{after}") for end in ("low", "high"))
     if value.text is None or low is None or high is None:
         return value
     if math.isnan(low):
         return replace(value, note=TOO_FEW)
-    return replace(value, aside=f"[{number(low)}, {number(high)}]")
+    return replace(value, aside=f"[{number(low, digits)}, {number(high, digits)}]")
 
 
-def retrieval_table(results: Mapping[str, Metrics], brief: bool = False) -> Table:
-    """Recall with the chance level beside it, ranks and precision; one row a direction.
-
-    Args:
-        brief: without mean ranks and precision, as wide as a terminal.
-    """
-    found = {name: metrics for name, metrics in results.items() if ranked_at(metrics, "r")}
-    recalls = sorted({k for metrics in found.values() for k in ranked_at(metrics, "r")})
-    precisions = [] if brief else sorted({k for metrics in found.values() for k in ranked_at(metrics, "p")})
-    ranks = ("median_rank",) if brief else ("median_rank", "mean_rank")
+def retrieval_table(results: Mapping[str, Metrics]) -> Table:
+    """Recall, ranks and precision at k with their intervals and the expectation of a random order, one a row."""
     rows: list[Row] = []
-    for name, metrics in found.items():
+    for name, metrics in results.items():
+        if not ranked_at(metrics, "r"):
+            continue
         for way, title in WAYS.items():
             part = {key.removeprefix(f"{way}/"): value for key, value in metrics.items() if key.startswith(f"{way}/")}
-            if not part:
-                continue
-            row: list[Cell | str] = [title if name == "retrieval" else f"{name}: {title}"]
-            row += [number_cell(part.get(f"r{k}"), aside=f"({number(part.get(f'chance_r{k}'))})") for k in recalls]
-            row += [*(number_cell(part.get(rank), 1) for rank in ranks), number_cell(part.get("gallery"), 0)]
-            row += [number_cell(part.get(f"p{k}")) for k in precisions]
-            rows.append([*row, number_cell(part.get("chance_p"))] if precisions else row)
-    head = ["retrieval", *(f"R@{k} (chance)" for k in recalls), *(rank.replace("_", " ") for rank in ranks), "of"]
-    head += [*(f"P@{k}" for k in precisions), "chance of P"] if precisions else []
-    return Table("Retrieval; in brackets the expectation of a random order", head, rows)
+            shown = [(f"R@{k}", f"r{k}", f"chance_r{k}", 3) for k in ranked_at(metrics, "r")]
+            shown += [(rank.replace("_", " "), rank, "", 1) for rank in ("median_rank", "mean_rank")]
+            shown += [(f"P@{k}", f"p{k}", "chance_p", 3) for k in ranked_at(metrics, "p")]
+            for label, key, chance, digits in shown:
+                if key not in part:
+                    continue
+                of = part.get("class_queries" if key.startswith("p") else "queries")
+                in_gallery = "" if key.startswith("p") else number_cell(part.get("gallery"), 0)
+                called = f"{title} {label}" if name == "retrieval" else f"{name}: {title} {label}"
+                beside = number_cell(part[chance]) if chance in part else ""
+                rows.append([called, with_interval(part, key, digits=digits), beside, number_cell(of, 0), in_gallery])
+    return Table("Retrieval", ["retrieval", "value", "chance", "queries", "of"], rows)
+
+
+def family_tables(results: Mapping[str, Metrics]) -> list[Table]:
+    """Zero-shot metrics by prompt family and reading: one that depends on its prompts says little of the model."""
+    found = []
+    for name, metrics in results.items():
+        families = [key.removesuffix("/affirmative") for key in metrics if key.endswith("/affirmative")]
+        if not families:
+            continue
+        readings = [key for key in READINGS if f"{families[0]}/{key}" in metrics]
+        rows: list[Row] = [
+            [one, *(with_interval(metrics, key, before=f"{one}/") for key in readings)] for one in families
+        ]
+        for kind in ("mean", "worst"):
+            of_score = with_interval(metrics, kind, before="over_prompts/")
+            rows.append([f"{kind} over families", of_score, *("" for _ in readings[1:])])
+        caption = f"Mean AUROC of {name} by prompt family and reading"
+        found.append(Table(caption, [f"prompts of {name}", *readings], rows, totals=2))
+    return found
 
 
 def ranked_at(metrics: Metrics, letter: str) -> list[int]:
@@ -97,9 +113,13 @@ def ranked_at(metrics: Metrics, letter: str) -> list[int]:
 
 def metric_table(results: Mapping[str, Metrics]) -> Table:
     """Every metric in a row of its own, for those that fit no other table."""
-    rows: list[Row] = [
-        [f"{name}/{key}", number_cell(value, 4)] for name, f in results.items() for key, value in f.items()
-    ]
+    rows: list[Row] = []
+    for name, metrics in results.items():
+        for key in metrics:
+            if BOUND.sub("", key) != key and BOUND.sub("", key) in metrics:
+                continue  # stands beside its metric
+            before, slash, after = key.partition("/") if f"{key}_low" not in metrics else (key, "", "")
+            rows.append([f"{name}/{key}", with_interval(metrics, before, after=f"{slash}{after}", digits=4)])
     return Table("Metrics that no other section shows", ["metric", "value"], rows)
 
 
@@ -109,7 +129,8 @@ def tables(results: Mapping[str, Metrics], made: Mapping[str, Sequence[Table]] |
     Args:
         made: evaluator -> tables that it made itself.
     """
-    return _joined(label_table(results, "auroc"), label_table(results, "auprc"), *_not_of_labels(results, made or {}))
+    scored = label_table(results, "auroc"), label_table(results, "auprc")
+    return _joined(*scored, *family_tables(results), *_not_of_labels(results, made or {}))
 
 
 def tables_of_several(
@@ -125,7 +146,7 @@ def tables_of_several(
         [
             model,
             *_fewest(results.values()),
-            *(_with_interval(results.get(name, {}), "auroc", before="mean_") for name in scorers),
+            *(with_interval(results.get(name, {}), "auroc", before="mean_") for name in scorers),
         ]
         for model, results in models.items()
         if scorers
@@ -145,7 +166,7 @@ def _not_of_labels(results: Mapping[str, Metrics], made: Mapping[str, Sequence[T
         for name, parts in made.items()
         for table in parts
     ]
-    return [retrieval_table(results, brief=True), *own, metric_table(others)]
+    return [retrieval_table(results), *own, metric_table(others)]
 
 
 def _joined(*parts: Table) -> str:

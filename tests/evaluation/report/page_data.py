@@ -41,7 +41,7 @@ METRICS = {
         for way in ("image_to_text", "text_to_image")
         for name, value in {
             **{"r1": 0.11, "chance_r1": 0.02, "r5": 0.33, "chance_r5": 0.1, "median_rank": 7.5, "mean_rank": 9.0},
-            **{"gallery": 50.0, "p5": 0.4, "chance_p": 0.2},
+            **{"r1_low": 0.05, "r1_high": 0.2, "queries": 40.0, "gallery": 50.0, "p5": 0.4, "chance_p": 0.2},
         }.items()
     },
     "space": {"modality_gap": 0.7, "class_similarity": 0.31, "classes": 2.0},

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cxrcl.evaluation.representation import Space
     from cxrcl.evaluation.zero_shot_classes import ClassConfusion
 
-READINGS = ("combined", "affirmative", "negated")  # of prompts; the first that there is, is scored
 SPREAD = ("min", "median", "max")
 COUNTED = ("images", "patients", "resamples", "seed")
 
@@ -55,20 +54,8 @@ def checkpoint_table(page: Page) -> Table:
 
 
 def prompt_tables(page: Page) -> list[Table]:
-    """Zero-shot metrics by prompt family and reading: one that depends on its prompts says little of the model."""
-    found = []
-    for name, metrics in page.metrics(with_controls=False).items():
-        families = [key.removesuffix("/affirmative") for key in metrics if key.endswith("/affirmative")]
-        if not families:
-            continue
-        readings = [key for key in READINGS if f"{families[0]}/{key}" in metrics]
-        rows: list[Row] = [[one, *(number_cell(metrics.get(f"{one}/{key}")) for key in readings)] for one in families]
-        for kind in ("mean", "worst"):
-            of_score = number_cell(metrics.get(f"over_prompts/{kind}"))
-            rows.append([f"{kind} over families", of_score, *("" for _ in readings[1:])])
-        caption = f"Mean AUROC of {name} by prompt family and reading"
-        found.append(Table(caption, ["prompts", *readings], rows, totals=2))
-    return found
+    """Zero-shot metrics by prompt family and reading."""
+    return tables.family_tables(page.metrics(with_controls=False))
 
 
 def multiverse_tables(page: Page) -> list[Table]:
@@ -92,14 +79,14 @@ def class_tables(page: Page) -> list[Table]:
     """One class of several: accuracy with its chance, and the confusion matrices."""
     shown = ("accuracy", "chance", "macro_f1", "macro_recall")
     rows: list[Row] = [
-        [name, number_cell(metrics.get("images"), 0), *(number_cell(metrics.get(key)) for key in shown)]
+        [name, number_cell(metrics.get("images"), 0), *(tables.with_interval(metrics, key) for key in shown)]
         for name, metrics in page.metrics().items()
         if {"accuracy", "chance"} <= set(metrics)
     ]
     if not rows:
         return []
     matrices = [
-        _matrix(page.of(one.name, evaluator), confusion)
+        _matrix(page.of(one.name, evaluator), confusion, one.metrics.get(evaluator, {}))
         for one in page.checkpoints
         for evaluator, confusion in one.confusions.items()
     ]
@@ -107,12 +94,13 @@ def class_tables(page: Page) -> list[Table]:
     return [Table("One class of several", head, rows), *matrices]
 
 
-def _matrix(name: str, confusion: ClassConfusion) -> Table:
+def _matrix(name: str, confusion: ClassConfusion, metrics: tables.Metrics) -> Table:
     """Cells are as dark as their share of the row."""
     rows: list[Row] = []
     for k, (label, row) in enumerate(zip(confusion.classes, confusion.counts.tolist())):
         total = max(1, sum(row))
-        recall = number_cell(row[k] / total if sum(row) else None)
+        own = {f"recall/{label}": row[k] / total} if sum(row) else {}
+        recall = tables.with_interval({**own, **metrics}, "recall", after=f"/{label}")
         rows.append([label, *(Cell(str(count), share=count / total) for count in row), recall])
     caption = f"Images of {name} by class (rows) and by the class chosen (columns)"
     return Table(caption, ["", *confusion.classes, "recall"], rows)
