@@ -7,7 +7,6 @@ Several files of predictions stand in one table, each compared with the first (-
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -73,12 +72,12 @@ def run() -> None:
     from cxrcl.evaluation.report import score_markdown
     from cxrcl.evaluation.report.content import of_scores
     from cxrcl.evaluation.report.page.render import render
+    from cxrcl.evaluation.report.results_files import lean, written
     from cxrcl.evaluation.scores.score_report import plain
 
     report, scores = build(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    targets[0].write_text(text, encoding="utf-8")
+    targets[0].write_bytes(written(lean(plain(report))))
     targets[1].write_text(score_markdown.markdown(report), encoding="utf-8")
     targets[2].write_text(render(of_scores(report, scores)), encoding="utf-8")
     print(score_markdown.summary(report), end="\n\n")

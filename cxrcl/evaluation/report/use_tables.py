@@ -150,7 +150,7 @@ def _against(model: ModelScores, brief: bool = False) -> Table:
             cells = [score_cell(one.value), score_cell(one.difference), number_cell(one.p, 4)]
             row += [*(cells[1:2] if brief else cells), number_cell(one.p_holm, 4)]
         rows.append(row)
-    titles = ["minus reader", *([] if brief else ["p"]), "p (Holm)"]
+    titles = ["minus reader", "p (Holm)"] if brief else ["minus reader", "p", "Holm"]
     head = [
         title
         for metric in METRICS
