@@ -88,12 +88,13 @@ class Model:
         step: training steps.
         labels: columns of `classify`, or of `zero_shot` when it is given no labels; empty where there is neither.
         rule: how the probabilities come about; None where there are none.
+        exposure: what it was trained on (`cxrcl.data.exposure`); None where its checkpoint does not record it.
     """
 
     def __init__(self, loaded: LoadedModel, batch_size: int) -> None:
         self._loaded, self._model = loaded, loaded.model
         self.batch_size = batch_size
-        self.step = loaded.step
+        self.step, self.exposure = loaded.step, loaded.exposure
         whole, read = type(loaded.objective).__name__, type(loaded.model).__name__
         self.objective = read if read == whole else f"{read} (of a {whole})"
         self._can = [

@@ -16,6 +16,7 @@ from tiny import write_tiny_set
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxrcl.app.exposure import gather_hashes
 from cxrcl.checkpoint.content import exposure_to_plain
 from cxrcl.distributed import Runtime, gather
 from cxrcl.errors import DataError
@@ -195,6 +196,7 @@ def _raise_in_main() -> None:
 def _work(runtime: Runtime, folder: Path) -> dict[str, Any]:
     rank = runtime.rank
     return {
+        "hashes": gather_hashes(torch.tensor([5, 0, 7]) if rank else torch.tensor([0, -3, 7]), runtime).tolist(),
         "exposure": read_in_training(runtime, folder / "set", steps=20),
         "runtime": (runtime.rank, runtime.world, runtime.is_main),
         "gather": _plain_gather(runtime),
@@ -359,6 +361,7 @@ def test_what_two_processes_read_is_recorded_as_of_one(pair: list[dict[str, Any]
     assert len(alone["trainings"][0]["pixels"]) > 12
     for found in pair:
         assert equal_everywhere(exposure_to_plain(found["exposure"]), alone)
+        assert found["hashes"] == [5, -3, 7]
 
 
 @pytest.mark.parametrize("count", [7, 9])

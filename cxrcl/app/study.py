@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrcl.app import study_report
-from cxrcl.app.evaluate import evaluate
+from cxrcl.app.evaluate import Scored, evaluate
 from cxrcl.app.job import FROM_PYTHON, Typed
 from cxrcl.app.study_report import Record
 from cxrcl.app.train import Trained, train
@@ -65,9 +65,14 @@ def run_from_config(values: Mapping[str, Any], packages: Sequence[str], typed: T
         cfg.study,
         folder,
         train=lambda settings: train(settings, requested_evals=("*",), packages=packages, typed=typed),
-        evaluate=lambda settings: evaluate(settings, packages=packages).results,
+        evaluate=lambda settings: _figures(evaluate(settings, packages=packages)),
     )
     return folder if finished else None
+
+
+def _figures(scored: Scored) -> Figures:
+    logger.info(f"trained on: {scored.facts['trained on']}")  # a start may have been trained on what is scored
+    return scored.results
 
 
 def run(

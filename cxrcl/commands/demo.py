@@ -16,7 +16,7 @@ from typing import Any
 
 import cxrcl
 from cxrcl.commands.entry import INTERRUPTED, guarded, quoted, spelled
-from cxrcl.commands.evaluate import write_report
+from cxrcl.commands.evaluate import trained_on, write_report
 from cxrcl.commands.hydra import compose, compose_or_explain
 
 FOLDER = "outputs/demo"
@@ -76,6 +76,8 @@ def _train_and_show(values: dict[str, Any], folder: Path, file: Path, recipe: st
             tables.label_table(scored.results, "auroc").text(),
             "",
             tables.retrieval_table(scored.results).text(),
+            "",
+            *trained_on(scored.page),
             "",
             as_tables(entries, predictor.rule),
             f"  what is drawn there: {truth}",

@@ -241,9 +241,12 @@ def read_once_hashed(
     reader: ImageReader, path: str, side_px: int, pixel_hashes: torch.Tensor | None, place: int
 ) -> np.ndarray:
     """The image at a path, uint8 [H, W]; its hash is laid into `pixel_hashes` at `place`, unless one is there."""
-    if pixel_hashes is None or pixel_hashes[place] != NOT_READ:
+    if pixel_hashes is None:
         return reader.read(path, side_px)
-    image, pixel_hashes[place] = reader.read_hashed(path, side_px)
+    hashes = pixel_hashes.numpy()  # the same memory, whose single values are reached sooner
+    if hashes[place] != NOT_READ:
+        return reader.read(path, side_px)
+    image, hashes[place] = reader.read_hashed(path, side_px)
     return image
 
 

@@ -19,6 +19,7 @@ from cxrcl.app.other_data import line_on_unknown_views
 from cxrcl.app.plan import precision_name
 from cxrcl.checkpoint.content import Recipe
 from cxrcl.config.nodes import OWN_PACKAGES, Packages
+from cxrcl.data.exposure import Exposure
 from cxrcl.data.images import image_io
 from cxrcl.data.images.image_io import ImageError
 from cxrcl.data.images.reader import FULL_SIZE, ImageReader
@@ -37,7 +38,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model of a checkpoint on its device, with the preprocessing and the precision of its training."""
+    """The model of a checkpoint on its device, with the preprocessing and the precision of its training.
+
+    Attributes:
+        exposure: what it was trained on; None where the checkpoint does not record it.
+    """
 
     objective: Objective
     recipe: Recipe
@@ -45,6 +50,7 @@ class LoadedModel:
     transform: RadiographTransform
     precision: Precision
     device: torch.device
+    exposure: Exposure | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -112,7 +118,8 @@ def load_model(
     """
     checkpoint, objective, transform = restoring.restore(path.expanduser(), packages, device)
     name = precision_name(precision or checkpoint.recipe.precision, device)
-    return LoadedModel(objective, checkpoint.recipe, checkpoint.step, transform, Precision(name, device), device)
+    numbers = Precision(name, device)
+    return LoadedModel(objective, checkpoint.recipe, checkpoint.step, transform, numbers, device, checkpoint.exposure)
 
 
 def _grey(image: ImageInput, smallest_side_px: int | None, reader: ImageReader) -> np.ndarray:

@@ -17,6 +17,7 @@ from helpers import ALONE, PACKAGES, StopsRun, settings, tiny_towers, write_mani
 from PIL import Image
 from recording import read_in_training
 
+import cxrcl
 from cxrcl.app.evaluate import evaluate
 from cxrcl.app.train import train
 from cxrcl.checkpoint.file import load
@@ -254,6 +255,8 @@ def test_a_record_survives_export_init_from_training_and_export(model: Path, tmp
     for kind in HASHES:
         if (hashes := getattr(record.trainings[0], kind)) is not None:
             np.testing.assert_array_equal(hashes, getattr(first.trainings[0], kind))
+    opened = cxrcl.load(tmp_path / "two", device="cpu", allow_packages=["helpers"]).exposure
+    assert opened is not None and sizes(opened) == sizes(record)
     card = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
     assert ("patients left out" in card) == (kept != "full")
     assert ("images by pixels left out" in card) == (kept == "none")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import cxrcl
@@ -109,8 +108,7 @@ def _recipe(job: Job[Train], inputs: Inputs, learner: Learner, samples: Samples)
         data=_data_from_anywhere(job, inputs),
         settings=dict(job.values),
         manifest_fingerprint=inputs.fingerprint,
-        # Rows of samples: a study without a text is none.
-        training_views=views.counted(samples.manifest.rows["view"].iloc[np.concatenate(samples.dataset.items)]),
+        training_views=views.counted(samples.manifest.rows["view"]),
     )
 
 

@@ -219,6 +219,35 @@ def _looked_up(name: str, reports: Sequence[tuple[str, ...]], vocabulary: int, m
     return race("texts/s", len(reports), partial(all_of, plain), partial(all_of, cached), compare)
 
 
+def first_reading(folder: Path, quick: bool) -> dict[str, Trial]:
+    """Files -> grey images as training decodes them: with the hash of the first reading, and without."""
+    decoded = data_inputs.phantoms(folder, 2 if quick else 8, 64 if quick else 512)
+    large, small = ((2, 580, 707), (2, 39, 32)) if quick else ((6, 2320, 2828), (64, 390, 320))
+    files = {
+        f"{width}x{height} JPEG": data_inputs.write_jpegs(
+            folder / f"{width}", decoded, count, (width, height), grain=grain, quality=95
+        )
+        for (count, width, height), grain in ((large, 3.3), (small, 1.0))
+    }
+    square = data_inputs.phantoms(folder, 2 if quick else 32, 96)
+    files["96 px PNG"] = data_inputs.write_png_set(folder / "png", square, 4 if quick else 256, grain=2.0)
+
+    def trial(paths: Sequence[Path]) -> Trial:
+        def reference() -> list[np.ndarray]:
+            return [FULL_SIZE.read(path, SPEC.size) for path in paths]
+
+        def ours() -> list[np.ndarray]:
+            return [FULL_SIZE.read_hashed(path, SPEC.size)[0] for path in paths]
+
+        def compare() -> None:
+            for one, other in zip(ours(), reference(), strict=True):
+                compare_stored(one, other)
+
+        return race("images/s", len(paths), reference, ours, compare)
+
+    return {title: trial(paths) for title, paths in files.items()}
+
+
 # ------------------------------------------------------------------------------------------------- store
 
 
@@ -303,5 +332,6 @@ CASES = {
     "augment": Case(augment, Aim(ratio=2.0)),
     "tokens": Case(tokens, Aim(ratio=20)),
     "store": Case(packed_store, Aim(at_least=30_000)),
+    "first_reading": Case(first_reading, Aim()),
     "loader_share": Case(loader_share, {"2 workers": Aim(at_most=2.0)}, 3),
 }

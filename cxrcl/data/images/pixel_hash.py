@@ -28,7 +28,7 @@ def pixel_hash(image: np.ndarray) -> int:
     sums = cv2.integral(np.ascontiguousarray(image))  # int32 [H + 1, W + 1]; may wrap, and differences do not mind
     (top, bottom), (left, right) = (_cells(side) for side in image.shape)
     bands = sums[bottom] - sums[top]
-    small = (bands[:, right] - bands[:, left]) // np.outer(bottom - top, right - left)
+    small = (bands[:, right] - bands[:, left]) // ((bottom - top)[:, None] * (right - left))
     if small.min() == small.max():
         return NONE
     digest = hashlib.blake2b(small.astype(np.uint8), digest_size=8).digest()
@@ -37,6 +37,6 @@ def pixel_hash(image: np.ndarray) -> int:
 
 
 def _cells(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the cells along a side begin, and where they end, int64 [64] each."""
-    edges = np.arange(SIDE_PX + 1) * side // SIDE_PX
+    """Where the cells along a side begin, and where they end, int32 [64] each."""
+    edges = (np.arange(SIDE_PX + 1) * side // SIDE_PX).astype(np.int32)
     return edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)
