@@ -204,12 +204,24 @@ def wants(node: Mapping[str, Any], base: type, where: str, packages: Packages = 
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ between two nested configs."""
+    """Dotted keys whose values differ between two nested configs.
+
+    A setting that only the new one has, at the default of its class, is none: a later version brought it.
+    """
     keys: list[str] = []
     for key in sorted({*old, *new}):
         a, b, path = old.get(key), new.get(key), f"{prefix}{key}"
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             keys += differences(a, b, path + ".")
-        elif a != b:
+        elif a != b and not (key not in old and _is_default(new, key)):
             keys.append(path)
     return keys
+
+
+def _is_default(node: Mapping[str, Any], key: str) -> bool:
+    """Whether a setting of a node has the default of its class; False for classes of other packages."""
+    try:
+        declared = parameters(locate(node, object, key))
+    except ConfigError:
+        return False
+    return key in declared and declared[key].default == node[key]

@@ -114,7 +114,7 @@ def test_mistakes_of_train(mistake: Callable[..., str], arguments: list[str], sa
         ),
         ("+transform.rotate=3", "transform.rotate: RadiographTransform has no such setting"),
         ("transform.scale=[2,1]", "transform: scale=[2.0, 1.0]"),
-        ("prompts.file=absent.json", "prompts file absent.json not found; shipped ones: chexpert.json"),
+        ("prompts.file=absent.json", "prompts file absent.json not found; shipped ones: against_normal.json"),
         ("trainer.batch_size=1000", "trainer.batch_size=1000"),
         ("trainer.accumulate=2", "trainer.accumulate=2"),
         ("trainer.max_steps=null", "set max_epochs or max_steps"),

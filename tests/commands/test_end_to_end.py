@@ -261,6 +261,8 @@ def test_a_restored_model_gives_the_numbers_of_the_trained_one(data: Path, start
     scored = evaluate(asked)
     for name, figures in scored.results.items():
         for figure, value in figures.items():
+            if figure.endswith(("_low", "_high")):  # training makes no resamples
+                continue
             assert lines[-1][f"{name}/{figure}"] == pytest.approx(value, abs=1e-6), figure
 
 

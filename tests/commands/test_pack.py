@@ -128,7 +128,8 @@ def test_the_checkpoint_knows_its_store_and_its_size(
 
     def score(*overrides: str) -> dict[str, float]:
         words = [f"checkpoint='{checkpoint}'", "data.num_workers=0", "device=cpu", "evals=[retrieval]", *overrides]
-        return evaluate(compose("evaluate", words), packages=PACKAGES).results["retrieval"]
+        found = evaluate(compose("evaluate", words), packages=PACKAGES).results["retrieval"]
+        return {name: value for name, value in found.items() if not np.isnan(value)}  # too few patients for intervals
 
     from_store = score()
     assert from_store == score(f"data.root='{studies}'")  # the images of the files are shrunk as well

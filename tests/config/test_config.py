@@ -318,6 +318,14 @@ def test_differences_name_dotted_keys() -> None:
     assert differences(old, old) == []
 
 
+def test_a_setting_that_a_later_version_brought_is_no_difference_at_its_default() -> None:
+    old = {"_target_": "cxrcl.evaluation.zero_shot.ZeroShot", "by": "global"}
+    assert differences(old, {**old, "sides": "both"}) == []
+    assert differences(old, {**old, "sides": "positive"}) == ["sides"]
+    assert differences({**old, "sides": "positive"}, {**old, "sides": "both"}) == ["sides"]
+    assert differences({"_target_": "mylab.X"}, {"_target_": "mylab.X", "size": 1}) == ["size"]
+
+
 def test_nearest() -> None:
     assert nearest("colour", ["color", "size"]) == " (did you mean `color`?)"
     assert nearest("zzz", ["color", "size"]) == " (known: color, size)"

@@ -23,7 +23,7 @@ def test_lines_are_kept_until_the_folder_is_chosen(tmp_path: Path, log: pytest.L
         logger.info("before")
         assert list(tmp_path.iterdir()) == []
         run.open(tmp_path)
-        logger.warning("a lung\nof two lines \udcff")
+        run.emit(logging.makeLogRecord({"msg": "a lung\nof two lines \udcff"}))
         with pytest.warns(UserWarning, match="of a library"):
             warnings.warn("caught by its caller: of a library", stacklevel=1)
     logger.info("after the run")
