@@ -14,18 +14,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
 from scipy.stats import norm
 
-from cxrcl.evaluation.metrics import METRICS
-from cxrcl.evaluation.metrics.clusters import weighted_mean
+from cxrcl.evaluation.metrics import METRICS, delong
+from cxrcl.evaluation.metrics.clusters import Deviations, weighted_mean
+from cxrcl.evaluation.metrics.ranking import Ranking
 from cxrcl.evaluation.report.table import aligned
 from cxrcl.evaluation.scores.bootstrap import Patients
-from cxrcl.evaluation.scores.comparisons import compare
-from cxrcl.evaluation.scores.intervals import LEVEL, log_odds, percentile
-from cxrcl.evaluation.scores.scoring import Measured, Predicted, ranked_only, score_images
+from cxrcl.evaluation.scores.intervals import LEVEL, log_odds, of_difference, percentile
+from cxrcl.evaluation.scores.scoring import ADDED, Measured, Predicted, score_images
 
 PATIENTS = 250
 MEANS = {
@@ -37,6 +38,8 @@ MEANS = {
 }
 OTHERS = tuple(metric for metric in METRICS if metric not in ("auroc", "ece"))
 Sample = tuple[Predicted, np.ndarray, np.ndarray]
+Found = tuple[str, float, float]  # a method and its interval
+Row = dict[str, Any]
 
 
 def sample(positives: Sequence[int], auroc: float, most: int, seed: Sequence[int], larger: int = 1) -> Sample:
@@ -75,15 +78,6 @@ def sample(positives: Sequence[int], auroc: float, most: int, seed: Sequence[int
     return predicted, np.stack(labels, axis=1), member
 
 
-def measured(part: Sample, resamples: int, seed: int, is_mean: bool) -> Measured:
-    """The first label of a test set, or the mean over all, with intervals whatever their number of patients."""
-    predicted, labels, member = part
-    mean_over = predicted.labels if is_mean else ()
-    found = score_images(predicted, labels, Patients(member, resamples, seed), mean_over, resamples=0)
-    one = found.by_average["macro"] if is_mean else found.by_label["L0"]
-    return replace(one, fewest=dict.fromkeys(METRICS, 1))
-
-
 def bca(value: float, drawn: np.ndarray, deviations: np.ndarray) -> tuple[float, float]:
     """Percentiles corrected for bias and skewness (Efron and Tibshirani 1993, section 14.3); not used in reports.
 
@@ -100,122 +94,142 @@ def bca(value: float, drawn: np.ndarray, deviations: np.ndarray) -> tuple[float,
     return float(low), float(high)
 
 
-def intervals(one: Measured, metric: str, resamples: int) -> Iterator[tuple[str, float, float]]:
-    """Method -> interval, of every candidate; `default` is what reports have."""
-    score = replace(one, plain={metric: one.plain[metric]}).scores(resamples)[metric]
-    if score.low is not None and score.high is not None:
-        yield "default", score.low, score.high
-    if not np.isnan(one.drawn[metric]).all():
-        yield "percentile", *percentile(one.drawn[metric])[:2]
-    if terms := one.terms.get(metric):
-        each, weights = zip(*terms.values(), strict=True)
-        if not np.isnan(one.drawn[metric]).all():
-            shares = np.array(weights) / sum(weights)
-            added_up = sum(share * sum(part.parts) for share, part in zip(shares, each, strict=True))
-            yield "BCa", *bca(one.plain[metric], one.drawn[metric], added_up)
-        if metric == "auroc" and 0 < one.plain[metric] < 1:
-            yield "DeLong, logit, none added", *log_odds(weighted_mean(each, weights), 1)[:2]
+def areas_of(part: Sample) -> list[Deviations]:
+    """The AUROC of each label."""
+    predicted, labels, member = part
+    count = int(member.max()) + 1
+    return [delong.area(s, y == 1, member, count) for s, y in zip(predicted.scores.T, labels.T, strict=True)]
 
 
-def covered(
-    name: str, positives: Sequence[int], auroc: float, most: int, metrics: Sequence[str], runs: argparse.Namespace
-) -> list[dict[str, object]]:
-    """A row for each metric: coverage and mean width of each method."""
-    is_mean = len(positives) > 1
-    if metrics == ["auroc"]:
-        truth = dict.fromkeys(metrics, auroc)
-    else:
-        large = [measured(sample(positives, auroc, most, (9, k), larger=100), 0, 0, is_mean).plain for k in range(5)]
-        truth = {metric: float(np.mean([one[metric] for one in large])) for metric in metrics}
-    held: dict[str, dict[str, list[tuple[bool, float]]]] = {metric: {} for metric in metrics}
+def intervals_of_area(part: Sample, resamples: int, seed: int) -> Iterator[Found]:
+    """Method -> interval of AUROC, averaged over the labels; `default` is what reports have. Percentiles at will."""
+    predicted, labels, member = part
+    areas = areas_of(part)
+    fewest, plain = min(min(each.counts) for each in areas), weighted_mean(areas)
+    yield "default", *log_odds(weighted_mean(areas, added=ADDED), fewest)[:2]
+    if 0 < plain.value < 1 and not np.isnan(plain.variance):
+        yield "logit, none added", *log_odds(plain, fewest)[:2]
+    if resamples:
+        patients = Patients(member, resamples, seed)
+        rankings = [
+            Ranking(s, y == 1, member, patients.count) for s, y in zip(predicted.scores.T, labels.T, strict=True)
+        ]
+        drawn = np.concatenate([np.mean([r.at(n)[0] for r in rankings], axis=0) for n in patients.draws(resamples)])
+        yield "percentile", *percentile(drawn)[:2]
+        yield "BCa", *bca(plain.value, drawn, np.sum([each.parts for each in areas], axis=(0, 1)))
+
+
+def measured(part: Sample, resamples: int, seed: int) -> Measured:
+    """The first label of a test set, or the mean over several, with intervals whatever their number of patients."""
+    predicted, labels, member = part
+    mean_over = predicted.labels if len(predicted.labels) > 1 else ()
+    found = score_images(predicted, labels, Patients(member, resamples, seed), mean_over, resamples=0)
+    one = found.by_average["macro"] if mean_over else found.by_label["L0"]
+    return replace(one, fewest=dict.fromkeys(METRICS, 1))
+
+
+def intervals_of_metrics(part: Sample, resamples: int, seed: int) -> Iterator[tuple[str, Found]]:
+    """Metric, method -> interval, of the metrics other than AUROC."""
+    one = measured(part, resamples, seed)
+    scores = one.scores(resamples)
+    for metric in OTHERS:
+        if (low := scores[metric].low) is not None and (high := scores[metric].high) is not None:
+            yield metric, ("default", low, high)
+        if np.isnan(one.drawn[metric]).all():
+            continue
+        yield metric, ("percentile", *percentile(one.drawn[metric])[:2])
+        if terms := one.terms.get(metric):
+            added_up = np.sum([weight * each.parts[0] for each, weight in terms.values()], axis=0)
+            yield metric, ("BCa", *bca(one.plain[metric], one.drawn[metric], added_up))
+
+
+def row_of(setting: Mapping[str, object], true: float, found: Sequence[Found]) -> Row:
+    """Coverage and mean width of each method."""
+    row: Row = {**setting, "true": true}
+    by_method = {method: [(low, high) for name, low, high in found if name == method] for method, *_ in found}
+    row["simulations"] = {method: len(each) for method, each in by_method.items()}
+    row["coverage"] = {method: float(np.mean([a <= true <= b for a, b in each])) for method, each in by_method.items()}
+    row["width"] = {method: float(np.mean([b - a for a, b in each])) for method, each in by_method.items()}
+    return row
+
+
+def covered_area(name: str, positives: Sequence[int], auroc: float, most: int, runs: argparse.Namespace) -> Row:
+    """Intervals of AUROC, of one label or the mean over several."""
+    found: list[Found] = []
     for k in range(runs.simulations):
-        seed = (len(positives), sum(positives), int(100 * auroc), most, k)
-        predicted, labels, member = sample(positives, auroc, most, seed)
-        if metrics == ["auroc"]:
-            predicted = ranked_only(predicted.name, predicted.labels, predicted.scores)
-        one = measured((predicted, labels, member), runs.resamples, k, is_mean)
-        for metric in metrics:
-            for method, low, high in intervals(one, metric, runs.resamples):
-                held[metric].setdefault(method, []).append((low <= truth[metric] <= high, high - low))
-    return [
-        {
-            "positive patients": name,
-            "AUROC": auroc,
-            "images": f"1 to {most}" if most > 1 else "1",
-            "metric": metric,
-            "true": truth[metric],
-            "simulations": {method: len(found) for method, found in held[metric].items()},
-            "coverage": {method: float(np.mean([c for c, _ in found])) for method, found in held[metric].items()},
-            "width": {method: float(np.mean([w for _, w in found])) for method, found in held[metric].items()},
-        }
-        for metric in metrics
-    ]
+        part = sample(positives, auroc, most, (len(positives), sum(positives), int(100 * auroc), most, k))
+        found += intervals_of_area(part, runs.resamples if k < runs.resampled else 0, k)
+    return row_of({"positive patients": name, "AUROC": auroc, "images": images(most)}, auroc, found)
 
 
-def rejected(number: int, most: int, runs: argparse.Namespace) -> dict[str, object]:
-    """How often two equally good models differ with p < 0.05."""
-    p_values: dict[str, list[float]] = {"auroc": [], "auprc": []}
-    for k in range(runs.simulations):
-        predicted, labels, member = sample([number], 0.8, most, (number, most, k))
-        rng, patients = np.random.default_rng((number, most, k, 1)), Patients(member, runs.resamples, k)
-        models: dict[str, Mapping[str, Measured]] = {}
-        for name in ("one", "other"):
-            noisy = ranked_only(name, predicted.labels, predicted.scores + rng.normal(0, 0.5, labels.shape))
-            models[name] = score_images(noisy, labels, patients, (), resamples=0).by_label
-        for comparison in compare("label", models):
-            if comparison.metric in p_values and comparison.p is not None:
-                p_values[comparison.metric].append(comparison.p)
-    shares = {metric: float(np.mean(np.array(found) < 0.05)) for metric, found in p_values.items()}
-    return {"positive patients": number, "images": f"1 to {most}" if most > 1 else "1", "p < 0.05": shares}
+def covered_metrics(name: str, positives: Sequence[int], auroc: float, runs: argparse.Namespace) -> Iterator[Row]:
+    """Intervals of the other metrics, a row each."""
+    large = [measured(sample(positives, auroc, 4, (9, k), larger=50), 0, 0).plain for k in range(5)]
+    found: dict[str, list[Found]] = {metric: [] for metric in OTHERS}
+    for k in range(runs.resampled):
+        part = sample(positives, auroc, 4, (len(positives), sum(positives), int(100 * auroc), 4, k))
+        for metric, one in intervals_of_metrics(part, runs.resamples, k):
+            found[metric].append(one)
+    for metric in OTHERS:
+        setting = {"positive patients": name, "AUROC": auroc, "metric": metric}
+        yield row_of(setting, float(np.mean([one[metric] for one in large])), found[metric])
 
 
-def areas(runs: argparse.Namespace) -> Iterator[dict[str, object]]:
+def images(most: int) -> str:
+    """How many images a patient has, in words."""
+    return f"1 to {most}" if most > 1 else "1"
+
+
+def areas(runs: argparse.Namespace) -> Iterator[Row]:
     """AUROC of one label."""
     for number in (3, 5, 10, 20, 50):
         for most in (1, 4):
             for auroc in (0.6, 0.8, 0.95):
-                yield from covered(str(number), [number], auroc, most, ["auroc"], runs)
+                yield covered_area(str(number), [number], auroc, most, runs)
 
 
-def means(runs: argparse.Namespace) -> Iterator[dict[str, object]]:
+def means(runs: argparse.Namespace) -> Iterator[Row]:
     """AUROC, averaged over labels."""
     for name, positives in MEANS.items():
         for most in (1, 4):
             for auroc in (0.6, 0.8, 0.95):
-                yield from covered(name, positives, auroc, most, ["auroc"], runs)
+                yield covered_area(name, positives, auroc, most, runs)
 
 
-def others(runs: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """The other metrics, of one label and averaged."""
+def others(runs: argparse.Namespace) -> Iterator[Row]:
+    """The other metrics, of one label and averaged; one to four images a patient."""
     for auroc in (0.8, 0.95):
         for number in (5, 10, 50):
-            yield from covered(str(number), [number], auroc, 4, OTHERS, runs)
-        for name in ("5 labels of 10", "5 labels of 5 to 50"):
-            yield from covered(name, MEANS[name], auroc, 4, OTHERS, runs)
+            yield from covered_metrics(str(number), [number], auroc, runs)
+        yield from covered_metrics("5 labels of 5 to 50", [5, 10, 20, 50, 50], auroc, runs)
 
 
-def tests(runs: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Comparisons of models that do not differ."""
+def tests(runs: argparse.Namespace) -> Iterator[Row]:
+    """DeLong's test of two models that do not differ: the share of p < 0.05."""
     for number in (5, 10, 50):
         for most in (1, 4):
-            yield rejected(number, most, runs)
+            p_values = []
+            for k in range(runs.simulations):
+                predicted, labels, member = sample([number], 0.8, most, (number, most, k))
+                rng = np.random.default_rng((number, most, k, 1))
+                noisy = (replace(predicted, scores=predicted.scores + rng.normal(0, 0.5, labels.shape)) for _ in "ab")
+                (one,), (other,) = (areas_of((model, labels, member)) for model in noisy)
+                p_values.append(of_difference(weighted_mean([one.minus(other)]))[1])
+            share = float(np.mean(np.array(p_values) < 0.05))
+            yield {"positive patients": str(number), "images": images(most), "p < 0.05": share}
 
 
 TABLES = {"areas": areas, "means": means, "others": others, "tests": tests}
 
 
-def markdown(rows: Sequence[dict[str, object]]) -> str:
-    """A table of the rows: a column a method, coverage and in brackets the mean width."""
+def markdown(rows: Sequence[Row]) -> str:
+    """A table of the rows; coverage in a column for each method, and in brackets the mean width."""
     keys = [key for key, value in rows[0].items() if not isinstance(value, dict)]
-    of = "coverage" if "coverage" in rows[0] else "p < 0.05"
-    methods = list(dict.fromkeys(method for row in rows for method in row[of]))  # type: ignore[attr-defined]
+    shown = [({}, {}) if "coverage" not in row else (row["coverage"], row["width"]) for row in rows]
+    methods = list(dict.fromkeys(method for coverage, _ in shown for method in coverage))
     lines = [[*keys, *methods]]
-    for row in rows:
-        shares, widths = (row.get(key, {}) for key in (of, "width"))
-        assert isinstance(shares, dict) and isinstance(widths, dict)
-        cells = [
-            f"{shares[m]:.3f}" + (f" ({widths[m]:.2f})" if m in widths else "") if m in shares else "" for m in methods
-        ]
+    for row, (coverage, width) in zip(rows, shown, strict=True):
+        cells = [f"{coverage[m]:.3f} ({width[m]:.2f})" if m in coverage else "" for m in methods]
         lines.append([*(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in keys), *cells])
     return aligned(lines)
 
@@ -224,13 +238,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the folder for a .json and a .md file of each table")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--simulations", type=int, default=1000)
-    parser.add_argument("--resamples", type=int, default=400, help="of each simulated test set")
+    parser.add_argument("--simulations", type=int, default=1000, help="test sets (default: %(default)s)")
+    parser.add_argument("--resampled", type=int, default=300, help="of which so many are resampled (%(default)s)")
+    parser.add_argument("--resamples", type=int, default=400, help="of each of these (default: %(default)s)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.tables:
         rows = list(TABLES[name](options))
-        runs = {"simulations": options.simulations, "resamples": options.resamples}
+        runs = {name: getattr(options, name) for name in ("simulations", "resampled", "resamples")}
         text = json.dumps({**runs, "rows": rows}, indent=1) + "\n"
         (options.out / f"{name}.json").write_text(text, encoding="utf-8")
         (options.out / f"{name}.md").write_text(markdown(rows) + "\n", encoding="utf-8")

@@ -13,7 +13,9 @@ import pytest
 from scipy.stats import bootstrap
 
 from cxrcl.evaluation.metrics import auroc
+from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.intervals import percentile
+from cxrcl.evaluation.scores.scoring import score_images
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "interval_coverage.py"
 
@@ -45,20 +47,34 @@ def test_bca_is_scipys(script: ModuleType) -> None:
     assert script.bca(1.0, np.ones(9), np.zeros(3)) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("positives", [[20], [10, 20, 30]])
+def test_the_default_is_what_reports_have(script: ModuleType, positives: list[int]) -> None:
+    part = script.sample(positives, 0.8, 4, (3,))
+    predicted, labels, member = part
+    found = {method: bounds for method, *bounds in script.intervals_of_area(part, 50, 1)}
+    reported = score_images(predicted, labels, Patients(member, 50, 1), predicted.labels)
+    parts = reported.averages[0] if len(positives) > 1 else reported.labels[0]
+    assert found["default"] == pytest.approx([parts.scores["auroc"].low, parts.scores["auroc"].high], abs=1e-12)
+    of_drawn = (reported.by_average["macro"] if len(positives) > 1 else reported.by_label["L0"]).drawn["auroc"]
+    assert found["percentile"] == pytest.approx(percentile(of_drawn)[:2], abs=1e-12)
+
+
 def test_tables_are_written_for_reading_and_for_further_use(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "MEANS", {"5 labels of 10": [10] * 5, "5 labels of 5 to 50": [5, 10, 20, 50, 50]})
+    monkeypatch.setattr(script, "MEANS", {"5 labels of 10": [10] * 5})
     monkeypatch.setattr(script, "PATIENTS", 60)
-    given = ["--out", str(tmp_path), "--simulations", "2", "--resamples", "20", "--tables", "areas", "means", "tests"]
+    given = ["--out", str(tmp_path), "--simulations", "2", "--resampled", "1", "--resamples", "20"]
     script.main(given)
-    areas, means, tests = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("areas", "means", "tests"))
-    assert areas["simulations"] == 2 and areas["resamples"] == 20 and len(areas["rows"]) == 30
-    for row in (*areas["rows"], *means["rows"]):
+    areas, means, others, tests = (
+        json.loads((tmp_path / f"{name}.json").read_text())["rows"] for name in ("areas", "means", "others", "tests")
+    )
+    assert (len(areas), len(means), len(others), len(tests)) == (30, 6, 80, 6)
+    for row in (*areas, *means):
         assert {"default", "percentile", "BCa"} <= set(row["coverage"]) == set(row["width"])
-        assert all(share in (0, 0.5, 1) for share in row["coverage"].values())
-    assert {row["positive patients"] for row in means["rows"]} == {"5 labels of 10", "5 labels of 5 to 50"}
-    assert all(set(row["p < 0.05"]) == {"auroc", "auprc"} for row in tests["rows"])
+        assert row["simulations"]["default"] == 2 and row["simulations"]["BCa"] == 1 and row["true"] == row["AUROC"]
+    assert {row["metric"] for row in others} == set(script.OTHERS)
+    assert all(row["p < 0.05"] in (0, 0.5, 1) for row in tests)
     lines = (tmp_path / "areas.md").read_text().splitlines()
     assert len(lines) == 32 and all(name in lines[0] for name in ("AUROC", "default", "percentile", "BCa"))
 
@@ -70,6 +86,5 @@ def test_tables_are_written_for_reading_and_for_further_use(
 def test_the_interval_of_auroc_covers_from_ten_positive_patients(
     script: ModuleType, positives: list[int], auroc: float, most: int
 ) -> None:
-    runs = Namespace(simulations=1000, resamples=1)
-    (row,) = script.covered("", positives, auroc, most, ["auroc"], runs)
+    row = script.covered_area("", positives, auroc, most, Namespace(simulations=2000, resampled=0, resamples=0))
     assert row["coverage"]["default"] >= 0.93

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
@@ -35,12 +36,15 @@ from cxrcl.evaluation.report.explained import JSON as EXPLAINED
 from cxrcl.evaluation.report.explained import identity, image_readings
 from cxrcl.evaluation.report.facts import DataFacts, ModelFacts, PromptsFile, TrainedOn
 from cxrcl.evaluation.report.page import plot_training
+from cxrcl.evaluation.scorer import Scorer
 from cxrcl.evaluation.scores.score_report import Scores
 from cxrcl.evaluation.zero_shot import ZeroShot
 from cxrcl.objectives.base import Objective
 from cxrcl.training.run_log import utc_now
 from cxrcl.training.trainer import Precision
 from cxrcl.training.trainer import evaluate as run_evaluators
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,25 +93,11 @@ def evaluate(
         # The other processes have the same metrics, and nothing to write.
         page = None
         if runtime.is_main:
-            page = make_page(models, cfg, _run_of(job, started))
+            page = make_page(models, cfg, provenance.record(job, started))
             page = replace(page, run={**page.run, "seconds": round(time.monotonic() - clock, 1)})
         first = models[0]
         of_model = {} if first.part.facts is None else first.part.facts.shown()
         return Scored(first.part.metrics, {**of_model, **first.facts.shown()}, page)
-
-
-def _run_of(job: Job[Evaluate], started: str) -> dict[str, Any]:
-    """What was run, as plain values."""
-    code = provenance.code(job.packages)
-    return {
-        "command": job.typed.command,
-        "overrides": list(job.typed.overrides),
-        "settings": dict(job.values),
-        "started": started,
-        "code": {name: each.facts for name, each in code.items()},
-        "environment": {"processes": job.runtime.world, **provenance.environment(job.runtime.device)},
-        "made by": "; ".join(f"{name} {each}" for name, each in code.items()),
-    }
 
 
 def _check(cfg: Evaluate, files: Sequence[Path]) -> None:
@@ -144,6 +134,7 @@ def _score_checkpoint(
         data.know_pixels(pixels)
         check_asked(job.cfg, data.scored)
         evaluators = _choose_evaluators(job, objective, data.splits, _explained(job, checkpoint, file, data))
+        notes = [*data.notes, *_not_scored(job, data, evaluators)]
         precision = Precision(precision_name(checkpoint.recipe.precision, device), device)
         facts = _data_facts(job, data, evaluators)
         images = ScoredImages(data.scored.rows["image"].tolist(), data.scored.rows["split"].tolist())
@@ -158,9 +149,19 @@ def _score_checkpoint(
         if with_untrained:
             results = _of_random_weights(job, checkpoint, evaluators, data, precision)
             models.append((from_results(UNTRAINED, None, results, images=images), results))
-        return [
-            ScoredModel(part, _held_out_scores(results), facts, data.scored, data.notes) for part, results in models
-        ]
+        return [ScoredModel(part, _held_out_scores(results), facts, data.scored, notes) for part, results in models]
+
+
+def _not_scored(job: Job[Evaluate], data: EvaluationData, evaluators: Evaluators) -> list[str]:
+    """A line, which is printed as well, for each evaluator that leaves out labels that nobody asked it to."""
+    lines = []
+    for name, evaluator in evaluators.evaluators.items():
+        if isinstance(evaluator, Scorer) and (job.cfg.evals[name] or {}).get("labels") is None:
+            absent = [label for label in data.splits.labels if label not in evaluator.labels]
+            lines += [f"evals.{name} does not score {', '.join(absent)}: no prompts for it"] if absent else []
+    for line in lines:
+        logger.warning(line)
+    return lines
 
 
 def _explained(

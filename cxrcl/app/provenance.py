@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import cxrcl
+from cxrcl.app.job import C, Job
 from cxrcl.config.nodes import OWN_PACKAGES
 from cxrcl.errors import first_line
 
@@ -158,3 +159,17 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return None
+
+
+def record(job: Job[C], started: str) -> dict[str, Any]:
+    """What was run, as plain values for results.json: `made by` is the code in words."""
+    packages = code(job.packages)
+    return {
+        "command": job.typed.command,
+        "overrides": list(job.typed.overrides),
+        "settings": dict(job.values),
+        "started": started,
+        "code": {name: each.facts for name, each in packages.items()},
+        "environment": {"processes": job.runtime.world, **environment(job.runtime.device)},
+        "made by": "; ".join(f"{name} {each}" for name, each in packages.items()),
+    }

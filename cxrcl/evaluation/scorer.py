@@ -83,8 +83,8 @@ def label_metrics(scores: Scores, patients: Patients) -> dict[str, float]:
     """auroc/<label>, auprc/<label>, their means, and intervals (see `scores.intervals`) where there are resamples.
 
     Intervals are auroc_low/<label>, auroc_high/<label>, mean_auroc_low, mean_auroc_high, and likewise of AUPRC; nan
-    where there are too few patients. Beside them are mean_positives and mean_negatives, the patients with images of the
-    class in the label of the mean that has fewest. A label with one class only is nan and left out of the mean.
+    where there are too few patients. Beside them are mean_positives and mean_negatives, the images of the class in the
+    label of the mean that has fewest. A label with one class only is nan and left out of the mean.
 
     Args:
         patients: those of the N images.
@@ -103,11 +103,10 @@ def label_metrics(scores: Scores, patients: Patients) -> dict[str, float]:
                 metrics[f"{metric}_high/{label.label}"] = _or_nan(label.scores[metric].high)
             metrics[f"mean_{metric}_low"] = _or_nan(macro.scores[metric].low)
             metrics[f"mean_{metric}_high"] = _or_nan(macro.scores[metric].high)
-    if patients.resamples:
-        metrics["mean_positives"], metrics["mean_negatives"] = (
-            float(macro.fewest_positives),
-            float(macro.fewest_negatives),
-        )
+    averaged = [label for label in scored.labels if label.label in macro.over["auroc"]]
+    if patients.resamples and averaged:
+        metrics["mean_positives"] = float(min(label.positives for label in averaged))
+        metrics["mean_negatives"] = float(min(label.negatives for label in averaged))
     for label in scored.labels:
         metrics[f"positives/{label.label}"] = float(label.positives)
         metrics[f"negatives/{label.label}"] = float(label.negatives)

@@ -20,7 +20,7 @@ from cxrcl.commands.hydra import compose
 from cxrcl.errors import ConfigError
 from cxrcl.evaluation.metrics import METRICS, auroc
 from cxrcl.evaluation.report.content import Page
-from cxrcl.evaluation.scores import scoring, subgroups
+from cxrcl.evaluation.scores import comparisons, scoring, subgroups
 from cxrcl.evaluation.scores.comparisons import holm
 
 Evaluate = Callable[..., Page]
@@ -130,6 +130,7 @@ def test_several_checkpoints_stand_in_one_table(
     evaluate: Evaluate, trained: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "OF_MEAN", dict.fromkeys(METRICS, 1))  # the images are of few patients
+    monkeypatch.setattr(comparisons, "FEWEST", 1)
     monkeypatch.setattr(scoring, "ENOUGH", 0.0)
     page = evaluate(f"checkpoint=['{trained}','{other}']", "random_weights=false", "ensemble=true")
     assert len(page.checkpoints) == 3 and page.checkpoints[2].name == "ensemble"

@@ -203,3 +203,12 @@ def test_a_setting_that_is_printed_can_be_pasted(value: Any) -> None:
     (word,) = shlex.split(as_override("x", value))
     data = compose("evaluate", ["checkpoint=x", word.replace("x=", "+data.free=", 1)])["data"]
     assert data["free"] == value
+
+
+def test_labels_without_prompts_are_named(trained: Path, others: Path, evaluate: Evaluate) -> None:
+    write_rows(others, [{**row, "Scoliosis": "1"} for row in tiny_rows()])
+    printed, results = evaluate(trained, f"data.root='{others}'", "data.labels=[Cardiomegaly,Scoliosis]")
+    (line,) = results["notes"]
+    assert "evals.zero_shot" in line and "Scoliosis" in line and "Cardiomegaly" not in line and line in printed
+    asked = "evals.zero_shot.labels=[Cardiomegaly]"
+    assert evaluate(trained, f"data.root='{others}'", "data.labels=[Cardiomegaly,Scoliosis]", asked)[1]["notes"] == []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import cxrcl
@@ -108,7 +109,8 @@ def _recipe(job: Job[Train], inputs: Inputs, learner: Learner, samples: Samples)
         data=_data_from_anywhere(job, inputs),
         settings=dict(job.values),
         manifest_fingerprint=inputs.fingerprint,
-        training_views=views.counted(samples.manifest.rows["view"]),
+        # Rows of samples: a study without a text is none.
+        training_views=views.counted(samples.manifest.rows["view"].iloc[np.concatenate(samples.dataset.items)]),
     )
 
 

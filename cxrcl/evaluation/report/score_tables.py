@@ -41,7 +41,7 @@ def score_table(caption: str, models: Sequence[ModelScores], metrics: Sequence[s
     """One row a label, then the averages; a column for each model and metric.
 
     Numbers of images are those of the first model that has the label; footnotes say where others differ. Those of an
-    average are of its labels with fewest.
+    average are of its labels with fewest, of `micro` of all.
     """
     rows: list[Row] = []
     for name in labels_of(models):
@@ -60,8 +60,8 @@ def score_table(caption: str, models: Sequence[ModelScores], metrics: Sequence[s
     for name in names:
         averages = [next((part for part in model.averages if part.name == name), None) for model in models]
         most = next(len(part.over[metrics[0]]) for part in averages if part is not None)
-        first = next(part for model in models for part in model.averages if part.name == name)
-        row = [f"{name} {_over(most)}", *_fewest(first)]
+        counted = next(_counts(part, model.labels) for model in models for part in model.averages if part.name == name)
+        row = [f"{name} {_over(most)}", *counted]
         for average in averages:
             row += [""] * len(metrics) if average is None else _average_cells(average, metrics, most)
         rows.append(row)
@@ -76,10 +76,16 @@ def labels_of(models: Sequence[ModelScores]) -> list[str]:
     return list(dict.fromkeys(part.label for model in models for part in model.labels))
 
 
-def _fewest(average: AverageScores) -> list[str]:
-    """Patients with positive and with negative images in the labels that have fewest of them."""
-    counts = (average.fewest_positives, average.fewest_negatives)
-    return [f"≥ {count}" for count in counts] if any(average.over.values()) else ["", ""]
+def _counts(average: AverageScores, labels: Sequence[LabelScores]) -> list[str]:
+    """Positive and negative images of an average: of its labels with fewest, of `micro` of all together."""
+    within = {name for names in average.over.values() for name in names}
+    pairs = [(label.positives, label.negatives) for label in labels if label.label in within]
+    if not pairs:
+        return ["", ""]
+    positives, negatives = zip(*pairs, strict=True)
+    if average.name == "micro":
+        return [str(sum(positives)), str(sum(negatives))]
+    return [f"≥ {min(positives)}", f"≥ {min(negatives)}"]
 
 
 def _average_cells(average: AverageScores, metrics: Sequence[str], most: int) -> list[Cell]:
@@ -100,11 +106,15 @@ def difference_table(caption: str, comparisons: Sequence[Comparison]) -> Table:
     rows: list[Row] = []
     for one in sorted(compared, key=lambda one: (COMPARED.index(one.metric), one.kind)):
         names = [f"{one.model} − {one.reference}", one.label, TITLES[one.metric]]
-        counts = [f"{'≥ ' if one.kind == 'average' else ''}{count}" for count in (one.positives, one.negatives)]
-        p_values = (number_cell(one.p, 4), number_cell(one.p_holm, 4))
-        rows.append([*names, *counts, score_cell(one.difference), *p_values])
+        least = "≥ " if one.kind == "average" and one.label != "micro" else ""
+        counts = [f"{least}{count}" for count in (one.positives, one.negatives)]
+        rows.append([*names, *counts, score_cell(one.difference), _p_cell(one.p), _p_cell(one.p_holm)])
     head = ["models", "over", "metric", "positive patients", "negative patients", "difference", "p", "p (Holm)"]
     return Table(caption, head, rows, words=(1, 2))
+
+
+def _p_cell(p: float | None) -> Cell:
+    return Cell("< 0.0001") if p is not None and p < 0.0001 else number_cell(p, 4)
 
 
 def decision_tables(model: ModelScores) -> list[Table]:
@@ -143,11 +153,8 @@ def _averages(model: ModelScores) -> Table:
     most = max((len(one.over[metric]) for one in model.averages for metric in METRICS), default=0)
     columns = [_average_cells(one, METRICS, most) for one in model.averages]
     rows: list[Row] = [[TITLES[metric], *(column[k] for column in columns)] for k, metric in enumerate(METRICS)]
-    counts = zip(*(_fewest(one) for one in model.averages), strict=True)
-    rows += [
-        [f"patients with {kind}s in the rarest label", *of_kind]
-        for kind, of_kind in zip(("positive", "negative"), counts)
-    ]
+    counted = zip(*(_counts(one, model.labels) for one in model.averages), strict=True)
+    rows += [[name, *of_class] for name, of_class in zip(("positives", "negatives"), counted)]
     return Table(f"Averages of {model.name} {_over(most)}", ["metric", *(one.name for one in model.averages)], rows)
 
 
@@ -169,7 +176,7 @@ def _averages_by_group(column: str, groups: Sequence[GroupScores]) -> Table:
     rows: list[Row] = []
     for group, macro in zip(groups, macros):
         cells = [*_average_cells(macro, metrics, most), score_cell(group.underdiagnosis)]
-        rows.append([group.group, str(group.images), str(group.patients), *_fewest(macro), *cells])
+        rows.append([group.group, str(group.images), str(group.patients), *_counts(macro, group.labels), *cells])
     head = [
         column,
         "images",

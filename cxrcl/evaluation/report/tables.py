@@ -48,7 +48,7 @@ def _spread(metrics: Metrics) -> Cell:
 
 
 def _fewest(metrics: Iterable[Metrics]) -> list[str]:
-    """Patients with positive and with negative images in the label of a mean that has fewest; '' without intervals."""
+    """Positive and negative images of the label of a mean that has fewest; '' without intervals."""
     first: Metrics = next((one for one in metrics if "mean_positives" in one), {})
     return [f"≥ {first[key]:.0f}" if key in first else "" for key in ("mean_positives", "mean_negatives")]
 

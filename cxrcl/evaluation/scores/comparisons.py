@@ -10,7 +10,7 @@ from cxrcl.evaluation.metrics.clusters import weighted_mean
 from cxrcl.evaluation.metrics.label_metrics import METRICS
 from cxrcl.evaluation.scores.intervals import of_difference
 from cxrcl.evaluation.scores.score_report import Comparison, Score, or_none
-from cxrcl.evaluation.scores.scoring import Measured, with_interval
+from cxrcl.evaluation.scores.scoring import FEWEST, Measured, with_interval
 
 SIGNIFICANT = 0.05
 MOST_RESAMPLES = 10_000
@@ -72,7 +72,8 @@ def _difference(part: Measured, first: Measured, metric: str) -> tuple[Score, fl
     resamples = min(len(part.drawn[metric]), len(first.drawn[metric]))
     values = part.drawn[metric][:resamples] - first.drawn[metric][:resamples]
     reason = part.reasons.get(metric) or first.reasons.get(metric, "")
-    value, few = part.plain[metric] - first.plain[metric], part.too_few(metric)
+    value = part.plain[metric] - first.plain[metric]
+    few = part.fewer_than(FEWEST)  # of each label of a mean, too: the variance of differences has no patients added
     terms, others = part.terms.get(metric, {}), first.terms.get(metric, {})
     if terms.keys() != others.keys() and not np.isnan(value):
         return Score(None, reason="the averages are over different labels"), float("nan")

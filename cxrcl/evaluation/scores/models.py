@@ -122,8 +122,8 @@ def _rule_of_intervals(patients: Patients) -> str:
         "and shares of images Wilson's with such a variance; of MCC, Brier, MSE and differences other than AUROC's "
         f"percentiles of {patients.resamples} resamples of the {patients.count} patients, seed {patients.seed} (of "
         f"comparisons up to {MOST_RESAMPLES}), {ENOUGH:.0%} of which must have the metric; none below {FEWEST} "
-        f"patients with images of either class, in any of the labels of an average, of average AUROC below "
-        f"{FEWEST_IN_MEAN}; an average is over the same labels in all resamples"
+        f"patients with images of either class, in any of the labels of an average (AUROC: {FEWEST_IN_MEAN}); an "
+        "average is over the same labels in all resamples"
     )
 
 

@@ -126,7 +126,10 @@ class Measured:
     def _score(self, metric: str, resamples: int) -> Score:
         value, terms, few = self.plain[metric], self.terms.get(metric), self.too_few(metric)
         if not terms or not resamples or few or np.isnan(value):
-            return with_interval(value, self.drawn[metric][:resamples], self.reasons.get(metric, ""), few)
+            score = with_interval(value, self.drawn[metric][:resamples], self.reasons.get(metric, ""), few)
+            if score.low is not None and score.low == score.high:
+                return Score(score.value, resamples=score.resamples, withheld="it is the same in all resamples")
+            return score
         deviations, weights = zip(*terms.values(), strict=True)
         if metric == "auroc":
             rarer = min(min(each.counts) for each in deviations)
@@ -140,12 +143,16 @@ class Measured:
 
     def too_few(self, metric: str) -> str | None:
         """Why a metric has no interval, in words, where a class has too few patients."""
+        return self.fewer_than(self.fewest[metric])
+
+    def fewer_than(self, fewest: int) -> str | None:
+        """Which class has fewer patients than these, in words."""
         for name, counts in (("positive", self.positives), ("negative", self.negatives)):
             for label, count in counts.items():
-                if count < self.fewest[metric]:
+                if count < fewest:
                     of_label = f"{label}: " if len(counts) > 1 else ""
                     patients = "patient" if count == 1 else "patients"
-                    return f"{of_label}{count} {patients} with {name} images, fewer than {self.fewest[metric]}"
+                    return f"{of_label}{count} {patients} with {name} images, fewer than {fewest}"
         return None
 
 

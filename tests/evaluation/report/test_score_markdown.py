@@ -10,10 +10,11 @@ import pytest
 from score_data import LABELS, awkward
 
 from cxrcl.evaluation.report import score_markdown
+from cxrcl.evaluation.report.score_tables import difference_table
 from cxrcl.evaluation.report.table import Table, score_cell
 from cxrcl.evaluation.scores.bootstrap import Patients
 from cxrcl.evaluation.scores.models import score_models
-from cxrcl.evaluation.scores.score_report import Score, ScoreReport, plain
+from cxrcl.evaluation.scores.score_report import Comparison, Score, ScoreReport, plain
 from cxrcl.evaluation.scores.thresholds import ThresholdRule, predicted_from_scores
 
 
@@ -83,6 +84,12 @@ def test_differences_stand_with_both_p_values(report: ScoreReport) -> None:
     assert any(row[1:3] == ["Only ones", "AUROC"] and row[5:] == ["- (a)", "-", "-"] for row in rows)
     assert rows[1][1:3] == ["macro", "AUROC"]
     assert [row[2] for row in rows[1:]] == ["AUROC"] * 9 + ["AUPRC"] * 9
+
+
+def test_p_values_that_four_digits_do_not_show_are_below_the_last() -> None:
+    one = Comparison("b", "a", "average", "micro", "auroc", 30, 90, Score(0.2, 0.1, 0.3), 3e-9, 0.00012)
+    row = cells(difference_table("", [one]).text(), "models")[1]
+    assert row == ["b − a", "micro", "AUROC", "30", "90", "0.200 [0.100, 0.300]", "< 0.0001", "0.0001"]
 
 
 def test_scores_without_a_threshold_have_no_decisions(report: ScoreReport) -> None:

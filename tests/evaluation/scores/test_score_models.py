@@ -178,6 +178,17 @@ def test_temperatures_at_their_bound_are_said() -> None:
     assert "m: " in note and "Separated" in note and "Edema" not in note and "bound" in note
 
 
+def test_means_are_compared_where_each_label_has_patients_enough() -> None:
+    models, labels, ids = many_labels(2, better=1.0)
+    for patients, is_compared in ((4, False), (5, True)):
+        labels[:, 3] = np.arange(len(labels)) < patients
+        report = score_models(models, labels, Patients(ids, 50), models[0].labels, {}, {})
+        macro = next(c for c in report.comparisons if (c.label, c.metric) == ("macro", "auroc"))
+        assert (macro.p is not None) == (macro.difference.low is not None) == is_compared
+        assert macro.positives == patients and report.models[0].averages[0].scores["auroc"].low is not None
+        assert is_compared or macro.difference.withheld == "L3: 4 patients with positive images, fewer than 5"
+
+
 def test_controls_leave_the_corrected_p_values_of_models_as_they_are() -> None:
     scores, truth, ids = awkward()
     models = [

@@ -206,6 +206,16 @@ def test_few_patients_of_a_class_have_no_interval_and_the_score_says_so(
     assert found.labels[1].scores["auroc"].low is not None
 
 
+def test_a_value_that_no_resample_changes_has_no_interval_and_a_share_of_all_has_wilsons() -> None:
+    labels = (np.arange(60) % 3 == 0).astype(float)[:, None]
+    model = predicted_from_scores("m", ("A",), labels, None, GIVEN, False)
+    (found,) = score_images(model, labels, Patients(list(map(str, range(60))), 50), ("A",)).labels
+    for metric in ("mcc", "brier"):
+        assert found.scores[metric].low is None and "same in all resamples" in str(found.scores[metric].withheld)
+    assert found.scores["auroc"].method == "exact" and found.scores["auroc"].low == pytest.approx(0.025 ** (1 / 20))
+    assert 0.8 < found.scores["sensitivity"].low < found.scores["specificity"].low < found.scores["accuracy"].low < 1
+
+
 def test_without_resamples_nothing_has_an_interval_or_a_reason_for_having_none() -> None:
     for part in (*scored().labels[:3], *scored().averages):
         for score in part.scores.values():
