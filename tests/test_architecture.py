@@ -197,3 +197,9 @@ def test_commands_start_without_heavy_imports(module: str) -> None:
     code = f"import sys, {module}; print([n for n in ('torch', 'timm', 'transformers', 'cv2') if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """pytest imports them all into one namespace."""
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}

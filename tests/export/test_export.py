@@ -128,7 +128,7 @@ def test_evaluate_gives_the_same_report(trained: Path, folder: Path, tiny_set: P
         return evaluate(values)
 
     one, other = scored(trained), scored(folder)
-    assert one.results == other.results
+    np.testing.assert_equal(one.results, other.results)
     assert {k: v for k, v in one.facts.items() if k != "checkpoint"} == {
         k: v for k, v in other.facts.items() if k != "checkpoint"
     }
